@@ -1,0 +1,1 @@
+//! One self-describing model file: safetensors with a JSON header, written atomically.

@@ -1,0 +1,1 @@
+//! The one place that turns a name into a burn device.

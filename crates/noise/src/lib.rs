@@ -1,0 +1,1 @@
+//! Counter-based Gaussian noise, the forward process q, prediction targets and losses.

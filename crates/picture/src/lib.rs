@@ -1,0 +1,1 @@
+//! Grids, strips, GIFs and line charts from plain arrays.

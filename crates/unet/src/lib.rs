@@ -1,0 +1,1 @@
+//! The denoising U-Net with its timestep embedding, as a burn module.
