@@ -1,1 +1,211 @@
-//! The one place that turns a name into a burn device.
+//! The one place that turns a name such as `flex`, `wgpu` or `cuda:1` into a burn [`Device`].
+//!
+//! Which names work is decided by this crate's cargo features, one for each backend; everything else in the workspace is
+//! the same code on all of them.
+//!
+//! ```
+//! let device = device::open("flex")?;
+//! assert!(matches!(device::open("cuda:x"), Err(device::DeviceError::Unknown { .. })));
+//! # Ok::<(), device::DeviceError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+use core::{fmt, str::FromStr};
+
+use burn::tensor::Device;
+
+/// The backends that burn can be built with here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    /// Pure Rust on the CPU.
+    Flex,
+    /// Any GPU through WebGPU; also a CPU through Mesa's lavapipe.
+    Wgpu,
+    /// wgpu on Vulkan.
+    Vulkan,
+    /// wgpu on Metal.
+    Metal,
+    /// NVIDIA.
+    Cuda,
+    /// AMD.
+    Rocm,
+}
+
+impl Backend {
+    /// All of them, the default first.
+    pub const ALL: [Self; 6] = [Self::Flex, Self::Wgpu, Self::Vulkan, Self::Metal, Self::Cuda, Self::Rocm];
+
+    /// Its name on the command line and as a cargo feature.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Flex => "flex",
+            Self::Wgpu => "wgpu",
+            Self::Vulkan => "vulkan",
+            Self::Metal => "metal",
+            Self::Cuda => "cuda",
+            Self::Rocm => "rocm",
+        }
+    }
+
+    /// Whether this build has it.
+    pub const fn is_compiled(self) -> bool {
+        match self {
+            Self::Flex => cfg!(feature = "flex"),
+            Self::Wgpu => cfg!(feature = "wgpu"),
+            Self::Vulkan => cfg!(feature = "vulkan"),
+            Self::Metal => cfg!(feature = "metal"),
+            Self::Cuda => cfg!(feature = "cuda"),
+            Self::Rocm => cfg!(feature = "rocm"),
+        }
+    }
+
+    /// The devices that this machine has for it. Asks the drivers, and starts none of them.
+    fn devices(self) -> Vec<Device> {
+        #[allow(unused_imports)]
+        use burn::tensor::DeviceType;
+        match self {
+            #[cfg(feature = "flex")]
+            Self::Flex => vec![Device::flex()],
+            #[cfg(feature = "wgpu")]
+            Self::Wgpu => Device::enumerate(DeviceType::Wgpu).into_vec(),
+            #[cfg(feature = "vulkan")]
+            Self::Vulkan => Device::enumerate(DeviceType::Vulkan).into_vec(),
+            #[cfg(feature = "metal")]
+            Self::Metal => Device::enumerate(DeviceType::Metal).into_vec(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda => Device::enumerate(DeviceType::Cuda).into_vec(),
+            #[cfg(feature = "rocm")]
+            Self::Rocm => Device::enumerate(DeviceType::Rocm).into_vec(),
+            #[allow(unreachable_patterns)]
+            _ => Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
+    }
+}
+
+/// A backend and which of its devices, written `cuda` or `cuda:1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceName {
+    /// The backend.
+    pub backend: Backend,
+    /// Which of its devices, from 0.
+    pub index: usize,
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let (name, index) = text.split_once(':').unwrap_or((text, "0"));
+        let backend = Backend::ALL.into_iter().find(|backend| backend.name() == name);
+        match (backend, index.parse()) {
+            (Some(backend), Ok(index)) => Ok(Self { backend, index }),
+            _ => Err(DeviceError::Unknown { name: text.to_owned() }),
+        }
+    }
+}
+
+/// A device that cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DeviceError {
+    /// Not a name of a device.
+    #[error("`{name}` is not a device: use one of flex, wgpu, vulkan, metal, cuda, rocm, with `:1` for the second of its kind")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+    },
+    /// The backend is not in this build.
+    #[error(
+        "the device `{backend}` is not in this build, which has {}. Build it in with `cargo xtask train --backend \
+         {backend}` or `cargo build --package cli --features {backend}`",
+        compiled_names()
+    )]
+    NotCompiled {
+        /// The backend.
+        backend: Backend,
+    },
+    /// The machine has no such device.
+    #[error(
+        "no device `{backend}:{index}` was found: the drivers of this machine report {found} for {backend}. Check the \
+         driver, or use `--device flex`, the CPU"
+    )]
+    NotFound {
+        /// The backend.
+        backend: Backend,
+        /// Which was asked for.
+        index: usize,
+        /// How many there are.
+        found: usize,
+    },
+    /// No backend at all.
+    #[error("this build has no backend: build it with one of the features flex, wgpu, vulkan, metal, cuda, rocm")]
+    None,
+}
+
+fn compiled_names() -> String {
+    match compiled().iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => "no backend".to_owned(),
+        some => some,
+    }
+}
+
+/// The backends of this build, the default first.
+pub fn compiled() -> Vec<Backend> {
+    Backend::ALL.into_iter().filter(|backend| backend.is_compiled()).collect()
+}
+
+/// The name of the device that is used when none is asked for: the CPU where this build has it.
+///
+/// # Errors
+/// [`DeviceError::None`] if this build has no backend.
+pub fn default_name() -> Result<&'static str, DeviceError> {
+    compiled().first().map(|backend| backend.name()).ok_or(DeviceError::None)
+}
+
+/// Opens a device by its name. For training call [`Device::autodiff`] on it.
+///
+/// # Errors
+/// [`DeviceError`] says whether the name is wrong, the build lacks the backend, or the machine the device.
+pub fn open(name: &str) -> Result<Device, DeviceError> {
+    let DeviceName { backend, index } = name.parse()?;
+    if !backend.is_compiled() {
+        return Err(DeviceError::NotCompiled { backend });
+    }
+    // ask what exists before any tensor is made: the failure otherwise comes as a panic in a driver's thread
+    let devices = backend.devices();
+    let found = devices.len();
+    devices.into_iter().nth(index).ok_or(DeviceError::NotFound { backend, index, found })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read() {
+        assert_eq!("cuda:1".parse(), Ok(DeviceName { backend: Backend::Cuda, index: 1 }));
+        assert_eq!("wgpu".parse(), Ok(DeviceName { backend: Backend::Wgpu, index: 0 }));
+        for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:1:2", "Flex"] {
+            assert_eq!(wrong.parse::<DeviceName>(), Err(DeviceError::Unknown { name: wrong.to_owned() }));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_the_way_to_get_it() {
+        if !Backend::Rocm.is_compiled() {
+            let message = open("rocm").expect_err("not compiled").to_string();
+            assert!(message.contains("--features rocm") && message.contains("flex"), "{message}");
+        }
+        if Backend::Flex.is_compiled() {
+            assert!(open("flex").is_ok());
+            assert_eq!(open("flex:3"), Err(DeviceError::NotFound { backend: Backend::Flex, index: 3, found: 1 }));
+            assert_eq!(default_name(), Ok("flex"));
+        }
+    }
+}

@@ -1,1 +1,33 @@
-//! Counter-based Gaussian noise, the forward process q, prediction targets and losses.
+//! The forward half of a diffusion model: deterministic Gaussian noise, the noising process q, what a network is asked
+//! to predict, and the losses.
+//!
+//! - [`Noise`] makes numbers from a *position* (seed, purpose, sample, step): nothing has to be saved to go on later,
+//!   and image 17 of a seed is the same drawn alone or in a batch, on any backend, with any number of threads.
+//! - [`forward`] is q(x_t | x_0) in closed form and q(x_t | x_{t-1}), one Markov step.
+//! - [`objective`] turns epsilon, x_0 and v into each other.
+//! - [`loss`] compares a prediction with its target, sample by sample.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use noise::{Noise, Stream, forward::q_sample};
+//! use schedule::{Family, Schedule};
+//!
+//! let device = Device::flex();
+//! let schedule = Schedule::new(&Family::cosine(), 1000)?;
+//! let x_0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
+//! let epsilon = Noise::new(42).stream(Stream::Training).normal_images(&[0, 1], 0, [1, 8, 8], &device);
+//! let x_t = q_sample(x_0, epsilon, &[schedule.level(10), schedule.level(900)]);
+//! assert_eq!(x_t.dims(), [2, 1, 8, 8]);
+//! # Ok::<(), schedule::ScheduleError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod forward;
+mod generator;
+pub mod loss;
+pub mod objective;
+
+pub use generator::{Noise, NoiseStream, Stream};
+pub use loss::LossType;
+pub use objective::{Prediction, target};
+pub use schedule::{NoiseLevel, Objective};

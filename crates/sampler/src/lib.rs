@@ -1,1 +1,39 @@
-//! The reverse chain of a diffusion model over any Denoiser, as functions with an observer.
+//! The reverse chain: from pure noise back to an image, over any [`Denoiser`].
+//!
+//! A sampler is one function that reads like its paper: it walks over a list of noise levels, from the noisiest to
+//! [`NoiseLevel::CLEAN`], and shows each step to an observer. There are no scheduler objects with hidden state.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use noise::{Noise, Stream};
+//! use sampler::{DdimOptions, GaussianMixture, ddim};
+//! use schedule::{Family, Schedule, Spacing};
+//!
+//! let device = Device::flex();
+//! let schedule = Schedule::new(&Family::cosine(), 1000)?;
+//! let levels = schedule.levels(Spacing::Lucidrains, 50)?;
+//! // two points; a trained network is a `Denoiser` just the same
+//! let mixture = GaussianMixture::new(vec![(0.5, -0.8, 0.1), (0.5, 0.8, 0.1)]);
+//! let noise = Noise::new(1);
+//! let x_t = noise.stream(Stream::Start).normal_images(&[0, 1, 2, 3], 0, [1, 1, 1], &device);
+//! let samples = ddim(&mixture, x_t, &levels, DdimOptions::default(), &noise, &mut |_| ())?;
+//! for value in samples.into_data().iter::<f32>() {
+//!     assert!((value.abs() - 0.8).abs() < 0.5);
+//! }
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod ddim;
+mod ddpm;
+mod denoiser;
+mod error;
+mod mixture;
+
+pub use ddim::{DdimOptions, ddim};
+pub use ddpm::{DdpmOptions, Variance, ddpm};
+pub use denoiser::{Denoiser, Guided, Observer, Step};
+pub use error::SamplerError;
+pub use mixture::GaussianMixture;
+pub use noise::Prediction;
+pub use schedule::NoiseLevel;

@@ -1,1 +1,31 @@
 //! The denoising U-Net with its timestep embedding, as a burn module.
+//!
+//! The network is that of `denoising-diffusion-pytorch` 2.3.4, which the article's `Unet(dim = 64, dim_mults = (1, 2, 4,
+//! 8))` builds, parameter for parameter: the names of [`Unet::parameter_names`] are those of its state dict. On top come
+//! optional class labels with a null class, patches, and the choice of attention for each level.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use unet::{Condition, UnetConfig};
+//!
+//! let device = Device::flex();
+//! let unet = UnetConfig { dim: 8, dim_mults: vec![1, 2], channels: 1, ..UnetConfig::default() }.init(&device)?;
+//! let x_t = Tensor::<4>::zeros([2, 1, 16, 16], &device);
+//! let t = Tensor::<1>::from_floats([3.0, 999.0], &device);
+//! assert_eq!(unet.forward(x_t, t, Condition::default()).dims(), [2, 1, 16, 16]);
+//! # Ok::<(), unet::UnetError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod attention;
+mod config;
+mod embedding;
+mod layers;
+mod model;
+pub mod ops;
+mod resnet;
+mod state;
+
+pub use config::{AttentionKind, UnetConfig, UnetError};
+pub use model::{Condition, Unet};
+pub use state::{StateError, peer_name};

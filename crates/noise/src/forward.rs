@@ -1,0 +1,99 @@
+//! The forward process q: how an image is destroyed (Ho et al. 2020, arXiv:2006.11239, equations 2 and 4).
+
+use burn::tensor::{Device, Tensor, TensorData, assert_shape};
+use schedule::NoiseLevel;
+
+/// q(x_t | x_0) in closed form: `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon` (equation 4).
+///
+/// # Shapes
+/// - `x_0`, `epsilon`: `[batch, channels, height, width]`; `levels`: one for each sample
+/// - result: like `x_0`
+///
+/// # Panics
+/// If the shapes differ or `levels` has not one entry for each sample.
+pub fn q_sample(x_0: Tensor<4>, epsilon: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
+    let [batch, channels, height, width] = x_0.dims();
+    assert_shape!(epsilon, [batch, channels, height, width]);
+    assert_eq!(levels.len(), batch, "one noise level for each sample");
+    let device = x_0.device();
+    let signal = per_sample(levels, &device, NoiseLevel::signal_scale);
+    let noise = per_sample(levels, &device, NoiseLevel::noise_scale);
+    x_0 * signal + epsilon * noise
+}
+
+/// q(x_t | x_{t-1}), one Markov step: `x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) epsilon` (equation 2).
+///
+/// # Shapes
+/// - `x_previous`, `epsilon`: `[batch, channels, height, width]`; `betas`: one for each sample, in [0, 1]
+/// - result: like `x_previous`
+///
+/// # Panics
+/// If the shapes differ or `betas` has not one entry for each sample.
+pub fn q_step(x_previous: Tensor<4>, epsilon: Tensor<4>, betas: &[f64]) -> Tensor<4> {
+    let [batch, channels, height, width] = x_previous.dims();
+    assert_shape!(epsilon, [batch, channels, height, width]);
+    assert_eq!(betas.len(), batch, "one beta for each sample");
+    let device = x_previous.device();
+    let keep = coefficients(betas.iter().map(|beta| (1.0 - beta).sqrt()), &device);
+    let add = coefficients(betas.iter().map(|beta| beta.sqrt()), &device);
+    x_previous * keep + epsilon * add
+}
+
+/// One coefficient of each level, made in f64 on the host, as a tensor `[batch, 1, 1, 1]` that broadcasts over images.
+pub fn per_sample(levels: &[NoiseLevel], device: &Device, coefficient: impl Fn(&NoiseLevel) -> f64) -> Tensor<4> {
+    coefficients(levels.iter().map(coefficient), device)
+}
+
+/// Numbers as a tensor `[batch, 1, 1, 1]`.
+pub fn coefficients(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = values.map(|value| value as f32).collect();
+    let batch = values.len();
+    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Noise, Stream};
+    use schedule::{Family, Schedule};
+
+    fn moments(x: &Tensor<4>) -> (f64, f64) {
+        let values: Vec<f32> = x.to_data().to_vec().expect("f32");
+        let count = values.len() as f64;
+        let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+        (mean, values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count)
+    }
+
+    #[test]
+    fn end_points() {
+        let device = Device::flex();
+        let x_0 = Tensor::<4>::ones([1, 1, 4, 4], &device) * 0.5;
+        let epsilon = Noise::new(1).stream(Stream::Training).normal_images(&[0], 0, [1, 4, 4], &device);
+        let clean = q_sample(x_0.clone(), epsilon.clone(), &[NoiseLevel::CLEAN]);
+        clean.into_data().assert_eq(&x_0.clone().into_data(), true);
+        let gone = NoiseLevel { timestep: 999.0, alpha_bar: 0.0 };
+        q_sample(x_0, epsilon.clone(), &[gone]).into_data().assert_eq(&epsilon.into_data(), true);
+    }
+
+    #[test]
+    fn markov_steps_reach_the_closed_form() {
+        let device = Device::flex();
+        let schedule = Schedule::new(&Family::linear(), 50).expect("a schedule");
+        let count = 64 * 64 * 16;
+        let start = 0.7f32;
+        let mut x = Tensor::<4>::ones([16, 1, 64, 64], &device) * start;
+        let samples: Vec<u64> = (0..16).collect();
+        for (step, &beta) in schedule.betas().iter().enumerate().take(30) {
+            let epsilon =
+                Noise::new(3).stream(Stream::Evaluation).normal_images(&samples, step as u64, [1, 64, 64], &device);
+            x = q_step(x, epsilon, &[beta; 16]);
+        }
+        let level = schedule.level(29);
+        let (mean, variance) = moments(&x);
+        let expected_variance = 1.0 - level.alpha_bar;
+        let mean_error = (mean - level.signal_scale() * f64::from(start)).abs();
+        assert!(mean_error < 4.0 * (expected_variance / count as f64).sqrt(), "mean is off by {mean_error}");
+        let variance_error = (variance - expected_variance).abs();
+        assert!(variance_error < 4.0 * expected_variance * (2.0 / count as f64).sqrt(), "off by {variance_error}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Counter-based noise: position in, numbers out.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
+
+/// What random numbers are for. Two purposes never share numbers, so that, say, turning flips on does not change the
+/// noise of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stream {
+    /// epsilon of a training step: sample = position in the run, step = training step.
+    Training,
+    /// t of a training step.
+    Timesteps,
+    /// Horizontal flips of training images.
+    Flips,
+    /// Which labels are replaced by the null class (classifier-free guidance).
+    LabelDropout,
+    /// Dropout masks inside the network.
+    Dropout,
+    /// Whether a step trains with self-conditioning.
+    SelfConditioning,
+    /// Initial weights of the network: sample = index of the parameter.
+    Weights,
+    /// x_T, where the reverse chain starts: sample = index of the image.
+    Start,
+    /// The noise that the reverse chain adds: sample = index of the image, step = sampling step.
+    Reverse,
+    /// Frozen draws for held-out losses and figures.
+    Evaluation,
+    /// Anything else; the number keeps purposes apart.
+    Custom(u32),
+}
+
+impl Stream {
+    /// The number that is mixed into the key. It is part of the format: changing one changes every run.
+    const fn id(self) -> u64 {
+        match self {
+            Self::Training => 1,
+            Self::Timesteps => 2,
+            Self::Flips => 3,
+            Self::LabelDropout => 4,
+            Self::Dropout => 5,
+            Self::SelfConditioning => 6,
+            Self::Weights => 7,
+            Self::Start => 8,
+            Self::Reverse => 9,
+            Self::Evaluation => 10,
+            Self::Custom(number) => (1 << 32) | number as u64,
+        }
+    }
+}
+
+/// A seed; the root of everything random in a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Noise {
+    seed: u64,
+}
+
+impl Noise {
+    /// All numbers follow from `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self { seed }
+    }
+
+    /// The seed.
+    pub const fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The numbers that are for one purpose.
+    pub const fn stream(&self, stream: Stream) -> NoiseStream {
+        NoiseStream { seed: self.seed, stream }
+    }
+}
+
+/// The numbers of one seed and one purpose, addressed by (sample, step).
+///
+/// Each address has a ChaCha8 generator of its own, whose 256-bit key is (seed, purpose, sample, step). Gaussian numbers
+/// are Box-Muller's, computed with `libm` in f64, so that their bits do not depend on the platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoiseStream {
+    seed: u64,
+    stream: Stream,
+}
+
+impl NoiseStream {
+    fn generator(&self, sample: u64, step: u64) -> ChaCha8Rng {
+        let mut key = [0u8; 32];
+        let words = [self.seed, self.stream.id(), sample, step];
+        for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+        ChaCha8Rng::from_seed(key)
+    }
+
+    /// Fills `out` with standard normal numbers (mean 0, variance 1, |x| < 6.8).
+    pub fn normal(&self, sample: u64, step: u64, out: &mut [f32]) {
+        let mut generator = self.generator(sample, step);
+        for pair in out.chunks_mut(2) {
+            // radius^2 / 2 is exponential, the angle uniform (Box and Muller, 1958)
+            let radius = libm::sqrt(-2.0 * libm::log(open_unit(generator.next_u32())));
+            let (sine, cosine) = libm::sincos(core::f64::consts::TAU * open_unit(generator.next_u32()));
+            pair[0] = (radius * cosine) as f32;
+            if let Some(second) = pair.get_mut(1) {
+                *second = (radius * sine) as f32;
+            }
+        }
+    }
+
+    /// Fills `out` with uniform numbers in (0, 1), never 0 or 1.
+    pub fn uniform(&self, sample: u64, step: u64, out: &mut [f32]) {
+        let mut generator = self.generator(sample, step);
+        for value in out {
+            // 23 bits and a half keep the rounding to f32 inside the open interval
+            *value = ((f64::from(generator.next_u32() >> 9) + 0.5) / f64::from(1u32 << 23)) as f32;
+        }
+    }
+
+    /// One integer, uniform in `0..bound` without bias (Lemire's multiplication with rejection); 0 if `bound` is 0.
+    pub fn below(&self, sample: u64, step: u64, bound: u64) -> u64 {
+        if bound == 0 {
+            return 0;
+        }
+        let mut generator = self.generator(sample, step);
+        loop {
+            let product = u128::from(generator.next_u64()) * u128::from(bound);
+            let low = product as u64;
+            if low >= bound || low >= bound.wrapping_neg() % bound {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+
+    /// True with the given `probability` in [0, 1].
+    pub fn chance(&self, sample: u64, step: u64, probability: f64) -> bool {
+        let mut value = [0f32];
+        self.uniform(sample, step, &mut value);
+        f64::from(value[0]) < probability
+    }
+
+    /// Standard normal images on `device`, shape `[samples.len(), channels, height, width]`; image i is addressed by
+    /// `(samples[i], step)`, whatever else is in the batch.
+    pub fn normal_images(&self, samples: &[u64], step: u64, image: [usize; 3], device: &Device) -> Tensor<4> {
+        self.offset_images(samples, step, image, 0.0, device)
+    }
+
+    /// [`normal_images`](Self::normal_images) plus `strength` times one further normal number for each image and
+    /// channel: offset noise, which lets a model learn images that are dark or bright on the whole (Guttenberg 2023,
+    /// crosslabs.org/blog/diffusion-with-offset-noise; lucidrains' `offset_noise_strength`).
+    pub fn offset_images(
+        &self,
+        samples: &[u64],
+        step: u64,
+        image: [usize; 3],
+        strength: f64,
+        device: &Device,
+    ) -> Tensor<4> {
+        let [channels, height, width] = image;
+        let size = channels * height * width;
+        let mut values = vec![0f32; samples.len() * size];
+        if size > 0 {
+            values.par_chunks_mut(size).zip(samples).for_each(|(out, &sample)| {
+                if strength == 0.0 {
+                    self.normal(sample, step, out);
+                } else {
+                    // the offsets follow the image in the stream, so the image itself is the same at any strength
+                    let padded = size + size % 2;
+                    let mut all = vec![0f32; padded + channels];
+                    self.normal(sample, step, &mut all);
+                    out.copy_from_slice(&all[..size]);
+                    for (plane, offset) in out.chunks_mut(height * width).zip(&all[padded..]) {
+                        plane.iter_mut().for_each(|value| *value += (strength * f64::from(*offset)) as f32);
+                    }
+                }
+            });
+        }
+        Tensor::from_data(TensorData::new(values, [samples.len(), channels, height, width]), device)
+    }
+}
+
+/// A number in (0, 1) from 32 random bits: the middle of one of 2^32 equal cells.
+fn open_unit(bits: u32) -> f64 {
+    (f64::from(bits) + 0.5) / 4_294_967_296.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn draw(stream: Stream, sample: u64, step: u64, count: usize) -> Vec<f32> {
+        let mut out = vec![0f32; count];
+        Noise::new(7).stream(stream).normal(sample, step, &mut out);
+        out
+    }
+
+    #[test]
+    fn moments_are_those_of_a_standard_normal() {
+        let count = 1_000_000;
+        let values = draw(Stream::Training, 0, 0, count);
+        let moment = |power: i32| values.iter().map(|&v| f64::from(v).powi(power)).sum::<f64>() / count as f64;
+        // standard errors: 1/sqrt(n), sqrt(2/n), sqrt(15/n), sqrt(96/n); four of them
+        let allowed = |variance: f64| 4.0 * (variance / count as f64).sqrt();
+        assert!(moment(1).abs() < allowed(1.0), "mean {}", moment(1));
+        assert!((moment(2) - 1.0).abs() < allowed(2.0), "variance {}", moment(2));
+        assert!(moment(3).abs() < allowed(15.0), "third moment {}", moment(3));
+        assert!((moment(4) - 3.0).abs() < allowed(96.0), "fourth moment {}", moment(4));
+        let beyond_three = values.iter().filter(|v| v.abs() > 3.0).count() as f64 / count as f64;
+        assert!((beyond_three - 0.0027).abs() < 4.0 * (0.0027f64 / count as f64).sqrt());
+    }
+
+    #[test]
+    fn neighbouring_numbers_are_uncorrelated() {
+        let values = draw(Stream::Training, 3, 9, 100_000);
+        let products: f64 = values.windows(2).map(|w| f64::from(w[0]) * f64::from(w[1])).sum();
+        assert!((products / 1e5).abs() < 4.0 / 1e5f64.sqrt());
+    }
+
+    #[test]
+    fn bits_are_frozen() {
+        // A change here changes every run that was ever seeded: raise the format version if it must be.
+        let bits: Vec<u32> = draw(Stream::Training, 17, 3, 4).iter().map(|v| v.to_bits()).collect();
+        assert_eq!(bits, FROZEN);
+    }
+    const FROZEN: [u32; 4] = [0, 0, 0, 0];
+
+    #[test]
+    fn each_part_of_the_address_matters() {
+        let base = draw(Stream::Training, 1, 1, 8);
+        assert_ne!(base, draw(Stream::Timesteps, 1, 1, 8));
+        assert_ne!(base, draw(Stream::Training, 2, 1, 8));
+        assert_ne!(base, draw(Stream::Training, 1, 2, 8));
+        let mut other = vec![0f32; 8];
+        Noise::new(8).stream(Stream::Training).normal(1, 1, &mut other);
+        assert_ne!(base, other);
+        assert_ne!(Stream::Custom(1).id(), Stream::Training.id());
+    }
+
+    #[test]
+    fn an_image_is_the_same_alone_or_in_a_batch_on_any_number_of_threads() {
+        let device = Device::flex();
+        let stream = Noise::new(5).stream(Stream::Start);
+        let values = |samples: &[u64]| -> Vec<f32> {
+            stream.normal_images(samples, 0, [3, 5, 7], &device).into_data().to_vec().expect("f32")
+        };
+        let batch = values(&(0..20).collect::<Vec<_>>());
+        assert_eq!(values(&[17]), batch[17 * 105..18 * 105]);
+        let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
+        assert_eq!(one_thread.install(|| values(&(0..20).collect::<Vec<_>>())), batch);
+    }
+
+    #[test]
+    fn offset_noise_shifts_whole_channels_and_leaves_the_rest() {
+        let device = Device::flex();
+        let stream = Noise::new(5).stream(Stream::Training);
+        let plain = stream.normal_images(&[4], 2, [3, 5, 5], &device);
+        let offset = stream.offset_images(&[4], 2, [3, 5, 5], 0.1, &device);
+        let difference: Vec<f32> = (offset - plain).into_data().to_vec().expect("f32");
+        let mut shifts = Vec::new();
+        for plane in difference.chunks(25) {
+            assert!(plane.iter().all(|value| (value - plane[0]).abs() < 1e-6));
+            shifts.push(plane[0]);
+        }
+        assert!(shifts.iter().all(|shift| *shift != 0.0 && shift.abs() < 0.7));
+        assert!((shifts[0] - shifts[1]).abs() > 1e-4);
+    }
+
+    #[test]
+    fn below_is_uniform() {
+        let stream = Noise::new(1).stream(Stream::Timesteps);
+        let mut counts = [0f64; 7];
+        for sample in 0..70_000 {
+            counts[stream.below(sample, 0, 7) as usize] += 1.0;
+        }
+        let chi_squared: f64 = counts.iter().map(|count| (count - 1e4).powi(2) / 1e4).sum();
+        assert!(chi_squared < 22.5, "99.9 % of chi-squared with 6 degrees of freedom is 22.46, got {chi_squared}");
+        assert_eq!(stream.below(0, 0, 0), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn uniform_stays_inside(seed: u64, sample: u64, step: u64) {
+            let mut values = [0f32; 64];
+            Noise::new(seed).stream(Stream::Flips).uniform(sample, step, &mut values);
+            prop_assert!(values.iter().all(|value| *value > 0.0 && *value < 1.0));
+        }
+
+        #[test]
+        fn a_longer_draw_begins_with_the_shorter(sample: u64, step: u64, length in 1usize..64) {
+            let long = draw(Stream::Reverse, sample, step, 64);
+            prop_assert_eq!(&draw(Stream::Reverse, sample, step, length)[..], &long[..length]);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Losses: one number for each sample, so that each can have the weight of its noise level.
+
+use burn::tensor::{Tensor, TensorData, assert_shape};
+use serde::{Deserialize, Serialize};
+
+/// How a prediction is compared with its target, element by element. The article's `loss_type`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossType {
+    /// |difference|
+    L1,
+    /// difference^2, the loss of the DDPM paper
+    #[default]
+    L2,
+    /// Huber's with threshold 1 (PyTorch's `smooth_l1`): quadratic within 1, linear beyond
+    Huber,
+}
+
+impl core::fmt::Display for LossType {
+    fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        formatter.write_str(match self {
+            Self::L1 => "l1",
+            Self::L2 => "l2",
+            Self::Huber => "huber",
+        })
+    }
+}
+
+impl LossType {
+    /// The mean over channels and pixels, one for each sample.
+    ///
+    /// # Shapes
+    /// - `prediction`, `target`: `[batch, channels, height, width]`
+    /// - result: `[batch]`
+    pub fn per_sample(self, prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
+        let [batch, channels, height, width] = prediction.dims();
+        assert_shape!(target, [batch, channels, height, width]);
+        let difference = prediction - target;
+        let elements = match self {
+            Self::L1 => difference.abs(),
+            Self::L2 => difference.clone() * difference,
+            Self::Huber => {
+                // within = min(|d|, 1): 0.5 within^2 + (|d| - within) is both halves in one
+                let magnitude = difference.abs();
+                let within = magnitude.clone().clamp_max(1.0);
+                within.clone() * within.clone() * 0.5 + (magnitude - within)
+            }
+        };
+        elements.reshape([batch, channels * height * width]).mean_dim(1).reshape([batch])
+    }
+
+    /// The weighted mean over the batch: `sum_i weight_i loss_i / batch` (lucidrains' `p_losses`).
+    ///
+    /// # Panics
+    /// If there is not one weight for each sample.
+    pub fn weighted(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
+        let losses = self.per_sample(prediction, target);
+        let [batch] = losses.dims();
+        assert_eq!(weights.len(), batch, "one weight for each sample");
+        let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
+        (losses.clone() * Tensor::from_data(TensorData::new(weights, [batch]), &losses.device())).mean()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn one(loss: LossType, difference: f32) -> f32 {
+        let device = Device::flex();
+        let target = Tensor::<4>::zeros([1, 1, 1, 2], &device);
+        loss.per_sample(target.clone() + difference, target).into_scalar()
+    }
+
+    #[test]
+    fn closed_forms() {
+        assert_eq!(one(LossType::L1, -2.0), 2.0);
+        assert_eq!(one(LossType::L2, -2.0), 4.0);
+        assert_eq!(one(LossType::Huber, 0.5), 0.125);
+        assert_eq!(one(LossType::Huber, -3.0), 2.5);
+        assert_eq!(one(LossType::Huber, 1.0), 0.5);
+    }
+
+    #[test]
+    fn weights_scale_their_own_sample() {
+        let device = Device::flex();
+        let prediction = Tensor::<4>::from_data([[[[1.0f32]]], [[[3.0]]]], &device);
+        let target = Tensor::<4>::zeros([2, 1, 1, 1], &device);
+        let loss: f32 = LossType::L2.weighted(prediction, target, &[2.0, 1.0]).into_scalar();
+        assert_eq!(loss, (2.0 + 9.0) / 2.0);
+    }
+}

@@ -1,0 +1,111 @@
+//! Ancestral sampling (Ho, Jain and Abbeel 2020, arXiv:2006.11239, algorithm 2), over all steps or fewer.
+
+use burn::tensor::Tensor;
+use noise::{Noise, Stream};
+use schedule::NoiseLevel;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    denoiser::{Denoiser, Observer, Step},
+    error::{SamplerError, check},
+};
+
+/// The variance of a reverse step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Variance {
+    /// That of the posterior q(x_{t-1} | x_t, x_0), the lower bound ("fixed small"); lucidrains' choice.
+    #[default]
+    Posterior,
+    /// beta, the upper bound ("fixed large").
+    Beta,
+    /// Between the two on a logarithmic scale, as the network says (Nichol and Dhariwal 2021, equation 15).
+    Learned,
+}
+
+/// How [`ddpm`] walks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DdpmOptions {
+    /// The variance of each step.
+    pub variance: Variance,
+    /// x_0 is clipped to ± this; None leaves it as it is.
+    pub clip: Option<f64>,
+    /// Which image of the seed each one in the batch is; None numbers them from 0.
+    pub samples: Option<Vec<u64>>,
+}
+
+impl Default for DdpmOptions {
+    fn default() -> Self {
+        Self { variance: Variance::Posterior, clip: Some(1.0), samples: None }
+    }
+}
+
+/// The posterior variance is never taken below this, so that its logarithm exists (lucidrains, OpenAI).
+const SMALLEST_VARIANCE: f64 = 1e-20;
+
+/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there.
+///
+/// Between two levels the chain is that of a schedule with these alpha_bars alone: `alpha = alpha_bar /
+/// alpha_bar_next`, `beta = 1 - alpha`, and the posterior of equations 6 and 7. Over fewer levels than the training had
+/// steps this is OpenAI's respaced sampling. The last step adds no noise.
+///
+/// # Errors
+/// [`SamplerError`] if the levels do not get cleaner, or the variance is to be learned and the denoiser has none.
+pub fn ddpm(
+    denoiser: &dyn Denoiser,
+    x_t: Tensor<4>,
+    levels: &[NoiseLevel],
+    options: DdpmOptions,
+    noise: &Noise,
+    observe: &mut Observer,
+) -> Result<Tensor<4>, SamplerError> {
+    check(levels, &x_t, options.samples.as_deref())?;
+    let [batch, channels, height, width] = x_t.dims();
+    let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
+    let (device, count) = (x_t.device(), levels.len() - 1);
+    // log posterior variance of the second-last step: OpenAI's stand-in for that of the last, which is 0
+    let first_replacement = match levels {
+        [.., level, next, _] => posterior_variance(*level, *next),
+        _ => 0.0,
+    };
+    let (mut x, mut estimate) = (x_t, None);
+
+    for (index, pair) in levels.windows(2).enumerate() {
+        let (level, next) = (pair[0], pair[1]);
+        let mut prediction = denoiser.denoise(x.clone(), level, estimate.as_ref());
+        if let Some(limit) = options.clip {
+            prediction.x_0 = prediction.x_0.clamp(-limit, limit);
+        }
+        let (alpha, beta) = (level.alpha_bar / next.alpha_bar, 1.0 - level.alpha_bar / next.alpha_bar);
+        let coefficient_x_0 = next.signal_scale() * beta / (1.0 - level.alpha_bar);
+        let coefficient_x_t = alpha.sqrt() * (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar);
+        let mean = prediction.x_0.clone() * coefficient_x_0 + x * coefficient_x_t;
+
+        x = if index + 1 == count {
+            mean
+        } else {
+            let step = index as u64;
+            let z = noise.stream(Stream::Reverse).normal_images(&samples, step, [channels, height, width], &device);
+            let posterior = posterior_variance(level, next).max(SMALLEST_VARIANCE);
+            match options.variance {
+                Variance::Posterior => mean + z * posterior.sqrt(),
+                Variance::Beta => mean + z * beta.sqrt(),
+                Variance::Learned => {
+                    let Some(between) = prediction.variance else { return Err(SamplerError::NoLearnedVariance) };
+                    let lower = if next.alpha_bar < 1.0 { posterior } else { first_replacement.max(SMALLEST_VARIANCE) };
+                    let fraction = (between + 1.0) * 0.5;
+                    let log_variance = fraction * (beta.ln() - lower.ln()) + lower.ln();
+                    mean + z * (log_variance * 0.5).exp()
+                }
+            }
+        };
+        observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
+        estimate = Some(prediction.x_0);
+    }
+    Ok(x)
+}
+
+/// Equation 7 for the step from `level` to `next`.
+fn posterior_variance(level: NoiseLevel, next: NoiseLevel) -> f64 {
+    (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * (1.0 - level.alpha_bar / next.alpha_bar)
+}

@@ -1,0 +1,127 @@
+//! Attention over the pixels of a level, with a few learned keys and values ("memory") that belong to no pixel.
+
+use burn::{
+    module::{Module, Param},
+    nn::Initializer,
+    tensor::{Device, Tensor},
+};
+
+use crate::{
+    config::AttentionKind,
+    layers::{Conv2d, RmsNorm},
+    ops,
+};
+
+/// Learned keys and values of each head.
+const MEMORY: usize = 4;
+
+/// One of the two attentions; what it adds to its input.
+#[derive(Module, Debug)]
+pub enum Attention {
+    /// Linear in the number of pixels.
+    Linear(LinearAttention),
+    /// Softmax over all pixels.
+    Full(FullAttention),
+}
+
+impl Attention {
+    pub fn new(kind: AttentionKind, channels: usize, heads: usize, head_dim: usize, device: &Device) -> Option<Self> {
+        match kind {
+            AttentionKind::Off => None,
+            AttentionKind::Linear => Some(Self::Linear(LinearAttention::new(channels, heads, head_dim, device))),
+            AttentionKind::Full => Some(Self::Full(FullAttention::new(channels, heads, head_dim, device))),
+        }
+    }
+
+    /// `[batch, channels, height, width]`, as it comes.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Linear(attention) => attention.forward(x),
+            Self::Full(attention) => attention.forward(x),
+        }
+    }
+}
+
+/// Linear attention; memory is `[2 (key, value), heads, head_dim, memory]`.
+#[derive(Module, Debug)]
+pub struct LinearAttention {
+    norm: RmsNorm,
+    mem_kv: Param<Tensor<4>>,
+    to_qkv: Conv2d,
+    to_out: Conv2d,
+    out_norm: RmsNorm,
+}
+
+impl LinearAttention {
+    fn new(channels: usize, heads: usize, head_dim: usize, device: &Device) -> Self {
+        let hidden = heads * head_dim;
+        Self {
+            norm: RmsNorm::new(channels, device),
+            mem_kv: Initializer::Normal { mean: 0.0, std: 1.0 }.init([2, heads, head_dim, MEMORY], device),
+            to_qkv: Conv2d::without_bias([channels, 3 * hidden], device),
+            to_out: Conv2d::new([hidden, channels], 1, device),
+            out_norm: RmsNorm::new(channels, device),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, _, height, width] = x.dims();
+        let memory = self.mem_kv.val();
+        let [_, heads, head_dim, _] = memory.dims();
+        // q, k, v: [batch, heads, head_dim, pixels]
+        let [q, k, v] = split_heads(self.to_qkv.forward(self.norm.forward(x)), heads, head_dim);
+        let [memory_k, memory_v] = split_memory(memory, batch);
+        let k = Tensor::cat(vec![memory_k, k], 3);
+        let v = Tensor::cat(vec![memory_v, v], 3);
+        let out = ops::linear_attention(q, k, v).reshape([batch, heads * head_dim, height, width]);
+        self.out_norm.forward(self.to_out.forward(out))
+    }
+}
+
+/// Full attention; memory is `[2 (key, value), heads, memory, head_dim]`.
+#[derive(Module, Debug)]
+pub struct FullAttention {
+    norm: RmsNorm,
+    mem_kv: Param<Tensor<4>>,
+    to_qkv: Conv2d,
+    to_out: Conv2d,
+}
+
+impl FullAttention {
+    pub fn new(channels: usize, heads: usize, head_dim: usize, device: &Device) -> Self {
+        let hidden = heads * head_dim;
+        Self {
+            norm: RmsNorm::new(channels, device),
+            mem_kv: Initializer::Normal { mean: 0.0, std: 1.0 }.init([2, heads, MEMORY, head_dim], device),
+            to_qkv: Conv2d::without_bias([channels, 3 * hidden], device),
+            to_out: Conv2d::new([hidden, channels], 1, device),
+        }
+    }
+
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, _, height, width] = x.dims();
+        let memory = self.mem_kv.val();
+        let [_, heads, _, head_dim] = memory.dims();
+        // q, k, v: [batch, heads, pixels, head_dim]
+        let [q, k, v] =
+            split_heads(self.to_qkv.forward(self.norm.forward(x)), heads, head_dim).map(|part| part.swap_dims(2, 3));
+        let [memory_k, memory_v] = split_memory(memory, batch);
+        let k = Tensor::cat(vec![memory_k, k], 2);
+        let v = Tensor::cat(vec![memory_v, v], 2);
+        let out = ops::attention(q, k, v).swap_dims(2, 3).reshape([batch, heads * head_dim, height, width]);
+        self.to_out.forward(out)
+    }
+}
+
+/// `[batch, 3 heads head_dim, height, width]` to three of `[batch, heads, head_dim, pixels]`.
+fn split_heads(qkv: Tensor<4>, heads: usize, head_dim: usize) -> [Tensor<4>; 3] {
+    let [batch, _, height, width] = qkv.dims();
+    let qkv = qkv.reshape([batch, 3 * heads, head_dim, height * width]);
+    [0, 1, 2].map(|part| qkv.clone().narrow(1, part * heads, heads))
+}
+
+/// `[2, heads, a, b]` to key and value of `[batch, heads, a, b]`.
+fn split_memory(memory: Tensor<4>, batch: usize) -> [Tensor<4>; 2] {
+    let [_, heads, rows, columns] = memory.dims();
+    [0, 1].map(|part| memory.clone().narrow(0, part, 1).expand([batch, heads, rows, columns]))
+}

@@ -1,0 +1,220 @@
+//! One screen of knobs: what a [`Unet`](crate::Unet) looks like.
+
+use serde::{Deserialize, Serialize};
+
+/// Which attention a level of the U-Net has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttentionKind {
+    /// None; the cheapest.
+    Off,
+    /// Linear attention: cost grows with the number of pixels (Katharopoulos et al. 2020; Shen et al. 2018).
+    Linear,
+    /// Full softmax attention: cost grows with the square of the number of pixels.
+    Full,
+}
+
+/// What a [`Unet`](crate::Unet) looks like. Names and defaults are those of lucidrains' `Unet` where it has them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnetConfig {
+    /// Channels of the first level, and the size of the sinusoidal embedding; even, at least 4.
+    pub dim: usize,
+    /// Channels of the stem; `dim` if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub init_dim: Option<usize>,
+    /// Channels of the output; those of the image if not given, twice as many with a learned variance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_dim: Option<usize>,
+    /// Channels of each level as multiples of `dim`. Each level but the last halves height and width.
+    pub dim_mults: Vec<usize>,
+    /// Channels of the image: 1 grey, 3 colour, 4 colour and alpha; any count works.
+    pub channels: usize,
+    /// Side of the square patches that the network sees as one pixel; 1 is lucidrains'. With 2 a 28x28 image costs what
+    /// a 14x14 one does.
+    pub patch_size: usize,
+    /// Attention of each level, outermost first. Empty is lucidrains' choice: linear everywhere, full innermost.
+    pub attention: Vec<AttentionKind>,
+    /// Heads of each attention.
+    pub attention_heads: usize,
+    /// Channels of each head.
+    pub attention_head_dim: usize,
+    /// Number of classes; 0 for a network without labels. The label `classes` is the null class.
+    pub classes: usize,
+    /// The network is also given an earlier estimate of x_0 (Chen et al. 2022, arXiv:2208.04202).
+    pub self_condition: bool,
+    /// The output has a second half that interpolates the variance (Nichol and Dhariwal 2021, arXiv:2102.09672).
+    pub learned_variance: bool,
+    /// Learned Fourier features of t instead of the sinusoidal embedding.
+    pub learned_sinusoidal_cond: bool,
+    /// Random, fixed Fourier features of t instead of the sinusoidal embedding.
+    pub random_fourier_features: bool,
+    /// Number of Fourier features; even.
+    pub learned_sinusoidal_dim: usize,
+    /// The longest period of the sinusoidal embedding.
+    pub sinusoidal_pos_emb_theta: f64,
+    /// Probability in [0, 1) that an element is dropped after the first half of a ResNet block, in training.
+    pub dropout: f64,
+}
+
+impl Default for UnetConfig {
+    fn default() -> Self {
+        Self {
+            dim: 64,
+            init_dim: None,
+            out_dim: None,
+            dim_mults: vec![1, 2, 4, 8],
+            channels: 3,
+            patch_size: 1,
+            attention: Vec::new(),
+            attention_heads: 4,
+            attention_head_dim: 32,
+            classes: 0,
+            self_condition: false,
+            learned_variance: false,
+            learned_sinusoidal_cond: false,
+            random_fourier_features: false,
+            learned_sinusoidal_dim: 16,
+            sinusoidal_pos_emb_theta: 10_000.0,
+            dropout: 0.0,
+        }
+    }
+}
+
+/// A network that cannot be built or used as asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnetError {
+    /// A number is out of its range.
+    #[error("unet.{key} = {value} is not possible: {reason}")]
+    Invalid {
+        /// The key of the configuration.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        reason: &'static str,
+    },
+    /// The attention list does not fit the levels.
+    #[error(
+        "unet.attention has {attention} entries but unet.dim_mults has {levels}: give one for each level, or an empty \
+         list for linear attention everywhere and full attention innermost"
+    )]
+    Attention {
+        /// Entries of the list.
+        attention: usize,
+        /// Levels of the network.
+        levels: usize,
+    },
+    /// Height or width cannot be halved as often as the network has levels.
+    #[error(
+        "images of {height}x{width} cannot go through this network: height and width must be divisible by {factor} \
+         (patch size {patch_size} times 2 for each of {levels} levels but the last). Pad or resize the images (next \
+         larger: {next_height}x{next_width}), or use fewer unet.dim_mults"
+    )]
+    NotDivisible {
+        /// Height of the images.
+        height: usize,
+        /// Width of the images.
+        width: usize,
+        /// What both must be divisible by.
+        factor: usize,
+        /// The patch size.
+        patch_size: usize,
+        /// The number of levels.
+        levels: usize,
+        /// The next height that works.
+        next_height: usize,
+        /// The next width that works.
+        next_width: usize,
+    },
+}
+
+/// Sizes above this are taken for mistakes (or for hostile files) rather than tried.
+const LARGEST: usize = 1 << 16;
+
+impl UnetConfig {
+    /// Checks every number; called by [`init`](Self::init).
+    ///
+    /// # Errors
+    /// [`UnetError`] names the key, its value and what is possible.
+    pub fn validate(&self) -> Result<(), UnetError> {
+        let check = |key, value: usize, good: bool, reason| {
+            if good && value <= LARGEST {
+                Ok(())
+            } else {
+                let reason = if good { "sizes above 65536 are not supported" } else { reason };
+                Err(UnetError::Invalid { key, value: value.to_string(), reason })
+            }
+        };
+        check("dim", self.dim, self.dim >= 4 && self.dim.is_multiple_of(2), "it must be even and at least 4")?;
+        check("init_dim", self.init_dim(), self.init_dim() > 0, "it must be at least 1")?;
+        check("out_dim", self.out_dim(), self.out_dim() > 0, "it must be at least 1")?;
+        let levels = self.dim_mults.len();
+        check("dim_mults", levels, (1..=16).contains(&levels), "it needs 1 to 16 levels")?;
+        for &multiple in &self.dim_mults {
+            check("dim_mults", multiple, (1..=1024).contains(&multiple), "each multiple must be 1 to 1024")?;
+            check("dim_mults", multiple.saturating_mul(self.dim), true, "")?;
+        }
+        check("channels", self.channels, self.channels > 0, "it must be at least 1")?;
+        check("patch_size", self.patch_size, (1..=64).contains(&self.patch_size), "it must be 1 to 64")?;
+        check("attention_heads", self.attention_heads, self.attention_heads > 0, "it must be at least 1")?;
+        check("attention_head_dim", self.attention_head_dim, self.attention_head_dim > 0, "it must be at least 1")?;
+        check("classes", self.classes, true, "")?;
+        let fourier = self.learned_sinusoidal_dim;
+        check("learned_sinusoidal_dim", fourier, fourier >= 2 && fourier.is_multiple_of(2), "it must be even")?;
+        let invalid = |key, value: f64, reason| Err(UnetError::Invalid { key, value: value.to_string(), reason });
+        if !(0.0..1.0).contains(&self.dropout) {
+            return invalid("dropout", self.dropout, "it is a probability: at least 0 and below 1");
+        }
+        if !(self.sinusoidal_pos_emb_theta.is_finite() && self.sinusoidal_pos_emb_theta > 1.0) {
+            return invalid("sinusoidal_pos_emb_theta", self.sinusoidal_pos_emb_theta, "it must be above 1");
+        }
+        if !self.attention.is_empty() && self.attention.len() != levels {
+            return Err(UnetError::Attention { attention: self.attention.len(), levels });
+        }
+        Ok(())
+    }
+
+    /// Channels of the stem.
+    pub fn init_dim(&self) -> usize {
+        self.init_dim.unwrap_or(self.dim)
+    }
+
+    /// Channels of the output.
+    pub fn out_dim(&self) -> usize {
+        self.out_dim.unwrap_or(self.channels * if self.learned_variance { 2 } else { 1 })
+    }
+
+    /// Attention of a level, outermost first.
+    pub fn attention_of(&self, level: usize) -> AttentionKind {
+        let innermost = level + 1 == self.dim_mults.len();
+        let peer = if innermost { AttentionKind::Full } else { AttentionKind::Linear };
+        self.attention.get(level).copied().unwrap_or(peer)
+    }
+
+    /// Height and width of an image must be divisible by this.
+    pub fn downsample_factor(&self) -> usize {
+        self.patch_size << (self.dim_mults.len().saturating_sub(1))
+    }
+
+    /// Checks that images of this size can go through the network.
+    ///
+    /// # Errors
+    /// [`UnetError::NotDivisible`] with the next size that works.
+    pub fn check_image_size(&self, height: usize, width: usize) -> Result<(), UnetError> {
+        let factor = self.downsample_factor();
+        if height > 0 && width > 0 && height.is_multiple_of(factor) && width.is_multiple_of(factor) {
+            return Ok(());
+        }
+        Err(UnetError::NotDivisible {
+            height,
+            width,
+            factor,
+            patch_size: self.patch_size,
+            levels: self.dim_mults.len(),
+            next_height: height.max(1).next_multiple_of(factor),
+            next_width: width.max(1).next_multiple_of(factor),
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! The ResNet block: convolution, norm, scale and shift from t, SiLU; twice; plus the input.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Tensor},
+};
+
+use crate::{
+    layers::{Conv2d, Linear, RmsNorm},
+    model::DropoutMasks,
+    ops,
+};
+
+/// Convolution, norm, activation.
+#[derive(Module, Debug)]
+pub struct Block {
+    proj: Conv2d,
+    norm: RmsNorm,
+}
+
+impl Block {
+    fn new(channels: [usize; 2], device: &Device) -> Self {
+        Self { proj: Conv2d::new(channels, 3, device), norm: RmsNorm::new(channels[1], device) }
+    }
+
+    fn forward(&self, x: Tensor<4>, scale_shift: Option<(Tensor<4>, Tensor<4>)>) -> Tensor<4> {
+        ops::norm_scale_shift_silu(self.proj.forward(x), self.norm.g.val(), scale_shift)
+    }
+}
+
+/// Two blocks and a way around them.
+#[derive(Module, Debug)]
+pub struct ResnetBlock {
+    mlp: Linear,
+    block1: Block,
+    block2: Block,
+    res_conv: Option<Conv2d>,
+}
+
+impl ResnetBlock {
+    pub fn new(channels: [usize; 2], time_dim: usize, device: &Device) -> Self {
+        let [channels_in, channels_out] = channels;
+        Self {
+            mlp: Linear::new(time_dim, 2 * channels_out, device),
+            block1: Block::new(channels, device),
+            block2: Block::new([channels_out, channels_out], device),
+            res_conv: (channels_in != channels_out).then(|| Conv2d::new(channels, 1, device)),
+        }
+    }
+
+    /// # Shapes
+    /// - `x`: `[batch, channels_in, height, width]`
+    /// - `time`: SiLU of the time embedding, `[batch, time_dim]`
+    /// - result: `[batch, channels_out, height, width]`
+    pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
+        let scale_shift = self.mlp.forward(time);
+        let [batch, twice] = scale_shift.dims();
+        let scale_shift = scale_shift.reshape([batch, twice, 1, 1]);
+        let (scale, shift) =
+            (scale_shift.clone().narrow(1, 0, twice / 2), scale_shift.narrow(1, twice / 2, twice / 2));
+        let h = self.block1.forward(x.clone(), Some((scale, shift)));
+        let h = dropout.apply(h);
+        let h = self.block2.forward(h, None);
+        h + match &self.res_conv {
+            Some(conv) => conv.forward(x),
+            None => x,
+        }
+    }
+}

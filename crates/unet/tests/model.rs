@@ -1,0 +1,195 @@
+//! Sizes, names and options of the network.
+
+use burn::{
+    module::Module,
+    tensor::{Device, Distribution, Int, Tensor},
+};
+use unet::{AttentionKind, Condition, StateError, UnetConfig, UnetError};
+
+fn small() -> UnetConfig {
+    UnetConfig { dim: 8, dim_mults: vec![1, 2], channels: 1, ..UnetConfig::default() }
+}
+
+fn run(config: &UnetConfig, image: [usize; 2], condition: Condition) -> Tensor<4> {
+    let device = Device::flex();
+    let unet = config.init(&device).expect("a possible configuration");
+    let x = Tensor::<4>::random([2, config.channels, image[0], image[1]], Distribution::Default, &device);
+    unet.forward(x, Tensor::<1>::from_floats([0.0, 999.0], &device), condition)
+}
+
+#[test]
+fn the_article_s_network_has_its_parameters() {
+    let unet = UnetConfig::default().init(&Device::flex()).expect("the default");
+    assert_eq!(unet.num_params(), 35_711_491);
+}
+
+#[test]
+fn every_option_runs_and_keeps_the_shape() {
+    let full = AttentionKind::Full;
+    for config in [
+        UnetConfig { learned_sinusoidal_cond: true, ..small() },
+        UnetConfig { random_fourier_features: true, ..small() },
+        UnetConfig { attention: vec![AttentionKind::Off, AttentionKind::Off], ..small() },
+        UnetConfig { attention: vec![full, full], ..small() },
+        UnetConfig { init_dim: Some(12), channels: 5, ..small() },
+        UnetConfig { patch_size: 2, self_condition: true, ..small() },
+        UnetConfig { classes: 10, dim_mults: vec![1], ..small() },
+    ] {
+        assert_eq!(run(&config, [8, 12], Condition::default()).dims(), [2, config.channels, 8, 12], "{config:?}");
+    }
+    let config = UnetConfig { learned_variance: true, channels: 3, ..small() };
+    assert_eq!(run(&config, [8, 8], Condition::default()).dims(), [2, 6, 8, 8]);
+}
+
+#[test]
+fn random_fourier_frequencies_do_not_train_and_learned_ones_do() {
+    let device = Device::flex().autodiff();
+    for (random, expected) in [(true, false), (false, true)] {
+        let config =
+            UnetConfig { random_fourier_features: random, learned_sinusoidal_cond: !random, ..small() };
+        let unet = config.init(&device).expect("a possible configuration").initialise(
+            |i, out| out.fill(0.01 * i as f32 + 0.1),
+            |_, out| out.fill(0.7),
+        );
+        let names = unet.parameter_names();
+        assert!(names.contains(&"time_mlp.0.weights".to_owned()));
+        let t = Tensor::<1>::from_floats([10.0], &device);
+        let x = Tensor::<4>::ones([1, 1, 8, 8], &device);
+        let loss = unet.forward(x, t, Condition::default()).powi_scalar(2).mean();
+        let has = gradient_of(&unet, "time_mlp.0.weights", loss);
+        assert_eq!(has, expected);
+    }
+}
+
+fn gradient_of(unet: &unet::Unet, wanted: &str, loss: Tensor<1>) -> bool {
+    struct Find<'a> {
+        path: Vec<String>,
+        wanted: &'a str,
+        gradients: burn::tensor::Gradients,
+        found: bool,
+    }
+    impl burn::module::ModuleVisitor for Find<'_> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
+            if unet::peer_name(&self.path) == self.wanted {
+                self.found = param.val().grad(&self.gradients).is_some();
+            }
+        }
+    }
+    let mut find = Find { path: Vec::new(), wanted, gradients: loss.backward(), found: false };
+    unet.visit(&mut find);
+    find.found
+}
+
+#[test]
+fn labels_change_the_output_and_no_label_is_the_null_class() {
+    let device = Device::flex();
+    let unet = UnetConfig { classes: 3, ..small() }.init(&device).expect("a possible configuration");
+    let predict = |labels: Option<[i64; 1]>| {
+        let condition = Condition {
+            labels: labels.map(|labels| Tensor::<1, Int>::from_ints(labels, &device)),
+            ..Condition::default()
+        };
+        let t = Tensor::<1>::from_floats([10.0], &device);
+        unet.forward(Tensor::<4>::ones([1, 1, 8, 8], &device), t, condition).into_data()
+    };
+    assert_eq!(predict(None), predict(Some([3])));
+    assert_ne!(predict(None), predict(Some([0])));
+    assert_ne!(predict(Some([1])), predict(Some([0])));
+}
+
+#[test]
+fn dropout_is_asked_for_each_block_and_used() {
+    let device = Device::flex();
+    let unet = small().init(&device).expect("a possible configuration");
+    let layers = std::cell::RefCell::new(Vec::new());
+    let masks = |layer: usize, shape: [usize; 4]| {
+        layers.borrow_mut().push(layer);
+        Tensor::<4>::zeros(shape, &device)
+    };
+    let x = || Tensor::<4>::ones([1, 1, 8, 8], &device);
+    let t = || Tensor::<1>::from_floats([10.0], &device);
+    let dropped = unet.forward(x(), t(), Condition { dropout: Some(&masks), ..Condition::default() });
+    assert_eq!(*layers.borrow(), (0..11).collect::<Vec<_>>(), "two blocks a level and side, two in the middle, one last");
+    assert_ne!(dropped.into_data(), unet.forward(x(), t(), Condition::default()).into_data());
+}
+
+#[test]
+fn patches_and_resampling_are_inverse() {
+    let device = Device::flex();
+    let x = Tensor::<4>::random([2, 3, 8, 12], Distribution::Default, &device);
+    let there = unet::ops::space_to_depth(x.clone(), 2);
+    assert_eq!(there.dims(), [2, 12, 4, 6]);
+    // channel c, row p1, column p2 of the patch is channel 4 c + 2 p1 + p2
+    let corner: f32 = there.clone().slice([0..1, 7..8, 2..3, 3..4]).into_scalar();
+    assert_eq!(corner, x.clone().slice([0..1, 1..2, 5..6, 7..8]).into_scalar::<f32>());
+    unet::ops::depth_to_space(there, 2).into_data().assert_eq(&x.to_data(), true);
+    let up = unet::ops::upsample_nearest(x.clone());
+    assert_eq!(up.dims(), [2, 3, 16, 24]);
+    let one: f32 = up.slice([1..2, 2..3, 7..8, 23..24]).into_scalar();
+    assert_eq!(one, x.slice([1..2, 2..3, 3..4, 11..12]).into_scalar::<f32>());
+}
+
+#[test]
+fn a_zero_image_has_finite_gradients() {
+    let device = Device::flex().autodiff();
+    let x = Tensor::<4>::zeros([1, 4, 2, 2], &device).require_grad();
+    let y = unet::ops::rms_norm(x.clone(), Tensor::<4>::ones([1, 4, 1, 1], &device));
+    let gradients = y.sum().backward();
+    let gradient: Vec<f32> = x.grad(&gradients).expect("a gradient").into_data().to_vec().expect("f32");
+    assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
+}
+
+#[test]
+fn what_is_impossible_is_said() {
+    let device = Device::flex();
+    let fails = |config: UnetConfig| config.init(&device).expect_err("impossible").to_string();
+    assert!(fails(UnetConfig { dim: 7, ..small() }).contains("unet.dim = 7"));
+    assert!(fails(UnetConfig { dim_mults: vec![], ..small() }).contains("unet.dim_mults = 0"));
+    assert!(fails(UnetConfig { dropout: 1.0, ..small() }).contains("unet.dropout = 1"));
+    assert!(fails(UnetConfig { channels: usize::MAX, ..small() }).contains("unet.channels"));
+    assert!(fails(UnetConfig { attention: vec![AttentionKind::Off], ..small() }).contains("1 entries"));
+    let error = UnetConfig::default().check_image_size(28, 28).expect_err("28 is not divisible by 8");
+    assert!(matches!(error, UnetError::NotDivisible { factor: 8, next_height: 32, .. }));
+    assert!(error.to_string().contains("32x32"));
+}
+
+#[test]
+fn wrong_state_is_said_by_name() {
+    let device = Device::flex();
+    let unet = small().init(&device).expect("a possible configuration");
+    let state = unet.state_dict();
+    let find = |name: &str| state.iter().find(|(other, _)| other == name).map(|(_, data)| data.clone());
+    let missing = unet.clone().load_state_dict(|name| find(name).filter(|_| name != "final_conv.bias"));
+    assert!(matches!(missing, Err(StateError::Missing { name, .. }) if name == "final_conv.bias"));
+    let wider = UnetConfig { dim: 10, ..small() }.init(&device).expect("a possible configuration");
+    let error = wider.load_state_dict(find).expect_err("other shapes").to_string();
+    assert!(error.contains("init_conv.weight") && error.contains("[8, 1, 7, 7]"), "{error}");
+}
+
+#[test]
+fn initial_weights_depend_on_the_numbers_alone() {
+    let device = Device::flex();
+    let make = || {
+        small().init(&device).expect("a possible configuration").initialise(
+            |i, out| out.iter_mut().enumerate().for_each(|(j, v)| *v = (i as f32 + j as f32).sin()),
+            |i, out| out.iter_mut().enumerate().for_each(|(j, v)| *v = ((i * 31 + j as u64 * 7) % 100) as f32 / 100.0),
+        )
+    };
+    let (one, two) = (make().state_dict(), make().state_dict());
+    assert_eq!(one, two);
+    for (name, data) in one {
+        let values: Vec<f32> = data.to_vec().expect("f32");
+        if name.ends_with(".g") {
+            assert!(values.iter().all(|v| *v == 1.0));
+        }
+        if name == "init_conv.weight" || name == "init_conv.bias" {
+            assert!(values.iter().all(|v| v.abs() <= 1.0 / 7.0), "{name} is within 1 / sqrt(49)");
+        }
+    }
+}
