@@ -22,6 +22,15 @@ fn lucidrains_rounds_in_single_precision() {
 }
 
 #[test]
+fn lucidrains_repeats_no_timestep_where_single_precision_would() {
+    for (timesteps, steps) in [(8_000, 7_998), (50_000, 49_998), (MAX_TIMESTEPS, 985_856)] {
+        let times = ddim_lucidrains(timesteps, steps).unwrap();
+        assert!(times.windows(2).all(|pair| pair[0] > pair[1]), "{steps} of {timesteps}");
+        assert_eq!((times[0], times[steps]), (timesteps as i64 - 1, -1));
+    }
+}
+
+#[test]
 fn diffusers_spacings() {
     assert_eq!(leading(1000, 7, 0).unwrap(), [852, 710, 568, 426, 284, 142, 0]);
     assert_eq!(leading(1000, 4, 1).unwrap(), [751, 501, 251, 1]);
@@ -39,6 +48,7 @@ fn diffusers_spacings() {
 fn openai_respacings() {
     assert_eq!(openai_sections(10, &[3, 2, 2]).unwrap(), [9, 7, 6, 4, 3, 2, 0]);
     assert_eq!(openai_sections(10, &[0, 1]).unwrap(), [5]);
+    assert_eq!(openai_sections(6, &[3]).unwrap(), [5, 2, 0], "2.5 goes to the even 2");
     let three = parse_openai(300, "10,15, 20").unwrap();
     assert_eq!(three.len(), 45);
     assert_eq!(
