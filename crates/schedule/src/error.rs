@@ -1,0 +1,194 @@
+//! Why a schedule, a respacing or a name was refused.
+
+use thiserror::Error;
+
+use crate::MAX_TIMESTEPS;
+
+/// Everything this crate can refuse. Each text carries the offending numbers and what to do next.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// The number of diffusion timesteps T is 0 or absurdly large.
+    #[error(
+        "a schedule of {timesteps} timesteps is impossible: choose between 1 and {MAX_TIMESTEPS} (papers use 1000)"
+    )]
+    Timesteps {
+        /// The T that was asked for.
+        timesteps: usize,
+    },
+
+    /// A parameter of a family lies outside its range.
+    #[error("schedule family `{family}`: {parameter} = {value} is out of range: {expected}")]
+    Parameter {
+        /// Plain name of the family.
+        family: &'static str,
+        /// Name of the parameter, as in a configuration file.
+        parameter: &'static str,
+        /// What was given.
+        value: f64,
+        /// The range, in words.
+        expected: &'static str,
+    },
+
+    /// A family yields a beta outside (0, 1) at this number of timesteps; usually T is too small.
+    #[error(
+        "schedule family `{family}` with {timesteps} timesteps has beta = {beta} at t = {timestep}, outside (0, 1): \
+         {advice}"
+    )]
+    FamilyBeta {
+        /// Plain name of the family.
+        family: &'static str,
+        /// The T that was asked for.
+        timesteps: usize,
+        /// Where it happens, 0-based.
+        timestep: usize,
+        /// The impossible value.
+        beta: f64,
+        /// What to do next.
+        advice: &'static str,
+    },
+
+    /// A beta given by the user lies outside (0, 1) or is NaN.
+    #[error("beta = {beta} at t = {timestep} is outside (0, 1): correct that entry of the betas")]
+    Beta {
+        /// Position in the given betas, 0-based.
+        timestep: usize,
+        /// The value there.
+        beta: f64,
+    },
+
+    /// Betas given by the user fall somewhere.
+    #[error(
+        "betas must not decrease, but fall from {previous} at t = {before} to {beta} at t = {timestep}: \
+         sort or correct them",
+        before = timestep.saturating_sub(1)
+    )]
+    DecreasingBetas {
+        /// Position of the smaller beta, 0-based.
+        timestep: usize,
+        /// The beta just before it.
+        previous: f64,
+        /// The smaller beta.
+        beta: f64,
+    },
+
+    /// The number of betas given by the user is not the number of timesteps.
+    #[error("{betas} betas were given for {timesteps} timesteps: set timesteps = {betas} or give {timesteps} betas")]
+    BetaCount {
+        /// How many betas there are.
+        betas: usize,
+        /// The T that was asked for.
+        timesteps: usize,
+    },
+
+    /// Alpha-bar stops falling in double precision: betas below 1e-16, or so much noise that it underflows.
+    #[error(
+        "alpha_bar must fall strictly and stay above 0, but goes from {previous} to {alpha_bar} at t = {timestep}: the \
+         betas are too small or too many for double precision, use other parameters or fewer timesteps"
+    )]
+    AlphaBar {
+        /// Where it happens, 0-based.
+        timestep: usize,
+        /// Alpha-bar one step before.
+        previous: f64,
+        /// Alpha-bar there.
+        alpha_bar: f64,
+    },
+
+    /// A schedule of one timestep cannot be rescaled: its first and its last entry are the same.
+    #[error("a zero-terminal-SNR schedule needs at least 2 timesteps, this one has {timesteps}: use more timesteps")]
+    RescaleTooShort {
+        /// The T of the schedule.
+        timesteps: usize,
+    },
+
+    /// The number of sampling steps is 0 or larger than the number of timesteps.
+    #[error("{steps} sampling steps out of {timesteps} timesteps are impossible: choose between 1 and {timesteps}")]
+    Steps {
+        /// The number of sampling steps asked for.
+        steps: usize,
+        /// The T to choose from.
+        timesteps: usize,
+    },
+
+    /// A timestep lies beyond the end of the schedule.
+    #[error(
+        "timestep {timestep} is not one of the schedule's {timesteps}: choose from 0 to {last}",
+        last = timesteps.saturating_sub(1)
+    )]
+    TimestepOutOfRange {
+        /// The timestep asked for, 0-based.
+        timestep: usize,
+        /// The T of the schedule.
+        timesteps: usize,
+    },
+
+    /// A respacing names a timestep twice.
+    #[error("timestep {timestep} is kept twice: name every kept timestep once")]
+    RepeatedTimestep {
+        /// The timestep.
+        timestep: usize,
+    },
+
+    /// A respacing keeps nothing.
+    #[error("a respacing must keep at least 1 of the {timesteps} timesteps, this one keeps none: name some")]
+    NothingKept {
+        /// The T to choose from.
+        timesteps: usize,
+    },
+
+    /// The offset of a leading spacing pushes its first timestep beyond the end.
+    #[error(
+        "leading spacing of {steps} steps with offset {offset} starts at timestep {first}, but the last of {timesteps} \
+         is {last}: use a smaller offset or other steps",
+        last = timesteps.saturating_sub(1)
+    )]
+    Offset {
+        /// The number of sampling steps asked for.
+        steps: usize,
+        /// The offset asked for.
+        offset: usize,
+        /// The timestep it would start at.
+        first: usize,
+        /// The T to choose from.
+        timesteps: usize,
+    },
+
+    /// A section of the chain is asked for more steps than it has.
+    #[error("section {section} has {size} timesteps and cannot give {steps}: ask at most {size} of it")]
+    Section {
+        /// Which section, 0-based.
+        section: usize,
+        /// How many timesteps it spans.
+        size: usize,
+        /// How many were asked for.
+        steps: usize,
+    },
+
+    /// No whole-number stride visits exactly this many timesteps.
+    #[error(
+        "no whole-number stride takes exactly {steps} of {timesteps} timesteps: \
+         the nearest counts are {fewer} and {more}"
+    )]
+    NoStride {
+        /// The number of sampling steps asked for.
+        steps: usize,
+        /// The T to choose from.
+        timesteps: usize,
+        /// The largest possible count below.
+        fewer: usize,
+        /// The smallest possible count above.
+        more: usize,
+    },
+
+    /// A name or a short specification was not understood.
+    #[error("unknown {what} `{given}`: use {valid}")]
+    Unknown {
+        /// What was being read.
+        what: &'static str,
+        /// The text that was given.
+        given: String,
+        /// The valid texts.
+        valid: String,
+    },
+}

@@ -1,0 +1,314 @@
+//! The families of schedules that papers and peers name.
+
+use std::f64::consts::FRAC_PI_2;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{MAX_TIMESTEPS, ScheduleError};
+
+/// The largest beta of the families that are defined by alpha-bar (Nichol & Dhariwal 2021, section 3.2).
+const MAX_BETA: f64 = 0.999;
+
+/// A family of noise schedules with its parameters.
+///
+/// In a configuration file it is a table tagged by `family`; parameters left out take their defaults and unknown
+/// ones are errors: `family = "sigmoid"`, `tau = 0.9`. [`FromStr`] and [`fmt::Display`] know the plain names.
+///
+/// `t` counts 0, …, T-1, and u = (t + 1) / T is the fraction of the chain done after step `t`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Family {
+    /// Betas rise linearly between the two values *times 1000/T*, so that the end of the chain is as noisy at any T
+    /// (OpenAI improved-diffusion and lucidrains; at T = 1000 that of Ho et al. 2020).
+    ///
+    /// With the default values a beta reaches 1 at T = 20 and below, which is refused.
+    Linear {
+        /// First beta at T = 1000, in (0, 1). Default 0.0001.
+        #[serde(default = "default::beta_start")]
+        beta_start: f64,
+        /// Last beta at T = 1000, in (0, 1), at least `beta_start`. Default 0.02.
+        #[serde(default = "default::beta_end")]
+        beta_end: f64,
+    },
+    /// Betas rise linearly between the two values, whatever T is (diffusers' `linear`).
+    LinearUnscaled {
+        /// First beta, in (0, 1). Default 0.0001.
+        #[serde(default = "default::beta_start")]
+        beta_start: f64,
+        /// Last beta, in (0, 1), at least `beta_start`. Default 0.02.
+        #[serde(default = "default::beta_end")]
+        beta_end: f64,
+    },
+    /// Square roots of the betas rise linearly (diffusers' `scaled_linear`), with latent diffusion's defaults.
+    ScaledLinear {
+        /// First beta, in (0, 1). Default 0.00085.
+        #[serde(default = "default::latent_beta_start")]
+        beta_start: f64,
+        /// Last beta, in (0, 1), at least `beta_start`. Default 0.012.
+        #[serde(default = "default::latent_beta_end")]
+        beta_end: f64,
+    },
+    /// Square roots of the betas rise linearly, under the name and with the defaults of Ho et al. (their `quad`):
+    /// [`Family::ScaledLinear`] with other defaults.
+    Quadratic {
+        /// First beta, in (0, 1). Default 0.0001.
+        #[serde(default = "default::beta_start")]
+        beta_start: f64,
+        /// Last beta, in (0, 1), at least `beta_start`. Default 0.02.
+        #[serde(default = "default::beta_end")]
+        beta_end: f64,
+    },
+    /// The same beta at every step (Ho et al.'s `const`).
+    Constant {
+        /// That beta, in (0, 1). Default 0.02.
+        #[serde(default = "default::beta_end")]
+        beta: f64,
+    },
+    /// alpha_bar(u) = cos²((u + s) / (1 + s) · π/2), normalised to 1 at u = 0, betas at most 0.999
+    /// (Nichol & Dhariwal 2021, equation 17).
+    Cosine {
+        /// Offset that keeps the first betas from vanishing, a fraction of the chain, at least 0. Default 0.008.
+        #[serde(default = "default::s")]
+        s: f64,
+    },
+    /// alpha_bar(u) falls like a sigmoid from `start` to `end` at temperature `tau`, normalised to 1 at u = 0, betas
+    /// at most 0.999 (Jabri et al. 2022, figure 8; lucidrains' definition).
+    ///
+    /// lucidrains takes the sigmoid at `end` in single precision, which shifts the last alpha-bars by up to 1e-5 of
+    /// their value; so does this, since models were trained on it. Not diffusers' `sigmoid`, which shapes the betas.
+    Sigmoid {
+        /// Argument of the sigmoid at u = 0, before division by `tau`. Default -3.
+        #[serde(default = "default::start")]
+        start: f64,
+        /// Argument of the sigmoid at u = 1, before division by `tau`, above `start`. Default 3.
+        #[serde(default = "default::end")]
+        end: f64,
+        /// Temperature, above 0. Default 1.
+        #[serde(default = "default::tau")]
+        tau: f64,
+    },
+    /// The user's own betas: each in (0, 1), none below the one before it, as many as there are timesteps.
+    Custom {
+        /// The beta of each step, t = 0 first.
+        betas: Vec<f64>,
+    },
+}
+
+/// Default parameters as functions, the shape that serde wants.
+mod default {
+    pub(super) fn beta_start() -> f64 {
+        0.0001
+    }
+    pub(super) fn beta_end() -> f64 {
+        0.02
+    }
+    pub(super) fn latent_beta_start() -> f64 {
+        0.00085
+    }
+    pub(super) fn latent_beta_end() -> f64 {
+        0.012
+    }
+    pub(super) fn s() -> f64 {
+        0.008
+    }
+    pub(super) fn start() -> f64 {
+        -3.0
+    }
+    pub(super) fn end() -> f64 {
+        3.0
+    }
+    pub(super) fn tau() -> f64 {
+        1.0
+    }
+}
+
+impl Family {
+    /// The plain names that [`FromStr`] understands. (`custom` is not one: it needs its betas.)
+    pub const NAMES: [&'static str; 7] =
+        ["linear", "linear_unscaled", "scaled_linear", "quadratic", "constant", "cosine", "sigmoid"];
+
+    /// The plain name, as in a configuration file.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Family::Linear { .. } => "linear",
+            Family::LinearUnscaled { .. } => "linear_unscaled",
+            Family::ScaledLinear { .. } => "scaled_linear",
+            Family::Quadratic { .. } => "quadratic",
+            Family::Constant { .. } => "constant",
+            Family::Cosine { .. } => "cosine",
+            Family::Sigmoid { .. } => "sigmoid",
+            Family::Custom { .. } => "custom",
+        }
+    }
+
+    /// The betas of a chain of `timesteps` steps, each in (0, 1), t = 0 first.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Timesteps`] for 0 or more than [`MAX_TIMESTEPS`]; [`ScheduleError::Parameter`] for a parameter
+    /// out of range; [`ScheduleError::FamilyBeta`] where a beta leaves (0, 1), as when T is too small; for custom
+    /// betas [`ScheduleError::BetaCount`], [`ScheduleError::Beta`] and [`ScheduleError::DecreasingBetas`].
+    pub fn betas(&self, timesteps: usize) -> Result<Vec<f64>, ScheduleError> {
+        check_timesteps(timesteps)?;
+        self.check_parameters()?;
+        let betas = match *self {
+            Family::Linear { beta_start, beta_end } => {
+                let scale = 1000.0 / timesteps as f64;
+                linspace(scale * beta_start, scale * beta_end, timesteps)
+            }
+            Family::LinearUnscaled { beta_start, beta_end } => linspace(beta_start, beta_end, timesteps),
+            Family::ScaledLinear { beta_start, beta_end } | Family::Quadratic { beta_start, beta_end } => {
+                linspace(beta_start.sqrt(), beta_end.sqrt(), timesteps).into_iter().map(|root| root * root).collect()
+            }
+            Family::Constant { beta } => vec![beta; timesteps],
+            Family::Cosine { s } => betas_of(timesteps, |u| ((u + s) / (1.0 + s) * FRAC_PI_2).cos().powi(2)),
+            Family::Sigmoid { start, end, tau } => {
+                let (at_start, at_end) = (sigmoid_f32(start / tau), sigmoid_f32(end / tau));
+                let fall = f64::from(at_end - at_start);
+                betas_of(timesteps, |u| (f64::from(at_end) - sigmoid((u * (end - start) + start) / tau)) / fall)
+            }
+            Family::Custom { ref betas } if betas.len() != timesteps => {
+                return Err(ScheduleError::BetaCount { betas: betas.len(), timesteps });
+            }
+            Family::Custom { ref betas } => {
+                check_user_betas(betas)?;
+                betas.clone()
+            }
+        };
+        match betas.iter().position(|&beta| !(beta > 0.0 && beta < 1.0)) {
+            None => Ok(betas),
+            Some(timestep) => Err(ScheduleError::FamilyBeta {
+                family: self.name(),
+                timesteps,
+                timestep,
+                beta: betas[timestep],
+                advice: self.advice(),
+            }),
+        }
+    }
+
+    /// What to change when a beta leaves (0, 1).
+    fn advice(&self) -> &'static str {
+        match self {
+            Family::Linear { .. } => "use more timesteps, a smaller beta_end, or the family linear_unscaled",
+            Family::Sigmoid { .. } => "use fewer timesteps, or start and end closer to 0 in units of tau",
+            Family::Cosine { .. } => "use fewer timesteps or a larger s",
+            _ => "correct the parameters",
+        }
+    }
+
+    fn check_parameters(&self) -> Result<(), ScheduleError> {
+        let check = |parameter, value: f64, fine, expected| match fine && value.is_finite() {
+            true => Ok(()),
+            false => Err(ScheduleError::Parameter { family: self.name(), parameter, value, expected }),
+        };
+        match *self {
+            Family::Linear { beta_start, beta_end }
+            | Family::LinearUnscaled { beta_start, beta_end }
+            | Family::ScaledLinear { beta_start, beta_end }
+            | Family::Quadratic { beta_start, beta_end } => {
+                check("beta_start", beta_start, beta_start > 0.0 && beta_start < 1.0, "it must lie in (0, 1)")?;
+                check("beta_end", beta_end, beta_end > 0.0 && beta_end < 1.0, "it must lie in (0, 1)")?;
+                check("beta_end", beta_end, beta_end >= beta_start, "it must not lie below beta_start")
+            }
+            Family::Constant { beta } => check("beta", beta, beta > 0.0 && beta < 1.0, "it must lie in (0, 1)"),
+            Family::Cosine { s } => check("s", s, s >= 0.0, "it must be a number of at least 0"),
+            Family::Sigmoid { start, end, tau } => {
+                check("tau", tau, tau > 0.0, "it must be a number above 0")?;
+                check("start", start, true, "it must be a number")?;
+                check("end", end, end > start, "it must be a number above start")
+            }
+            Family::Custom { .. } => Ok(()),
+        }
+    }
+}
+
+impl Default for Family {
+    /// The cosine schedule with s = 0.008.
+    fn default() -> Self {
+        Family::Cosine { s: default::s() }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl FromStr for Family {
+    type Err = ScheduleError;
+
+    /// The family of that plain name with its default parameters.
+    fn from_str(name: &str) -> Result<Self, ScheduleError> {
+        use default::{beta_end, beta_start, end, latent_beta_end, latent_beta_start, s, start, tau};
+        match name {
+            "linear" => Ok(Family::Linear { beta_start: beta_start(), beta_end: beta_end() }),
+            "linear_unscaled" => Ok(Family::LinearUnscaled { beta_start: beta_start(), beta_end: beta_end() }),
+            "scaled_linear" => {
+                Ok(Family::ScaledLinear { beta_start: latent_beta_start(), beta_end: latent_beta_end() })
+            }
+            "quadratic" => Ok(Family::Quadratic { beta_start: beta_start(), beta_end: beta_end() }),
+            "constant" => Ok(Family::Constant { beta: beta_end() }),
+            "cosine" => Ok(Family::Cosine { s: s() }),
+            "sigmoid" => Ok(Family::Sigmoid { start: start(), end: end(), tau: tau() }),
+            _ => Err(ScheduleError::Unknown {
+                what: "schedule family",
+                given: name.to_owned(),
+                valid: format!("one of {} (custom betas need a configuration file)", Self::NAMES.join(", ")),
+            }),
+        }
+    }
+}
+
+/// Refuses 0 timesteps, and more than fit any use.
+pub(crate) fn check_timesteps(timesteps: usize) -> Result<(), ScheduleError> {
+    match timesteps {
+        1..=MAX_TIMESTEPS => Ok(()),
+        _ => Err(ScheduleError::Timesteps { timesteps }),
+    }
+}
+
+/// Refuses betas outside (0, 1), NaN, and betas that fall.
+pub(crate) fn check_user_betas(betas: &[f64]) -> Result<(), ScheduleError> {
+    check_timesteps(betas.len())?;
+    if let Some(timestep) = betas.iter().position(|&beta| !(beta > 0.0 && beta < 1.0)) {
+        return Err(ScheduleError::Beta { timestep, beta: betas[timestep] });
+    }
+    match betas.windows(2).position(|pair| pair[1] < pair[0]) {
+        None => Ok(()),
+        Some(before) => Err(ScheduleError::DecreasingBetas {
+            timestep: before + 1,
+            previous: betas[before],
+            beta: betas[before + 1],
+        }),
+    }
+}
+
+/// `count` evenly spaced values, both ends exact; the start alone where `count` is 1.
+fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
+    let step = (end - start) / count.saturating_sub(1).max(1) as f64;
+    let value = |i: usize| match i < count.div_ceil(2) {
+        true => start + step * i as f64,
+        false => end - step * (count - 1 - i) as f64,
+    };
+    (0..count).map(value).collect()
+}
+
+/// beta_t = 1 - alpha_bar(u_t) / alpha_bar(u_{t-1}), at most [`MAX_BETA`], for alpha_bar over the fraction u in [0, 1].
+fn betas_of(timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
+    let at = |t: usize| alpha_bar(t as f64 / timesteps as f64) / alpha_bar(0.0);
+    let beta = |t: usize| 1.0 - at(t + 1) / at(t);
+    // Not `min`, which would turn NaN into a number.
+    (0..timesteps).map(beta).map(|beta| if beta > MAX_BETA { MAX_BETA } else { beta }).collect()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// The sigmoid as single precision gives it. The exponential is rounded from f64, so that no platform differs.
+fn sigmoid_f32(x: f64) -> f32 {
+    1.0 / (1.0 + (-f64::from(x as f32)).exp() as f32)
+}

@@ -1,0 +1,117 @@
+//! How much the loss of each timestep counts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Objective, Schedule, ScheduleError};
+
+/// The gamma of Hang et al. 2023, and of `min_snr` without one.
+const DEFAULT_GAMMA: f64 = 5.0;
+
+/// How the loss of each timestep is weighted.
+///
+/// `Snr` and `MinSnr` start from a weight on the error in x_0 and express it for what the network predicts, as the
+/// error in epsilon is SNR times, and that in v is SNR + 1 times the error in x_0 (lucidrains' `loss_weight`):
+///
+/// | objective | `uniform` | `snr` | `min_snr` |
+/// | --- | --- | --- | --- |
+/// | epsilon | 1 | 1 | min(SNR, gamma) / SNR |
+/// | x0 | 1 | SNR | min(SNR, gamma) |
+/// | v | 1 | SNR / (SNR + 1) | min(SNR, gamma) / (SNR + 1) |
+///
+/// As text, on a command line or in a file: `uniform`, `snr`, `min_snr` (gamma 5) or, with another gamma, `min_snr:3`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum LossWeight {
+    /// Every timestep counts the same: Ho et al. 2020's simple loss, for any objective.
+    Uniform,
+    /// The weight on x_0 is the SNR: lucidrains without min-SNR. The default.
+    #[default]
+    Snr,
+    /// The weight on x_0 is the SNR, at most gamma (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+    MinSnr {
+        /// Largest weight on x_0, above 0. The paper takes 5.
+        gamma: f64,
+    },
+}
+
+impl LossWeight {
+    /// Min-SNR weights with a checked gamma.
+    ///
+    /// # Errors
+    /// [`ScheduleError::Unknown`] unless gamma is a number above 0.
+    pub fn min_snr(gamma: f64) -> Result<Self, ScheduleError> {
+        match gamma > 0.0 && gamma.is_finite() {
+            true => Ok(LossWeight::MinSnr { gamma }),
+            false => Err(unknown(&format!("min_snr:{gamma}"))),
+        }
+    }
+
+    /// The weight of each timestep, t = 0 first: finite, and at least 0.
+    ///
+    /// Where the SNR is 0, at the end of a zero-terminal-SNR schedule, the weights are their limits: 1 for epsilon, 0
+    /// for x_0 and v. (`Uniform` lets v learn from that timestep too.) A gamma put into the variant by hand counts as 0
+    /// where it is not a number above 0, and an infinite one clips nothing; [`LossWeight::min_snr`] refuses both.
+    pub fn weights(self, schedule: &Schedule, objective: Objective) -> Vec<f64> {
+        let largest = match self {
+            LossWeight::Uniform => return vec![1.0; schedule.timesteps()],
+            LossWeight::Snr => f64::INFINITY,
+            LossWeight::MinSnr { gamma } => gamma.max(0.0),
+        };
+        let weight = |&snr: &f64| match objective {
+            Objective::Epsilon if snr <= largest => 1.0,
+            Objective::Epsilon => largest / snr,
+            Objective::X0 => snr.min(largest),
+            Objective::V => snr.min(largest) / (snr + 1.0),
+        };
+        schedule.snr().iter().map(weight).collect()
+    }
+}
+
+impl fmt::Display for LossWeight {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LossWeight::Uniform => formatter.pad("uniform"),
+            LossWeight::Snr => formatter.pad("snr"),
+            LossWeight::MinSnr { gamma } => formatter.pad(&format!("min_snr:{gamma}")),
+        }
+    }
+}
+
+impl FromStr for LossWeight {
+    type Err = ScheduleError;
+
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
+        match (text, text.strip_prefix("min_snr:").map(str::parse)) {
+            ("uniform", _) => Ok(LossWeight::Uniform),
+            ("snr", _) => Ok(LossWeight::Snr),
+            ("min_snr", _) => Ok(LossWeight::MinSnr { gamma: DEFAULT_GAMMA }),
+            (_, Some(Ok(gamma))) => LossWeight::min_snr(gamma),
+            _ => Err(unknown(text)),
+        }
+    }
+}
+
+impl TryFrom<String> for LossWeight {
+    type Error = ScheduleError;
+
+    fn try_from(text: String) -> Result<Self, ScheduleError> {
+        text.parse()
+    }
+}
+
+impl From<LossWeight> for String {
+    fn from(weight: LossWeight) -> String {
+        weight.to_string()
+    }
+}
+
+fn unknown(text: &str) -> ScheduleError {
+    ScheduleError::Unknown {
+        what: "loss weight",
+        given: text.to_owned(),
+        valid: "uniform, snr, min_snr, or min_snr:GAMMA with a GAMMA above 0".to_owned(),
+    }
+}
