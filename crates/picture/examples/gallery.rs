@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use picture::{LineChart, Panels, Pixels, grid, labelled_grid, save_gif, save_png, strip};
 
+/// From the time in `[0, 1]` to what is left of the signal.
+type Family = fn(f64) -> f64;
+
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: gallery FOLDER")?);
 
@@ -43,7 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     losses.save_png(folder.join("loss.png"))?;
     losses.save_svg(folder.join("loss.svg"))?;
 
-    let families: [(&str, fn(f64) -> f64); 9] = [
+    let families: [(&str, Family); 9] = [
         ("linear", |time| (-10.0 * time * time).exp()),
         ("scaled linear", |time| (-7.0 * time * time).exp()),
         ("cosine", |time| (time * std::f64::consts::FRAC_PI_2).cos().powi(2)),
@@ -54,7 +57,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("v-prediction", |time| 1.0 - time * time),
         ("a dashed one", |time| (1.0 - time).sqrt()),
     ];
-    let curve = |family: fn(f64) -> f64| (0..1000).map(move |step| (f64::from(step), family(f64::from(step) / 999.0)));
+    let curve = |family: Family| (0..1000).map(move |step| (f64::from(step), family(f64::from(step) / 999.0)));
     let mut signal = LineChart::new("Signal left, ᾱ", "t", "alpha bar").with_size(560, 380);
     let mut beta = LineChart::new("Noise added per step, β", "t", "beta").with_size(560, 380).with_log_y();
     for (name, family) in families {

@@ -208,6 +208,9 @@ impl Panels {
     }
 }
 
+/// Points that a line connects without a gap.
+type Run = Vec<(f64, f64)>;
+
 /// The cells of a picture of charts.
 struct Cells {
     columns: u32,
@@ -308,7 +311,7 @@ fn draw<Backend: DrawingBackend>(
 
 impl LineChart {
     /// Per series the connected runs of points that can be drawn.
-    fn lines(&self) -> Result<Vec<Vec<Vec<(f64, f64)>>>, PictureError> {
+    fn lines(&self) -> Result<Vec<Vec<Run>>, PictureError> {
         if self.series.is_empty() {
             return Err(PictureError::Empty { what: "series" });
         }
@@ -316,7 +319,7 @@ impl LineChart {
         self.series
             .iter()
             .map(|series| {
-                let runs: Vec<Vec<(f64, f64)>> = series
+                let runs: Vec<Run> = series
                     .points
                     .split(|point| !drawable(point))
                     .filter(|run| !run.is_empty())
@@ -339,7 +342,7 @@ impl LineChart {
         &self,
         canvas: &Canvas<'_, Backend>,
         (width, height): (u32, u32),
-        lines: &[Vec<Vec<(f64, f64)>>],
+        lines: &[Vec<Run>],
     ) -> Drawn<Backend> {
         let (width, height) = (f64::from(width), f64::from(height));
         let range = |pick: fn(&(f64, f64)) -> f64| {
@@ -540,7 +543,7 @@ impl<Backend: DrawingBackend> Canvas<'_, Backend> {
         }
         if let Some((dash, gap)) = stroke.dashes {
             let [dash, gap] = [dash, gap].map(|length| (length * f64::from(FINE)) as u32);
-            return self.area.draw(&DashedPathElement::new(points.into_iter(), dash, gap, style));
+            return self.area.draw(&DashedPathElement::new(points, dash, gap, style));
         }
         if self.target == Target::Svg || stroke.width <= 1.0 {
             return self.area.draw(&PathElement::new(points, style));
@@ -680,10 +683,8 @@ mod tests {
         assert_eq!(entries.len(), 16);
         assert!(entries.last().unwrap().line >= 3);
         assert!(entries.iter().all(|entry| entry.left + text::width(&entry.name, TEXT_EM) + SWATCH + 7.0 <= 600.0));
-        let looks: Vec<String> = (0..16)
-            .map(|index| Stroke::of_series(index))
-            .map(|stroke| format!("{:?} {:?}", stroke.colour, stroke.dashes))
-            .collect();
+        let looks: Vec<String> =
+            (0..16).map(Stroke::of_series).map(|stroke| format!("{:?} {:?}", stroke.colour, stroke.dashes)).collect();
         let distinct: std::collections::BTreeSet<&String> = looks.iter().collect();
         assert_eq!(distinct.len(), 16);
         chart.to_pixels().unwrap();

@@ -56,8 +56,8 @@ pub fn strip(frames: &[Pixels], gap: usize, scale: usize) -> Result<Pixels, Pict
 
 /// A [`grid`] with a label to the left of each row, such as the class that the row shows.
 ///
-/// `labels` has one text per row, drawn right-aligned in black on white, at about half of a row's height and between 9
-/// and 28 pixels per em. The result is as high as the grid, and wider by the widest label and a margin.
+/// `labels` has one text per row, drawn right-aligned in black on white, at two fifths of a row's height and between 9
+/// and 22 pixels per em. The result is as high as the grid, and wider by the widest label and a margin.
 ///
 /// # Errors
 /// As [`grid`]; and [`PictureError::Labels`] where there is not one label per row.
@@ -74,7 +74,7 @@ pub fn labelled_grid(
         return Err(PictureError::Labels { rows, labels: labels.len() });
     }
     let row_height = images[0].height() * scale;
-    let em = (row_height as f64 * 0.5).clamp(9.0, 28.0);
+    let em = (row_height as f64 * 0.4).clamp(9.0, 22.0);
     let margin = (em / 2.0).ceil() as usize;
     let texts: Vec<Pixels> =
         labels.iter().map(|label| text::label(label.as_ref(), em, row_height)).collect::<Result<_, _>>()?;
