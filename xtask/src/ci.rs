@@ -1,0 +1,315 @@
+//! The checks of continuous integration, one after another.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+
+use crate::cargo::{self, Built, CommandLine};
+use crate::{UsageError, unknown_name};
+
+/// The CUDA release whose interface is compiled against: asked of `nvcc` otherwise, which need not be there.
+const CUDA_VERSION: (&str, &str) = ("CUDARC_CUDA_VERSION", "13000");
+/// Static LLVM libraries from PyPI, and where the build of the CUDA backend looks for them.
+const LLVM_PACKAGES: [&str; 2] = ["mlc-llvm-static==23.1.1.post0", "mlc-llvm-static-extra-targets==23.1.1.post0"];
+const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
+
+/// A check.
+struct Step {
+    name: &'static str,
+    about: &'static str,
+    action: Action,
+}
+
+enum Action {
+    /// A command that succeeds.
+    Run(CommandLine),
+    /// Links the CUDA backend, runs it, and wants a clear refusal where there is no GPU.
+    LinkCuda,
+}
+
+fn steps() -> Vec<Step> {
+    let cargo = |arguments: &str| CommandLine::new("cargo", arguments.split(' '));
+    let step = |name, about, action| Step { name, about, action };
+    let run = |name, about, line| step(name, about, Action::Run(line));
+    vec![
+        run("format", "the code is formatted", cargo("fmt --all --check")),
+        run("clippy", "no warnings", cargo("clippy --workspace --all-targets -- -D warnings")),
+        run(
+            "docs",
+            "the documentation builds and its links lead somewhere",
+            cargo("doc --workspace --no-deps").with_variable("RUSTDOCFLAGS", "-D warnings"),
+        ),
+        run("tests", "every test, on the CPU", cargo("test --workspace")),
+        run("wgpu", "the end-to-end tests on a Vulkan device", cargo("test -p end-to-end --features wgpu")),
+        run(
+            "cuda-check",
+            "the CUDA backend compiles",
+            cargo("check -p cli --features cuda")
+                .with_variable("DOCS_RS", "1")
+                .with_variable(CUDA_VERSION.0, CUDA_VERSION.1),
+        ),
+        step("cuda-link", "the CUDA backend links, and says so where there is no GPU", Action::LinkCuda),
+        run(
+            "licences",
+            "dependencies, their licences and sources (cargo-deny)",
+            cargo("deny check licenses bans sources"),
+        ),
+    ]
+}
+
+/// `cargo xtask ci [--only NAME[,NAME]] [--list]`.
+pub fn main(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    match request(arguments)? {
+        Request::List => {
+            let lines = steps().into_iter().map(|step| format!("{:<12}{}\n", step.name, step.about));
+            cargo::print(&lines.collect::<String>())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Request::Run(names) => run(&names),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Request {
+    List,
+    /// The names of the steps to run, in their own order.
+    Run(Vec<&'static str>),
+}
+
+fn request(arguments: &[OsString]) -> Result<Request, UsageError> {
+    let all: Vec<&'static str> = steps().iter().map(|step| step.name).collect();
+    let (mut only, mut list) = (None::<Vec<&str>>, false);
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        let argument = argument.to_string_lossy();
+        let names = match argument.as_ref() {
+            "--list" => {
+                list = true;
+                continue;
+            }
+            "--only" => match arguments.next() {
+                Some(names) => names.to_string_lossy().into_owned(),
+                None => return Err(UsageError(format!("--only needs names: some of {}", all.join(", ")))),
+            },
+            other => match other.strip_prefix("--only=") {
+                Some(names) => names.to_owned(),
+                None => {
+                    return Err(unknown_name("argument of ci", other, &["--only", "--list"], "see `cargo xtask help`"));
+                }
+            },
+        };
+        for name in names.split(',') {
+            let Some(known) = all.iter().find(|known| **known == name) else {
+                return Err(unknown_name("step", name, &all, &format!("the steps are {}", all.join(", "))));
+            };
+            only.get_or_insert_default().push(known);
+        }
+    }
+    if list {
+        return Ok(Request::List);
+    }
+    Ok(Request::Run(all.into_iter().filter(|name| only.as_ref().is_none_or(|only| only.contains(name))).collect()))
+}
+
+fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
+    let root = cargo::workspace_root()?;
+    let start = Instant::now();
+    for step in steps().into_iter().filter(|step| names.contains(&step.name)) {
+        let began = Instant::now();
+        let (again, outcome) = match &step.action {
+            Action::Run(line) => {
+                eprintln!("\n== {}: {}\n$ {line}", step.name, step.about);
+                (line.to_string(), succeed(line, &root))
+            }
+            Action::LinkCuda => {
+                eprintln!("\n== {}: {}", step.name, step.about);
+                (format!("cargo xtask ci --only {}", step.name), link_cuda(&root))
+            }
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        if let Err(error) = outcome {
+            eprintln!("\n== {}: FAILED after {seconds:.1} s: {error:#}\n   to repeat it: {again}", step.name);
+            return Ok(ExitCode::FAILURE);
+        }
+        eprintln!("== {}: passed in {seconds:.1} s", step.name);
+    }
+    eprintln!("\n== {} of the steps passed in {:.1} s", names.len(), start.elapsed().as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the command in `directory`; anything but success is an error.
+fn succeed(line: &CommandLine, directory: &Path) -> anyhow::Result<()> {
+    let status = line
+        .command()
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .status()
+        .with_context(|| format!("cannot start `{line}`; is it installed and on the PATH?"))?;
+    if !status.success() {
+        bail!("the command ended with {status}");
+    }
+    Ok(())
+}
+
+/// Builds `diffuse` for CUDA with LLVM from PyPI, and runs it: on a machine without a GPU it has to refuse in words.
+fn link_cuda(root: &Path) -> anyhow::Result<()> {
+    let folder = target_folder()?.join("cuda-link");
+    let data_home = install_llvm(&folder)?;
+    let line = CommandLine::new("cargo", ["build", "--package", "cli", "--bin", "diffuse", "--features", "cuda"])
+        .with_variable("XDG_DATA_HOME", &data_home)
+        .with_variable(CUDA_VERSION.0, CUDA_VERSION.1);
+    eprintln!("$ {line}");
+    let program = match cargo::build(&line, root, "diffuse")? {
+        Built::Program(program) => program,
+        Built::Failed(status) => bail!("the command ended with {status}"),
+    };
+    eprintln!("$ {} train --device cuda --dry-run", program.display());
+    let output = Command::new(&program)
+        .args(["train", "--device", "cuda", "--dry-run"])
+        .current_dir(root)
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start {}", program.display()))?;
+    let message = String::from_utf8_lossy(&output.stderr);
+    eprint!("{message}");
+    judge_refusal(output.status.code(), &message, Path::new("/dev/nvidiactl").exists())
+}
+
+/// Whether this is how `diffuse train --device cuda --dry-run` should end, with or without a GPU.
+fn judge_refusal(code: Option<i32>, message: &str, with_gpu: bool) -> anyhow::Result<()> {
+    if message.contains("panicked at") {
+        bail!("it panicked, instead of saying in one message that there is no CUDA device");
+    }
+    if with_gpu && code == Some(0) {
+        return Ok(());
+    }
+    if code != Some(1) {
+        bail!("it ended with {code:?}, not with 1");
+    }
+    if !message.to_lowercase().contains("cuda") {
+        bail!("its message does not name cuda");
+    }
+    Ok(())
+}
+
+/// Puts the LLVM packages where the CUDA backend's build looks for them and returns that data home.
+///
+/// It looks in `$XDG_DATA_HOME/tracel/tracel-llvm-…` and takes what lies there as complete if it holds a certain empty
+/// file; else it would download its own bundle. A private data home leaves the user's alone.
+fn install_llvm(folder: &Path) -> anyhow::Result<PathBuf> {
+    let packages = folder.join(LLVM_PACKAGES[0].replace("==", "-"));
+    let llvm = packages.join("mlc_llvm_static").join("static");
+    let complete = llvm.join(".tracel-llvm-installed");
+    if !complete.is_file() {
+        if packages.exists() {
+            // An installation that was cut off: pip would not repair it.
+            std::fs::remove_dir_all(&packages).with_context(|| format!("cannot remove {}", packages.display()))?;
+        }
+        let mut line = CommandLine::new("python3", ["-m", "pip", "install", "--no-deps", "--target"]);
+        line.arguments.push(packages.clone().into());
+        line.arguments.extend(LLVM_PACKAGES.map(OsString::from));
+        eprintln!("$ {line}");
+        succeed(&line, Path::new(".")).context("LLVM comes from PyPI: this needs python3 with pip, and the network")?;
+        if !llvm.is_dir() {
+            bail!("{} was not installed by {}; have the packages changed?", llvm.display(), LLVM_PACKAGES.join(", "));
+        }
+        std::fs::write(&complete, "").with_context(|| format!("cannot write {}", complete.display()))?;
+    }
+    let data_home = folder.join("data-home");
+    let link = data_home.join("tracel").join(LLVM_FOLDER);
+    let parent = link.parent().unwrap_or(&data_home);
+    std::fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
+    link_folder(&llvm, &link).with_context(|| format!("cannot link {} to {}", link.display(), llvm.display()))?;
+    Ok(data_home)
+}
+
+/// Makes `link` a symbolic link to the folder `to`, whatever link was there.
+#[cfg(unix)]
+fn link_folder(to: &Path, link: &Path) -> std::io::Result<()> {
+    if link.is_symlink() {
+        std::fs::remove_file(link)?;
+    }
+    std::os::unix::fs::symlink(to, link)
+}
+
+#[cfg(not(unix))]
+fn link_folder(_to: &Path, _link: &Path) -> std::io::Result<()> {
+    Err(std::io::Error::other("this step runs on Linux only; choose others with --only"))
+}
+
+/// Where cargo builds: this program lies in a folder of it. Absolute.
+fn target_folder() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("cannot find out where this program lies")?;
+    program
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").is_file())
+        .map(Path::to_path_buf)
+        .with_context(|| format!("{} does not lie in a target directory; run it as `cargo xtask`", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn requested(arguments: &[&str]) -> Result<Request, String> {
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        request(&arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn all_steps_run_in_their_order_unless_some_are_chosen() {
+        let all = ["format", "clippy", "docs", "tests", "wgpu", "cuda-check", "cuda-link", "licences"];
+        assert_eq!(requested(&[]), Ok(Request::Run(all.to_vec())));
+        let two = Ok(Request::Run(vec!["format", "docs"]));
+        assert_eq!(requested(&["--only", "docs,format"]), two);
+        assert_eq!(requested(&["--only=docs", "--only", "format"]), two);
+        assert_eq!(requested(&["--list"]), Ok(Request::List));
+    }
+
+    #[test]
+    fn wrong_requests_name_what_there_is() {
+        let message = requested(&["--only", "formt"]).unwrap_err();
+        assert!(message.contains("did you mean `format`?") && message.contains("licences"), "{message}");
+        assert!(requested(&["--only"]).unwrap_err().contains("cuda-link"));
+        assert!(requested(&["--olny"]).unwrap_err().contains("did you mean `--only`?"));
+        assert!(requested(&["--only", ""]).unwrap_err().contains("there is no step ``"));
+    }
+
+    #[test]
+    fn steps_are_shown_as_they_can_be_repeated() {
+        let shown: Vec<String> = steps()
+            .iter()
+            .filter_map(|step| match &step.action {
+                Action::Run(line) => Some(line.to_string()),
+                Action::LinkCuda => None,
+            })
+            .collect();
+        assert!(shown.contains(&"RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps".to_owned()));
+        assert!(shown.contains(&"cargo clippy --workspace --all-targets -- -D warnings".to_owned()));
+    }
+
+    #[test]
+    fn only_a_clear_refusal_passes() {
+        let fine = "error: no CUDA device was found; use --device flex";
+        assert!(judge_refusal(Some(1), fine, false).is_ok());
+        assert!(judge_refusal(Some(0), "", true).is_ok());
+        assert!(judge_refusal(Some(0), "", false).is_err());
+        assert!(judge_refusal(Some(2), fine, false).is_err());
+        assert!(judge_refusal(None, fine, false).is_err());
+        assert!(judge_refusal(Some(1), "error: something failed", false).is_err());
+        assert!(judge_refusal(Some(1), "thread 'main' panicked at src/x.rs: cuda", false).is_err());
+    }
+
+    #[test]
+    fn a_failing_or_missing_command_is_an_error() {
+        let here = Path::new(".");
+        assert!(succeed(&CommandLine::new("cargo", ["--version"]), here).is_ok());
+        let error = succeed(&CommandLine::new("cargo", ["no-such-subcommand"]), here).unwrap_err();
+        assert!(error.to_string().contains("ended with"), "{error}");
+        let error = succeed(&CommandLine::new("no-such-program", [""; 0]), here).unwrap_err();
+        assert!(error.to_string().contains("cannot start `no-such-program`"), "{error}");
+    }
+}
