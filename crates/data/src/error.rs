@@ -26,7 +26,7 @@ pub enum DataError {
     NoSuchData {
         /// What was asked for.
         given: String,
-        /// The names that are known, with commas; the nearest first.
+        /// The names that are known, with commas.
         known: String,
     },
     /// `fetch` was asked for a dataset that has no manifest.
@@ -34,7 +34,7 @@ pub enum DataError {
     UnknownDataset {
         /// What was asked for.
         name: String,
-        /// The names that are known, with commas; the nearest first.
+        /// The names that are known, with commas.
         known: String,
     },
     /// A known dataset that is not on this machine.

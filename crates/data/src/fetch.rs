@@ -18,8 +18,8 @@ use crate::open::Places;
 /// - `from`, where given: its files (as published, compressed again, or uncompressed) are checked and copied;
 /// - the cache (`cache`, else that of [`Places`]): files that lie there already are checked;
 /// - what a system package installed (Debian's `dataset-fashion-mnist`): checked, and used where it is;
-/// - the network: each file from the first mirror that gives the right bytes. Never more than the manifest's length is
-///   read, and a file appears under its name only when its SHA-256 is right.
+/// - the network: each file from the first mirror that gives the right bytes. Never more is read than the file has
+///   uncompressed, and it appears under its name only when its SHA-256 is right.
 ///
 /// `progress` gets a line of text now and then.
 ///
@@ -64,11 +64,15 @@ pub fn fetch_manifest(
         Ok(false) => {}
         Err(error) => progress(&format!("fetching again: {error}")),
     }
-    if let Some(installed) = places.system.as_ref().map(|system| system.join(&manifest.name))
-        && check_all(manifest, &installed, progress)?
-    {
-        progress(&format!("{} is installed in {}; checksums are right", manifest.name, installed.display()));
-        return Ok(installed);
+    if let Some(installed) = places.system.as_ref().map(|system| system.join(&manifest.name)) {
+        match check_all(manifest, &installed, progress) {
+            Ok(true) => {
+                progress(&format!("{} is installed in {}; checksums are right", manifest.name, installed.display()));
+                return Ok(installed);
+            }
+            Ok(false) => {}
+            Err(error) => progress(&format!("not using what is installed: {error}")),
+        }
     }
     if manifest.name == "mnist-5k" {
         for ((name, bytes), file) in manifest::MNIST_5K.into_iter().zip(&manifest.files) {
@@ -563,6 +567,16 @@ mod tests {
         let got = fetch_manifest(&manifest, None, &places(&folder), &mut |_| {}).unwrap();
         assert_eq!(got, folder.path().join("system/tiny"));
         assert_eq!(files_in(&got), ["train-images-idx3-ubyte.gz"]);
+    }
+
+    #[test]
+    fn a_broken_installation_is_not_used() {
+        let (mut manifest, packed, _) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "system/tiny/train-images-idx3-ubyte.gz", b"broken");
+        manifest.mirrors = vec![serve(vec![answer(&packed)])];
+        let got = fetch_manifest(&manifest, None, &places(&folder), &mut |_| {}).unwrap();
+        assert_eq!(got, folder.path().join("cache/tiny"));
     }
 
     #[test]

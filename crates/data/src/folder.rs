@@ -308,14 +308,20 @@ fn decode(path: &Path) -> Result<Raster, String> {
     Raster::new(pixels, height, width, channels).map_err(|error| error.to_string())
 }
 
-/// Whether an end marker (ff d9) comes after the last start of scan (ff da): the decoder is lenient and would fill
-/// what is missing with grey. Within a scan, ff is always followed by 00 or a restart marker.
+/// Whether an end marker (ff d9) comes after the first start of scan (ff da): the decoder is lenient and would fill what
+/// is missing with grey. The segments before it are stepped over, for a thumbnail in them has its own end marker; in
+/// a scan, ff is always followed by 00 or a restart marker.
 fn jpeg_ends(bytes: &[u8]) -> bool {
-    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
-    match (last([0xff, 0xda]), last([0xff, 0xd9])) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        match marker {
+            0xff => at += 1,
+            0xda => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
     }
+    // not laid out as expected: that is for the decoder to judge
+    true
 }
 
 #[cfg(test)]
@@ -540,6 +546,56 @@ mod tests {
         let DataError::Unreadable { count, total, first, .. } = load_default(&root).unwrap_err() else { panic!() };
         assert!(count > 0 && total == names.len() + 2);
         assert!(first.lines().count() <= 6);
+    }
+
+    #[test]
+    fn a_jpeg_is_whole_whatever_lies_around_it() {
+        let jpeg = encoded(halves(16, 32), ImageFormat::Jpeg);
+        // a thumbnail in a segment before the picture, and another start of scan behind its end
+        let mut decorated = jpeg[..2].to_vec();
+        decorated.extend([0xff, 0xe2, 0, 2 + 4, 0xff, 0xda, 0xff, 0xd9]);
+        decorated.extend(&jpeg[2..]);
+        assert!(jpeg_ends(&jpeg) && jpeg_ends(&decorated));
+        assert!(!jpeg_ends(&decorated[..decorated.len() - 2]));
+        decorated.extend([0xff, 0xda, 0, 0]);
+        assert!(jpeg_ends(&decorated));
+    }
+
+    /// However a file is damaged, the answer is a picture or a reason.
+    #[test]
+    fn damaged_files_never_panic() {
+        let root = tempfile::tempdir().unwrap();
+        let noise = RgbImage::from_fn(24, 24, |x, y| Rgb([(x * y * 7) as u8, (x * 31 + y) as u8, (y * 17) as u8]));
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let formats = [
+            ImageFormat::Bmp,
+            ImageFormat::Gif,
+            ImageFormat::Jpeg,
+            ImageFormat::Png,
+            ImageFormat::Pnm,
+            ImageFormat::Tiff,
+            ImageFormat::WebP,
+        ];
+        let mut refused = 0;
+        for format in formats {
+            let whole = encoded(noise.clone(), format);
+            for _ in 0..100 {
+                let mut bytes = whole.clone();
+                for _ in 0..=random(4) {
+                    // headers are the more interesting half
+                    let reach = if random(2) == 0 { bytes.len().min(64) } else { bytes.len() };
+                    let at = random(reach);
+                    bytes[at] = random(256) as u8;
+                }
+                let path = write(&root, "damaged.png", &bytes);
+                refused += usize::from(read_header(&path).and_then(|_| decode(&path)).is_err());
+            }
+        }
+        assert!(refused > 100, "only {refused} of 700 damaged files were refused");
     }
 
     #[test]

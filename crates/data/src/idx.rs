@@ -34,11 +34,12 @@ pub struct IdxArray {
 /// [`DataError::Io`], or [`DataError::BadFile`] where the file is not IDX, not of unsigned bytes, shorter or longer
 /// than its header says, or its gzip stream is broken.
 pub fn read(path: &Path) -> Result<IdxArray, DataError> {
-    let file = File::open(path).map_err(|error| DataError::io("read", path, error))?;
-    let metadata = file.metadata().map_err(|error| DataError::io("read", path, error))?;
+    // first of all: to open a pipe would wait for a writer
+    let metadata = std::fs::metadata(path).map_err(|error| DataError::io("read", path, error))?;
     if !metadata.is_file() {
         return Err(DataError::bad_file(path, "is not a regular file; an IDX file is expected"));
     }
+    let file = File::open(path).map_err(|error| DataError::io("read", path, error))?;
     read_stream(BufReader::new(file), metadata.len(), path)
 }
 

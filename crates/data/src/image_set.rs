@@ -447,7 +447,7 @@ mod tests {
         assert_eq!((direct.pixels.as_slice(), direct.label), (set.image(3), Some(3)));
         assert_eq!(Dataset::iter(&set).count(), 10);
 
-        let shuffled = ShuffledDataset::with_seed(set.clone(), 1);
+        let shuffled = ShuffledDataset::new(set.clone(), 1);
         let mut seen: Vec<Vec<u8>> = shuffled.iter().map(|item| item.unwrap().pixels).collect();
         assert_ne!(seen[0..10], (0..10).map(|index| set.image(index).to_vec()).collect::<Vec<_>>());
         seen.sort();

@@ -82,7 +82,13 @@ pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Re
         return Err(DataError::NoSuchData { given: path_or_name.to_string(), known: manifest::names() });
     }
     let name = name_of(path);
-    if path.is_dir() { open_folder(&name, path, options) } else { open_file(&name, path, options) }
+    if path.is_dir() {
+        open_folder(&name, path, options)
+    } else if path.is_file() {
+        open_file(&name, path, options)
+    } else {
+        Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
+    }
 }
 
 /// The last part of a path, also of `.`.
@@ -263,6 +269,10 @@ mod tests {
         let pictures = folder.path().join("pictures");
         let error = open_in(&nowhere(), pictures.to_str().unwrap(), &test).unwrap_err().to_string();
         assert!(error.contains("`split`"), "{error}");
+
+        // opening a device or a pipe could wait or read for ever
+        #[cfg(unix)]
+        assert!(open("/dev/zero").unwrap_err().to_string().contains("neither a regular file"));
 
         write(&folder, "random", &[0x42; 1000]);
         assert!(open("random").unwrap_err().to_string().contains("not an IDX file"));
