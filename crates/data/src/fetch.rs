@@ -546,6 +546,18 @@ mod tests {
     }
 
     #[test]
+    fn a_sound_archive_of_something_else_is_refused() {
+        let (manifest, _, mut contents) = tiny();
+        contents[16] ^= 1;
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "from/train-images-idx3-ubyte.gz", &gzip(&contents));
+        let from = folder.path().join("from");
+        let error = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, DataError::Mismatch { .. }), "{error}");
+        assert_eq!(files_in(&folder.path().join("cache/tiny")), Vec::<String>::new());
+    }
+
+    #[test]
     fn a_folder_that_lacks_a_file_is_an_error() {
         let (manifest, ..) = tiny();
         let folder = tempfile::tempdir().unwrap();

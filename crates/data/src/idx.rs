@@ -314,6 +314,7 @@ mod tests {
             for (name, bytes) in [("plain", lie.clone()), ("lie.gz", gzip(&lie))] {
                 let error = message(read(&write(&folder, name, &bytes)));
                 assert!(error.contains(name) && error.contains(&dimensions[0].to_string()), "{error}");
+                assert!(!error.contains("bytes of values"), "noticed only after reading: {error}");
             }
         }
     }

@@ -255,6 +255,38 @@ mod tests {
         }
     }
 
+    /// Keys' cubic with a = -0.5, which Catmull and Rom's spline is.
+    fn cubic(at: f64) -> f64 {
+        let at = at.abs();
+        if at < 1.0 {
+            1.5 * at.powi(3) - 2.5 * at.powi(2) + 1.0
+        } else if at < 2.0 {
+            -0.5 * at.powi(3) + 2.5 * at.powi(2) - 4.0 * at + 2.0
+        } else {
+            0.0
+        }
+    }
+
+    #[test]
+    fn the_filter_is_catmull_rom() {
+        for (source, target) in [(24, 10), (10, 24)] {
+            let value = |column: usize| ((column * 67) % 200 + 20) as u8;
+            let picture = grey(source, source, |_, column| value(column));
+            let resized = resize_short_side_and_centre_crop(&picture, target, target).unwrap();
+            let scale = source as f64 / target as f64;
+            let support = scale.max(1.0);
+            for column in 0..target {
+                let centre = (column as f64 + 0.5) * scale;
+                let weight = |at: usize| cubic((at as f64 + 0.5 - centre) / support);
+                let total: f64 = (0..source).map(weight).sum();
+                let sum: f64 = (0..source).map(|at| weight(at) * f64::from(value(at))).sum();
+                let expected = (sum / total).clamp(0.0, 255.0);
+                let got = f64::from(resized.pixels()[column]);
+                assert!((got - expected).abs() < 1.0, "{source} to {target}, column {column}: {got}, not {expected}");
+            }
+        }
+    }
+
     #[test]
     fn the_right_size_is_left_alone() {
         let picture = grey(7, 5, |row, column| (row * 31 + column * 7) as u8);
