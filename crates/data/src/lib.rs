@@ -1,1 +1,47 @@
 //! Images for training: readers, transforms and a deterministic order, u8 on the host.
+//!
+//! [`open`] takes a dataset's name or a path (an IDX file or a folder of them, CIFAR binaries or their archive, a
+//! folder of images) and gives an [`ImageSet`]: images of one size, with labels where the data has them. [`fetch()`]
+//! brings a known dataset to this machine, [`inspect()`] sums one up, [`order`] says which image comes when.
+//!
+//! The crate knows nothing of tensors, devices or training. An [`ImageSet`] is a burn-dataset `Dataset`, so burn's own
+//! loaders and transforms can use it, and [`ImageSet::write_chw_f32`] fills a batch without any of them.
+//!
+//! ```
+//! let options = data::LoadOptions { limit: Some(100), ..Default::default() };
+//! let digits = data::open("mnist-5k", &options)?.images;
+//! assert_eq!((digits.len(), digits.height(), digits.width(), digits.channels()), (100, 28, 28, 1));
+//!
+//! // a batch of 8 in the order of seed 42, from its first sample on, as [8, 1, 28, 28] numbers in [-1, 1]
+//! let mut order = data::order::Order::new(digits.len(), 42);
+//! let mut batch = vec![0.0; 8 * digits.image_len()];
+//! for (position, image) in batch.chunks_exact_mut(digits.image_len()).enumerate() {
+//!     digits.write_chw_f32(order.at(position as u64), false, image);
+//! }
+//! assert!(batch.iter().all(|value| (-1.0..=1.0).contains(value)));
+//! # Ok::<(), data::DataError>(())
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod cifar;
+mod error;
+pub mod fetch;
+pub mod folder;
+pub mod idx;
+mod image_set;
+pub mod inspect;
+pub mod manifest;
+mod open;
+mod options;
+pub mod order;
+#[cfg(test)]
+mod testing;
+pub mod transform;
+
+pub use error::DataError;
+pub use fetch::fetch;
+pub use image_set::{ImageSet, Item, to_u8, to_unit_range};
+pub use inspect::{Inspection, inspect};
+pub use open::{Loaded, Places, open, open_in};
+pub use options::{LoadOptions, Padding, Split};

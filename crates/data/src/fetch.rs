@@ -1,0 +1,656 @@
+//! Bringing a known dataset to this machine: from the cache, a folder, the system's packages, or the network.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use flate2::read::MultiGzDecoder;
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::DataError;
+use crate::manifest::{self, Manifest, ManifestFile};
+use crate::open::Places;
+
+/// Brings the dataset `name` to this machine and gives the folder that holds it. In this order:
+///
+/// - `from`, where given: its files (as published, compressed again, or uncompressed) are checked and copied;
+/// - the cache (`cache`, else that of [`Places`]): files that lie there already are checked;
+/// - what a system package installed (Debian's `dataset-fashion-mnist`): checked, and used where it is;
+/// - the network: each file from the first mirror that gives the right bytes. Never more is read than the file has
+///   uncompressed, and it appears under its name only when its SHA-256 is right.
+///
+/// `progress` gets a line of text now and then.
+///
+/// # Errors
+/// [`DataError::UnknownDataset`], [`DataError::NoCache`], [`DataError::Mismatch`], [`DataError::Download`],
+/// [`DataError::NothingFound`] where `from` lacks a file, [`DataError::Io`].
+pub fn fetch(
+    name: &str,
+    from: Option<&Path>,
+    cache: Option<&Path>,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, DataError> {
+    let unknown = || DataError::UnknownDataset { name: name.to_string(), known: manifest::names() };
+    let manifest = manifest::find(name).ok_or_else(unknown)?;
+    let mut places = Places::from_environment();
+    if let Some(cache) = cache {
+        places.cache = Some(cache.to_path_buf());
+    }
+    fetch_manifest(manifest, from, &places, progress)
+}
+
+/// As [`fetch()`], for any manifest and places.
+///
+/// # Errors
+/// As [`fetch()`].
+pub fn fetch_manifest(
+    manifest: &Manifest,
+    from: Option<&Path>,
+    places: &Places,
+    progress: &mut dyn FnMut(&str),
+) -> Result<PathBuf, DataError> {
+    let target = places.cache.as_ref().ok_or(DataError::NoCache)?.join(&manifest.name);
+    if let Some(from) = from {
+        copy_all(manifest, from, &target, progress)?;
+        return finish(manifest, target);
+    }
+    match check_all(manifest, &target, &mut |_| {}) {
+        Ok(true) => {
+            progress(&format!("{} is in {} already; checksums are right", manifest.name, target.display()));
+            return finish(manifest, target);
+        }
+        Ok(false) => {}
+        Err(error) => progress(&format!("fetching again: {error}")),
+    }
+    if let Some(installed) = places.system.as_ref().map(|system| system.join(&manifest.name)) {
+        match check_all(manifest, &installed, progress) {
+            Ok(true) => {
+                progress(&format!("{} is installed in {}; checksums are right", manifest.name, installed.display()));
+                return Ok(installed);
+            }
+            Ok(false) => {}
+            Err(error) => progress(&format!("not using what is installed: {error}")),
+        }
+    }
+    if manifest.name == "mnist-5k" {
+        for ((name, bytes), file) in manifest::MNIST_5K.into_iter().zip(&manifest.files) {
+            store(manifest, file, true, &mut &bytes[..], &target.join(name))?;
+        }
+        progress(&format!("{} is built in; wrote it to {}", manifest.name, target.display()));
+        return finish(manifest, target);
+    }
+    for file in &manifest.files {
+        download(manifest, file, &target.join(&file.name), progress)?;
+    }
+    finish(manifest, target)
+}
+
+/// Puts the manifest beside the files, so that the folder tells what it is when it is opened by its path.
+fn finish(manifest: &Manifest, folder: PathBuf) -> Result<PathBuf, DataError> {
+    let path = folder.join("manifest.toml");
+    let text = toml::to_string(manifest)
+        .map_err(|error| DataError::BadManifest { path: path.display().to_string(), problem: error.to_string() })?;
+    if std::fs::read_to_string(&path).is_ok_and(|present| present == text) {
+        return Ok(folder);
+    }
+    let failed = |error| DataError::io("write", &path, error);
+    std::fs::create_dir_all(&folder).map_err(failed)?;
+    let mut temporary = NamedTempFile::new_in(&folder).map_err(failed)?;
+    temporary.write_all(text.as_bytes()).map_err(failed)?;
+    temporary.persist(&path).map_err(|error| failed(error.error))?;
+    Ok(folder)
+}
+
+/// Finds `file` in `folder`, under any of its names: the path and whether it is the compressed one.
+fn find(file: &ManifestFile, folder: &Path) -> Option<(PathBuf, bool)> {
+    file.possible_names().into_iter().map(|(name, packed)| (folder.join(name), packed)).find(|(path, _)| path.is_file())
+}
+
+/// The folder, and the list of files, in which all of a dataset lies: as published, or unpacked.
+fn complete<'a>(manifest: &'a Manifest, folder: &Path) -> Option<(PathBuf, &'a [ManifestFile])> {
+    let inner = folder.join("cifar-10-batches-bin");
+    [(folder.to_path_buf(), &manifest.files), (folder.to_path_buf(), &manifest.unpacked), (inner, &manifest.unpacked)]
+        .into_iter()
+        .find(|(folder, files)| !files.is_empty() && files.iter().all(|file| find(file, folder).is_some()))
+        .map(|(folder, files)| (folder, files.as_slice()))
+}
+
+/// `Ok(true)` where all files lie in `folder` and are right, `Ok(false)` where one is missing, an error where one is
+/// wrong.
+fn check_all(manifest: &Manifest, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<bool, DataError> {
+    let Some((folder, files)) = complete(manifest, folder) else { return Ok(false) };
+    for (path, packed, file) in
+        files.iter().filter_map(|file| find(file, &folder).map(|(path, packed)| (path, packed, file)))
+    {
+        progress(&format!("checking {}", path.display()));
+        let mut stream = open(&path)?;
+        let mut sink = std::io::sink();
+        check(manifest, file, packed, &mut stream, &mut sink, &path)?;
+    }
+    Ok(true)
+}
+
+fn copy_all(manifest: &Manifest, from: &Path, target: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), DataError> {
+    let Some((folder, files)) = complete(manifest, from) else {
+        let names = |files: &[ManifestFile]| files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ");
+        let missing = manifest.files.iter().filter(|file| find(file, from).is_none()).map(|file| file.name.as_str());
+        let mut found = if from.is_dir() {
+            format!("lacks {}", missing.collect::<Vec<_>>().join(", "))
+        } else {
+            "is not a folder".to_string()
+        };
+        if !manifest.unpacked.is_empty() {
+            found += &format!(" (unpacked: {})", names(&manifest.unpacked));
+        }
+        return Err(DataError::NothingFound {
+            path: from.to_path_buf(),
+            found,
+            looked_for: "the files of the dataset under their published names, .gz or uncompressed",
+        });
+    };
+    for file in files {
+        let Some((path, packed)) = find(file, &folder) else { continue };
+        let Some(name) = path.file_name() else { continue };
+        let destination = target.join(name);
+        store(manifest, file, packed, &mut open(&path)?, &destination)?;
+        progress(&format!("took {} (checksum is right)", path.display()));
+    }
+    Ok(())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, DataError> {
+    File::open(path).map(BufReader::new).map_err(|error| DataError::io("read", path, error))
+}
+
+/// Copies `stream` to `destination`, which appears only if the bytes are right.
+fn store(
+    manifest: &Manifest,
+    file: &ManifestFile,
+    packed: bool,
+    stream: &mut dyn Read,
+    destination: &Path,
+) -> Result<(), DataError> {
+    let failed = |error| DataError::io("write", destination, error);
+    let folder = destination.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(failed)?;
+    let mut temporary = NamedTempFile::new_in(folder).map_err(failed)?;
+    check(manifest, file, packed, stream, temporary.as_file_mut(), destination)?;
+    temporary.as_file().sync_all().map_err(failed)?;
+    temporary.persist(destination).map_err(|error| failed(error.error))?;
+    Ok(())
+}
+
+/// Copies `stream` to `output` and checks it: against the published file, or, if that differs, its contents against
+/// the published contents. Reads no more than a file of the right contents can have.
+fn check(
+    manifest: &Manifest,
+    file: &ManifestFile,
+    packed: bool,
+    stream: &mut dyn Read,
+    output: &mut dyn Write,
+    path: &Path,
+) -> Result<(), DataError> {
+    let mismatch =
+        |problem: String| DataError::Mismatch { dataset: manifest.name.clone(), path: path.to_path_buf(), problem };
+    let (bytes, sha256) = match (packed, file.contents_bytes, &file.contents_sha256) {
+        (false, Some(bytes), Some(sha256)) => (bytes, sha256),
+        _ => (file.bytes, &file.sha256),
+    };
+    // Room for another compression of the same contents.
+    let most = bytes.max(file.contents_bytes.unwrap_or(0)).saturating_add(1024);
+    let mut copied = Copied::new(output);
+    let mut source = Counting { stream: stream.take(most + 1), copied: &mut copied, path, failed: None };
+    // One pass: what is read is hashed and written; what is compressed is unpacked beside that, and hashed too.
+    let contents = match (packed, file.contents_bytes) {
+        (true, Some(contents_bytes)) => unpack(&mut source, contents_bytes),
+        _ => None,
+    };
+    let drained = std::io::copy(&mut source, &mut std::io::sink());
+    if let Some(error) = source.failed.take() {
+        return Err(error);
+    }
+    drained.map_err(|error| DataError::io("read", path, error))?;
+    let (got_bytes, got) = copied.finish();
+    if (got_bytes, &got) == (bytes, sha256) || (contents.is_some() && contents == file.contents_sha256) {
+        return Ok(());
+    }
+    if got_bytes != bytes {
+        let at_least = if got_bytes > most { "at least " } else { "" };
+        return Err(mismatch(format!("it has {at_least}{got_bytes} bytes instead of {bytes}")));
+    }
+    Err(mismatch(format!("its SHA-256 is {got} instead of {sha256}")))
+}
+
+/// SHA-256 of what the gzip `stream` holds, if that is `length` bytes.
+fn unpack(stream: &mut dyn Read, length: u64) -> Option<String> {
+    let mut hash = Sha256::new();
+    let mut unpacked = MultiGzDecoder::new(stream).take(length + 1);
+    let mut buffer = vec![0; 1 << 16];
+    let mut total = 0;
+    loop {
+        match unpacked.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => {
+                hash.update(&buffer[..count]);
+                total += count as u64;
+            }
+            Err(_) => return None,
+        }
+    }
+    (total == length).then(|| hexadecimal(&hash.finalize()))
+}
+
+/// Where checked bytes go: counted, hashed and written.
+struct Copied<'a> {
+    output: &'a mut dyn Write,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<'a> Copied<'a> {
+    fn new(output: &'a mut dyn Write) -> Self {
+        Self { output, hash: Sha256::new(), bytes: 0 }
+    }
+
+    fn finish(self) -> (u64, String) {
+        (self.bytes, hexadecimal(&self.hash.finalize()))
+    }
+}
+
+/// A reader whose bytes also go to a [`Copied`]; it keeps the error of whichever side failed.
+struct Counting<'a, 'b, R> {
+    stream: R,
+    copied: &'a mut Copied<'b>,
+    path: &'a Path,
+    failed: Option<DataError>,
+}
+
+impl<R: Read> Read for Counting<'_, '_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let stop = || std::io::Error::other("stopped by an earlier error");
+        let count = match self.stream.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.failed.get_or_insert_with(|| DataError::io("read", self.path, error));
+                return Err(stop());
+            }
+        };
+        self.copied.hash.update(&buffer[..count]);
+        self.copied.bytes += count as u64;
+        if let Err(error) = self.copied.output.write_all(&buffer[..count]) {
+            self.failed.get_or_insert_with(|| DataError::io("write", self.path, error));
+            return Err(stop());
+        }
+        Ok(count)
+    }
+}
+
+/// Gets `file` from the first mirror that gives the right bytes.
+fn download(
+    manifest: &Manifest,
+    file: &ManifestFile,
+    destination: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), DataError> {
+    if let Ok(mut present) = open(destination)
+        && check(manifest, file, true, &mut present, &mut std::io::sink(), destination).is_ok()
+    {
+        progress(&format!("{} is there already", file.name));
+        return Ok(());
+    }
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(Duration::from_secs(60)))
+        .user_agent(concat!("diffuse-data/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .into();
+    let mut failures = Vec::new();
+    for mirror in &manifest.mirrors {
+        let url = format!("{mirror}{}", file.name);
+        progress(&format!("downloading {url} ({:.1} MB)", file.bytes as f64 / 1e6));
+        match download_one(&agent, manifest, file, &url, destination, progress) {
+            Ok(()) => return Ok(()),
+            // A full disk is no mirror's fault.
+            Err(Attempt::Here(error)) => return Err(error),
+            Err(Attempt::There(reason)) => {
+                progress(&format!("{url}: {reason}"));
+                failures.push(format!("  {url}: {reason}"));
+            }
+        }
+    }
+    if failures.is_empty() {
+        failures.push("  its manifest names no mirror".into());
+    }
+    Err(DataError::Download { dataset: manifest.name.clone(), file: file.name.clone(), failures: failures.join("\n") })
+}
+
+/// Whose fault a failed download is: this machine's, or the mirror's.
+enum Attempt {
+    Here(DataError),
+    There(String),
+}
+
+fn download_one(
+    agent: &ureq::Agent,
+    manifest: &Manifest,
+    file: &ManifestFile,
+    url: &str,
+    destination: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<(), Attempt> {
+    let response = agent.get(url).call().map_err(|error| Attempt::There(error.to_string()))?;
+    let body = response.into_body();
+    if let Some(length) = body.content_length()
+        && length != file.bytes
+    {
+        return Err(Attempt::There(format!("offers {length} bytes instead of {}", file.bytes)));
+    }
+    let mut stream = Reporting { stream: body.into_reader(), total: file.bytes, done: 0, tenths: 0, progress };
+    store(manifest, file, true, &mut stream, destination).map_err(|error| match error {
+        DataError::Mismatch { problem, .. } => Attempt::There(problem),
+        DataError::Io { action: "read", source, .. } => Attempt::There(source.to_string()),
+        other => Attempt::Here(other),
+    })
+}
+
+/// A reader that tells of every tenth of a long download.
+struct Reporting<'a, R> {
+    stream: R,
+    total: u64,
+    done: u64,
+    tenths: u64,
+    progress: &'a mut dyn FnMut(&str),
+}
+
+impl<R: Read> Read for Reporting<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.stream.read(buffer)?;
+        self.done += count as u64;
+        let tenths = self.done.saturating_mul(10) / self.total.max(1);
+        if tenths > self.tenths && self.total > 1_000_000 {
+            self.tenths = tenths;
+            (self.progress)(&format!("{} % of {:.1} MB", tenths * 10, self.total as f64 / 1e6));
+        }
+        Ok(count)
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Format;
+    use crate::options::LoadOptions;
+    use crate::testing::{gzip, idx, write};
+    use std::io::BufRead;
+    use std::net::TcpListener;
+
+    fn sha256(bytes: &[u8]) -> String {
+        hexadecimal(&Sha256::digest(bytes))
+    }
+
+    /// A dataset of one image, and the bytes of its file.
+    fn tiny() -> (Manifest, Vec<u8>, Vec<u8>) {
+        let contents = idx(&[1, 2, 2], &[1, 2, 3, 4]);
+        let packed = gzip(&contents);
+        let file = ManifestFile {
+            name: "train-images-idx3-ubyte.gz".into(),
+            bytes: packed.len() as u64,
+            sha256: sha256(&packed),
+            contents_bytes: Some(contents.len() as u64),
+            contents_sha256: Some(sha256(&contents)),
+        };
+        let manifest = Manifest {
+            name: "tiny".into(),
+            title: "one image".into(),
+            format: Format::Idx,
+            count: 1,
+            height: 2,
+            width: 2,
+            channels: 1,
+            classes: vec![],
+            licence: "none".into(),
+            source: "a test".into(),
+            mirrors: vec![],
+            files: vec![file],
+            unpacked: vec![],
+        };
+        (manifest, packed, contents)
+    }
+
+    fn places(folder: &tempfile::TempDir) -> Places {
+        Places { roots: vec![], cache: Some(folder.path().join("cache")), system: Some(folder.path().join("system")) }
+    }
+
+    /// Serves each answer once, in order, to whoever asks; gives the base URL.
+    fn serve(answers: Vec<Vec<u8>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for answer in answers {
+                let Ok((mut stream, _)) = listener.accept() else { return };
+                let mut request = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                while request.read_line(&mut line).is_ok_and(|count| count > 2) {
+                    line.clear();
+                }
+                let _ = stream.write_all(&answer);
+            }
+        });
+        url
+    }
+
+    fn answer(bytes: &[u8]) -> Vec<u8> {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+        [head.as_bytes(), bytes].concat()
+    }
+
+    fn files_in(folder: &Path) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(folder) else { return vec![] };
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_second_mirror_helps_out() {
+        let (mut manifest, packed, _) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        let mut wrong = packed.clone();
+        wrong[12] ^= 1;
+        let mut endless = b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n".to_vec();
+        endless.extend(vec![7; 100_000]);
+        let mut cut = answer(&packed);
+        cut.truncate(cut.len() - 5);
+        manifest.mirrors = vec![
+            serve(vec![b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".to_vec()]),
+            serve(vec![answer(&wrong)]),
+            serve(vec![answer(b"too short")]),
+            serve(vec![endless]),
+            serve(vec![cut]),
+            serve(vec![answer(&packed)]),
+        ];
+        let mut lines = Vec::new();
+        let got = fetch_manifest(&manifest, None, &places(&folder), &mut |line| lines.push(line.to_string())).unwrap();
+        let text = lines.join("\n");
+        for part in ["404", "SHA-256", "9 bytes instead", "at least"] {
+            assert!(text.contains(part), "`{part}` is not in\n{text}");
+        }
+        assert_eq!(lines.iter().filter(|line| line.starts_with("downloading")).count(), 6);
+        assert_eq!(files_in(&got), ["manifest.toml", "train-images-idx3-ubyte.gz"]);
+        let images = crate::open_in(&Places::default(), got.to_str().unwrap(), &LoadOptions::default()).unwrap().images;
+        assert_eq!(images.image(0), [1, 2, 3, 4]);
+
+        // the second time, no mirror is asked
+        manifest.mirrors = vec![];
+        let mut lines = Vec::new();
+        fetch_manifest(&manifest, None, &places(&folder), &mut |line| lines.push(line.to_string())).unwrap();
+        assert!(lines[0].contains("already"), "{lines:?}");
+    }
+
+    #[test]
+    fn no_mirror_is_an_error_that_names_them_all() {
+        let (mut manifest, packed, _) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        let mut wrong = packed;
+        wrong[12] ^= 1;
+        manifest.mirrors = vec!["http://127.0.0.1:1/".into(), serve(vec![answer(&wrong)])];
+        let error = fetch_manifest(&manifest, None, &places(&folder), &mut |_| {}).unwrap_err().to_string();
+        for part in ["127.0.0.1:1/train-images", "SHA-256", "--from DIR"] {
+            assert!(error.contains(part), "`{part}` is not in\n{error}");
+        }
+        // nothing half done stays behind
+        assert_eq!(files_in(&folder.path().join("cache/tiny")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn local_files_are_checked_in_every_form() {
+        let (manifest, packed, contents) = tiny();
+        let again = {
+            let mut encoder = flate2::GzBuilder::new().filename("other").write(Vec::new(), flate2::Compression::none());
+            encoder.write_all(&contents).unwrap();
+            encoder.finish().unwrap()
+        };
+        assert_ne!(again, packed);
+        for (name, bytes) in [
+            ("train-images-idx3-ubyte.gz", &packed),
+            ("train-images-idx3-ubyte.gz", &again),
+            ("train-images-idx3-ubyte", &contents),
+            ("train-images.idx3-ubyte", &contents),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            write(&folder, &format!("from/{name}"), bytes);
+            let from = folder.path().join("from");
+            let got = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap();
+            assert_eq!(files_in(&got), ["manifest.toml", name]);
+            let loaded = crate::open_in(&Places::default(), got.to_str().unwrap(), &LoadOptions::default()).unwrap();
+            assert_eq!(loaded.images.image(0), [1, 2, 3, 4]);
+
+            let mut wrong = bytes.clone();
+            let last = wrong.len() - 9;
+            wrong[last] ^= 1;
+            write(&folder, &format!("from/{name}"), &wrong);
+            let error = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap_err();
+            assert!(matches!(error, DataError::Mismatch { .. }), "{name}: {error}");
+            assert!(error.to_string().contains("train-images"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_sound_archive_of_something_else_is_refused() {
+        let (manifest, _, mut contents) = tiny();
+        contents[16] ^= 1;
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "from/train-images-idx3-ubyte.gz", &gzip(&contents));
+        let from = folder.path().join("from");
+        let error = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap_err();
+        assert!(matches!(error, DataError::Mismatch { .. }), "{error}");
+        assert_eq!(files_in(&folder.path().join("cache/tiny")), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_folder_that_lacks_a_file_is_an_error() {
+        let (manifest, ..) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        for from in [folder.path().to_path_buf(), folder.path().join("missing")] {
+            let error = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap_err().to_string();
+            assert!(error.contains(&from.display().to_string()) && error.contains("published names"), "{error}");
+        }
+        let error = fetch("mnits", None, None, &mut |_| {}).unwrap_err().to_string();
+        assert!(error.contains("`mnits`") && error.contains("cifar10"), "{error}");
+        let nowhere = Places::default();
+        assert!(matches!(fetch_manifest(&manifest, None, &nowhere, &mut |_| {}), Err(DataError::NoCache)));
+    }
+
+    #[test]
+    fn what_the_system_installed_is_used_where_it_is() {
+        let (manifest, _, contents) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "system/tiny/train-images-idx3-ubyte.gz", &gzip(&contents));
+        let got = fetch_manifest(&manifest, None, &places(&folder), &mut |_| {}).unwrap();
+        assert_eq!(got, folder.path().join("system/tiny"));
+        assert_eq!(files_in(&got), ["train-images-idx3-ubyte.gz"]);
+    }
+
+    #[test]
+    fn a_broken_installation_is_not_used() {
+        let (mut manifest, packed, _) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "system/tiny/train-images-idx3-ubyte.gz", b"broken");
+        manifest.mirrors = vec![serve(vec![answer(&packed)])];
+        let got = fetch_manifest(&manifest, None, &places(&folder), &mut |_| {}).unwrap();
+        assert_eq!(got, folder.path().join("cache/tiny"));
+    }
+
+    #[test]
+    fn a_broken_cache_is_fetched_again() {
+        let (mut manifest, packed, _) = tiny();
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "cache/tiny/train-images-idx3-ubyte.gz", b"broken");
+        manifest.mirrors = vec![serve(vec![answer(&packed)])];
+        let mut lines = Vec::new();
+        let got = fetch_manifest(&manifest, None, &places(&folder), &mut |line| lines.push(line.to_string())).unwrap();
+        assert!(lines[0].contains("fetching again"), "{lines:?}");
+        assert_eq!(std::fs::read(got.join("train-images-idx3-ubyte.gz")).unwrap(), packed);
+    }
+
+    #[test]
+    fn an_unpacked_archive_will_do() {
+        let batch = vec![3; 3073];
+        let file = |name: &str, bytes: &[u8]| ManifestFile {
+            name: name.into(),
+            bytes: bytes.len() as u64,
+            sha256: sha256(bytes),
+            contents_bytes: None,
+            contents_sha256: None,
+        };
+        let (mut manifest, ..) = tiny();
+        manifest.format = Format::Cifar10;
+        manifest.files = vec![file("cifar-10-binary.tar.gz", b"never there")];
+        manifest.unpacked = vec![file("data_batch_1.bin", &batch)];
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder, "from/cifar-10-batches-bin/data_batch_1.bin", &batch);
+        let from = folder.path().join("from");
+        let got = fetch_manifest(&manifest, Some(&from), &places(&folder), &mut |_| {}).unwrap();
+        assert_eq!(files_in(&got), ["data_batch_1.bin", "manifest.toml"]);
+    }
+
+    #[test]
+    fn the_built_in_dataset_can_be_written_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = manifest::find("mnist-5k").unwrap();
+        let got = fetch_manifest(manifest, None, &places(&folder), &mut |_| {}).unwrap();
+        let written = crate::open_in(&Places::default(), got.to_str().unwrap(), &LoadOptions::default()).unwrap();
+        assert_eq!((written.images.len(), written.images.classes()), (5000, 10));
+    }
+
+    /// Where Debian's package is installed, it holds what the manifest says.
+    #[test]
+    fn debians_fashion_mnist_matches_the_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut here = places(&folder);
+        here.system = Places::from_environment().system;
+        let manifest = manifest::find("fashion-mnist").unwrap();
+        if !here.system.as_ref().is_some_and(|system| system.join("fashion-mnist").is_dir()) {
+            return;
+        }
+        let got = fetch_manifest(manifest, None, &here, &mut |_| {}).unwrap();
+        assert_eq!(got, here.system.clone().unwrap().join("fashion-mnist"));
+        let images = crate::open_in(&here, "fashion-mnist", &LoadOptions::default()).unwrap().images;
+        assert_eq!((images.len(), images.label(0)), (60_000, Some(9)));
+        assert_eq!(images.class_names().unwrap()[9], "Ankle boot");
+        let inspection = crate::inspect(&images);
+        assert!(inspection.classes.iter().all(|(_, count)| *count == 6000));
+        // 0.2860 and 0.3530: the constants that training scripts normalise Fashion-MNIST with
+        assert!((inspection.mean[0] - 0.2860).abs() < 1e-4 && (inspection.deviation[0] - 0.3530).abs() < 1e-4);
+    }
+}

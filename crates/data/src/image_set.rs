@@ -1,0 +1,472 @@
+//! Many pictures of one size, as bytes on the host, with their labels.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use burn_dataset::{Dataset, DatasetError};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+
+use crate::error::DataError;
+use crate::options::{LoadOptions, Padding};
+use crate::transform::{self, Raster};
+
+/// A byte in `[0, 255]` as a number in `[-1, 1]`: `value / 127.5 - 1`.
+pub fn to_unit_range(value: u8) -> f32 {
+    f32::from(value) / 127.5 - 1.0
+}
+
+/// A number in `[-1, 1]` as a byte: `(value + 1) * 127.5`, rounded (halves away from zero) and clamped to `[0, 255]`.
+/// NaN becomes 0. Inverse of [`to_unit_range`] on all 256 bytes.
+pub fn to_u8(value: f32) -> u8 {
+    ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8
+}
+
+/// Images of one size, u8 on the host: `[count, height, width, channels]`, row-major, with a label per image or none.
+///
+/// Cloning and [`subset`](Self::subset) share the pixels. It is a burn-dataset [`Dataset`] of [`Item`]s, so burn's own
+/// transforms and loaders take it.
+///
+/// ```
+/// let set = data::ImageSet::new("two", vec![0, 255, 255, 0], [2, 1, 2, 1], Some(vec![0, 1]), None)?;
+/// assert_eq!((set.len(), set.classes(), set.image(1)), (2, 2, [255, 0].as_slice()));
+///
+/// let mut batch = [0.0; 2];
+/// set.write_chw_f32(0, true, &mut batch);
+/// assert_eq!(batch, [1.0, -1.0]);
+/// # Ok::<(), data::DataError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ImageSet {
+    name: String,
+    pixels: Arc<Vec<u8>>,
+    /// For a subset: which images of `pixels`, in which order. `None` is all of them.
+    rows: Option<Arc<[u32]>>,
+    height: usize,
+    width: usize,
+    channels: usize,
+    labels: Option<Vec<u32>>,
+    classes: usize,
+    class_names: Option<Vec<String>>,
+    source_sizes: Option<Arc<BTreeMap<(usize, usize), usize>>>,
+}
+
+impl ImageSet {
+    /// Wraps `pixels` of shape `[count, height, width, channels]`; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
+    ///
+    /// `labels`, where there are any, are one per image, each below the number of `class_names`; without names, the
+    /// number of classes is the largest label + 1.
+    ///
+    /// # Errors
+    /// [`DataError::BadShape`] where a side or the count is 0, `pixels` has another length, the channels are none of
+    /// these, the labels are another number, a label has no class, or there are class names but no labels.
+    pub fn new(
+        name: impl Into<String>,
+        pixels: Vec<u8>,
+        [count, height, width, channels]: [usize; 4],
+        labels: Option<Vec<u32>>,
+        class_names: Option<Vec<String>>,
+    ) -> Result<Self, DataError> {
+        transform::check_channels(channels)?;
+        let expected = [height, width, channels].iter().try_fold(count, |product, &side| product.checked_mul(side));
+        if expected != Some(pixels.len()) || pixels.is_empty() || u32::try_from(count).is_err() {
+            return Err(DataError::BadShape {
+                what: "pixels of an image set",
+                expected: format!("{count}x{height}x{width}x{channels} bytes, none of them 0"),
+                got: format!("{} bytes", pixels.len()),
+            });
+        }
+        let mut classes = 0;
+        if let Some(labels) = &labels {
+            if labels.len() != count {
+                return Err(DataError::BadShape {
+                    what: "labels of an image set",
+                    expected: format!("{count}, one per image"),
+                    got: labels.len().to_string(),
+                });
+            }
+            let largest = labels.iter().copied().max().unwrap_or(0);
+            classes = class_names.as_ref().map_or(largest as usize + 1, Vec::len);
+            if largest as usize >= classes {
+                return Err(DataError::BadShape {
+                    what: "largest label",
+                    expected: format!("a label below {classes}, the number of classes"),
+                    got: largest.to_string(),
+                });
+            }
+        } else if class_names.is_some() {
+            return Err(DataError::BadShape {
+                what: "labels of an image set",
+                expected: "one per image, because there are class names".into(),
+                got: "none".into(),
+            });
+        }
+        Ok(Self {
+            name: name.into(),
+            pixels: Arc::new(pixels),
+            rows: None,
+            height,
+            width,
+            channels,
+            labels,
+            classes,
+            class_names,
+            source_sizes: None,
+        })
+    }
+
+    /// How many images there are.
+    pub fn len(&self) -> usize {
+        self.rows.as_ref().map_or(self.pixels.len() / self.image_len(), |rows| rows.len())
+    }
+
+    /// Whether there is no image; only a [`subset`](Self::subset) can be empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Rows of every image.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns of every image.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Values in one image: `height * width * channels`.
+    pub fn image_len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// The class of each image, below [`classes`](Self::classes); `None` where the data has no labels.
+    pub fn labels(&self) -> Option<&[u32]> {
+        self.labels.as_deref()
+    }
+
+    /// The class of image `index`, if there are labels and the image exists.
+    pub fn label(&self, index: usize) -> Option<u32> {
+        self.labels.as_ref().and_then(|labels| labels.get(index).copied())
+    }
+
+    /// The number of classes; 0 where the data has no labels. A subset keeps the number of the whole.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// What the classes are called, in order of their labels.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    /// Where the images come from, in a word: a dataset's name, or that of a file or folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How many images came in each (height, width) before resizing; `None` where they all came as they are.
+    pub fn source_sizes(&self) -> Option<&BTreeMap<(usize, usize), usize>> {
+        self.source_sizes.as_deref()
+    }
+
+    /// The bytes of image `index`, `[height, width, channels]`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), as slices do.
+    pub fn image(&self, index: usize) -> &[u8] {
+        let row = self.rows.as_ref().map_or(index, |rows| rows[index] as usize);
+        &self.pixels[row * self.image_len()..][..self.image_len()]
+    }
+
+    /// The images at `indices`, in that order: `0..100`, `(0..len).step_by(2)`, or a list. The pixels are shared.
+    ///
+    /// # Panics
+    /// If an index is not below [`len`](Self::len), as slices do.
+    pub fn subset(&self, indices: impl IntoIterator<Item = usize>) -> Self {
+        let indices: Vec<usize> = indices.into_iter().collect();
+        let len = self.len();
+        let row = |&index: &usize| {
+            assert!(index < len, "index {index} is not below the {len} images of `{}`", self.name);
+            self.rows.as_ref().map_or(index as u32, |rows| rows[index])
+        };
+        Self {
+            rows: Some(indices.iter().map(row).collect()),
+            labels: self.labels.as_ref().map(|labels| indices.iter().map(|&index| labels[index]).collect()),
+            source_sizes: None,
+            ..self.clone()
+        }
+    }
+
+    /// SHA-256, in hexadecimal, over the shape, the pixels, the number of classes and the labels: equal data has an
+    /// equal hash, wherever it was read from. Names do not count.
+    pub fn content_hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"diffuse image set 1\0");
+        for number in [self.len(), self.height, self.width, self.channels, self.classes] {
+            hash.update((number as u64).to_le_bytes());
+        }
+        for index in 0..self.len() {
+            hash.update(self.image(index));
+        }
+        for label in self.labels.iter().flatten() {
+            hash.update(label.to_le_bytes());
+        }
+        crate::fetch::hexadecimal(&hash.finalize())
+    }
+
+    /// Writes image `index` into `out` as numbers in `[-1, 1]`, `[channels, height, width]`, mirrored if `flip`.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), or `out` has another length than [`image_len`](Self::image_len).
+    pub fn write_chw_f32(&self, index: usize, flip: bool, out: &mut [f32]) {
+        assert_eq!(out.len(), self.image_len(), "`out` must hold channels * height * width numbers");
+        let image = self.image(index);
+        for (channel, plane) in out.chunks_exact_mut(self.height * self.width).enumerate() {
+            for (line, numbers) in
+                image.chunks_exact(self.width * self.channels).zip(plane.chunks_exact_mut(self.width))
+            {
+                let values = line.iter().skip(channel).step_by(self.channels).map(|&value| to_unit_range(value));
+                if flip {
+                    numbers.iter_mut().rev().zip(values).for_each(|(number, value)| *number = value);
+                } else {
+                    numbers.iter_mut().zip(values).for_each(|(number, value)| *number = value);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn with_source_sizes(mut self, sizes: BTreeMap<(usize, usize), usize>) -> Self {
+        self.source_sizes = Some(Arc::new(sizes));
+        self
+    }
+
+    /// Limits, resizes, pads and converts as `options` say, for readers whose images all have one size already.
+    pub(crate) fn prepared(self, options: &LoadOptions) -> Result<Self, DataError> {
+        let limited = match options.limit {
+            Some(limit) if limit < self.len() => self.subset(evenly_spread(self.len(), limit)),
+            _ => self,
+        };
+        let channels = options.channels.unwrap_or(limited.channels);
+        let unchanged = options.size.is_none_or(|size| size == (limited.height, limited.width))
+            && options.padding == Padding::None
+            && channels == limited.channels;
+        if unchanged {
+            return Ok(limited);
+        }
+        let (height, width) = options.final_size((limited.height, limited.width))?;
+        let mut pixels = zeroed(limited.len(), height * width * channels, std::path::Path::new(&limited.name))?;
+        pixels.par_chunks_exact_mut(height * width * channels).enumerate().try_for_each(|(index, slot)| {
+            let picture = Raster::new(limited.image(index).to_vec(), limited.height, limited.width, limited.channels)?;
+            slot.copy_from_slice(prepare(&picture, channels, options)?.pixels());
+            Ok::<(), DataError>(())
+        })?;
+        let sizes = BTreeMap::from([((limited.height, limited.width), limited.len())]);
+        let shape = [limited.len(), height, width, channels];
+        let mut prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
+        prepared.classes = limited.classes;
+        Ok(prepared.with_source_sizes(sizes))
+    }
+}
+
+/// One picture as the options want it: channels, then size, then padding.
+pub(crate) fn prepare(picture: &Raster, channels: usize, options: &LoadOptions) -> Result<Raster, DataError> {
+    let mut picture = transform::convert_channels(picture, channels)?;
+    if let Some((height, width)) = options.size {
+        picture = transform::resize_short_side_and_centre_crop(&picture, height, width)?;
+    }
+    match options.padding {
+        Padding::None => Ok(picture),
+        Padding::To { height, width, fill } => transform::pad_to(&picture, height, width, fill),
+    }
+}
+
+/// `count` zeroed images of `image_len` bytes each, or an error where memory does not suffice.
+pub(crate) fn zeroed(count: usize, image_len: usize, path: &std::path::Path) -> Result<Vec<u8>, DataError> {
+    let too_large = || DataError::TooLarge { path: path.to_path_buf(), bytes: count as u128 * image_len as u128 };
+    let bytes = count.checked_mul(image_len).ok_or_else(too_large)?;
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;
+    pixels.resize(bytes, 0);
+    Ok(pixels)
+}
+
+/// `limit` of `0..len`, spread evenly: data sorted by class keeps all its classes.
+pub(crate) fn evenly_spread(len: usize, limit: usize) -> impl Iterator<Item = usize> {
+    (0..limit.min(len)).map(move |index| (index as u128 * len as u128 / limit.min(len) as u128) as usize)
+}
+
+/// One image of an [`ImageSet`], as burn's loaders get it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Item {
+    /// The bytes, `[height, width, channels]`.
+    pub pixels: Vec<u8>,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: usize,
+    /// The class, where the data has labels.
+    pub label: Option<u32>,
+}
+
+impl Dataset<Item> for ImageSet {
+    fn get(&self, index: usize) -> Result<Item, DatasetError> {
+        Ok(Item {
+            pixels: self.image(index).to_vec(),
+            height: self.height,
+            width: self.width,
+            channels: self.channels,
+            label: self.label(index),
+        })
+    }
+
+    fn len(&self) -> usize {
+        ImageSet::len(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn_dataset::transform::{ComposedDataset, MapperDataset, PartialDataset, SamplerDataset, ShuffledDataset};
+
+    fn ten() -> ImageSet {
+        let pixels = (0..10 * 2 * 3).collect();
+        ImageSet::new("ten", pixels, [10, 2, 3, 1], Some((0..10).map(|index| index % 5).collect()), None).unwrap()
+    }
+
+    #[test]
+    fn every_byte_survives_the_unit_range() {
+        for value in 0..=255 {
+            let unit = to_unit_range(value);
+            assert!((-1.0..=1.0).contains(&unit));
+            assert_eq!(to_u8(unit), value);
+        }
+        assert_eq!((to_unit_range(0), to_unit_range(255)), (-1.0, 1.0));
+    }
+
+    #[test]
+    fn numbers_outside_the_range_are_clamped() {
+        let numbers = [-3.0, 7.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0];
+        assert_eq!(numbers.map(to_u8), [0, 255, 255, 0, 0, 128]);
+    }
+
+    #[test]
+    fn planes_and_flips() {
+        // two RGB pixels over two rows: red 0 255 / 0 0, green 0 0 / 255 0, blue all 255
+        let pixels = vec![0, 0, 255, 255, 0, 255, 0, 255, 255, 0, 0, 255];
+        let set = ImageSet::new("rgb", pixels, [1, 2, 2, 3], None, None).unwrap();
+        let mut out = [9.0; 12];
+        set.write_chw_f32(0, false, &mut out);
+        assert_eq!(out, [-1.0, 1.0, -1.0, -1.0, -1.0, -1.0, 1.0, -1.0, 1.0, 1.0, 1.0, 1.0]);
+        set.write_chw_f32(0, true, &mut out);
+        assert_eq!(out, [1.0, -1.0, -1.0, -1.0, -1.0, -1.0, -1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn subsets_share_pixels_and_keep_classes() {
+        let set = ten();
+        assert_eq!((set.len(), set.classes(), set.label(7)), (10, 5, Some(2)));
+        let odd = set.subset((1..10).step_by(2));
+        assert_eq!(odd.len(), 5);
+        assert_eq!(odd.image(1), set.image(3));
+        assert_eq!(odd.labels(), Some([1, 3, 0, 2, 4].as_slice()));
+        let nested = odd.subset(vec![4, 0]);
+        assert_eq!(nested.image(0), set.image(9));
+        assert_eq!((nested.image(1), nested.classes()), (set.image(1), 5));
+        assert!(Arc::ptr_eq(&set.pixels, &nested.pixels));
+        assert!(set.subset(0..0).is_empty());
+    }
+
+    #[test]
+    fn the_hash_sees_content_and_nothing_else() {
+        let set = ten();
+        assert_eq!(set.content_hash(), ten().content_hash());
+        assert_eq!(set.content_hash().len(), 64);
+        assert_eq!(set.subset(0..10).content_hash(), set.content_hash());
+        let relabelled = ImageSet::new("ten", set.pixels.to_vec(), [10, 2, 3, 1], Some(vec![4; 10]), None).unwrap();
+        let reshaped = ImageSet::new("ten", set.pixels.to_vec(), [10, 3, 2, 1], set.labels.clone(), None).unwrap();
+        let mut pixels = set.pixels.to_vec();
+        pixels[59] ^= 1;
+        let touched = ImageSet::new("ten", pixels, [10, 2, 3, 1], set.labels.clone(), None).unwrap();
+        for other in [relabelled, reshaped, touched, set.subset(0..9)] {
+            assert_ne!(other.content_hash(), set.content_hash());
+        }
+    }
+
+    #[test]
+    fn arrays_that_do_not_fit_are_refused() {
+        let two = |labels, names| ImageSet::new("bad", vec![0; 8], [2, 2, 2, 1], labels, names);
+        for error in [
+            ImageSet::new("bad", vec![0; 7], [2, 2, 2, 1], None, None),
+            ImageSet::new("bad", vec![], [0, 2, 2, 1], None, None),
+            ImageSet::new("bad", vec![], [usize::MAX, usize::MAX, 4, 1], None, None),
+            ImageSet::new("bad", vec![0; 16], [2, 2, 2, 2], None, None),
+            two(Some(vec![0]), None),
+            two(Some(vec![0, 2]), Some(vec!["a".into(), "b".into()])),
+            two(None, Some(vec!["a".into()])),
+        ] {
+            assert!(matches!(error, Err(DataError::BadShape { .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_spread_over_the_whole() {
+        assert_eq!(evenly_spread(10, 5).collect::<Vec<_>>(), [0, 2, 4, 6, 8]);
+        assert_eq!(evenly_spread(3, 9).collect::<Vec<_>>(), [0, 1, 2]);
+        let options = LoadOptions { limit: Some(4), ..LoadOptions::default() };
+        assert_eq!(ten().prepared(&options).unwrap().labels(), Some([0, 2, 0, 2].as_slice()));
+    }
+
+    #[test]
+    fn preparing_resizes_pads_and_converts() {
+        let options = LoadOptions {
+            size: Some((4, 4)),
+            channels: Some(3),
+            padding: Padding::To { height: 6, width: 8, fill: 7 },
+            ..LoadOptions::default()
+        };
+        let set = ten().prepared(&options).unwrap();
+        assert_eq!((set.height(), set.width(), set.channels(), set.len()), (6, 8, 3, 10));
+        assert_eq!(set.image(0)[..3], [7, 7, 7]);
+        assert_eq!(set.source_sizes(), Some(&BTreeMap::from([((2, 3), 10)])));
+        assert_eq!((set.labels(), set.classes()), (ten().labels(), 5));
+    }
+
+    #[test]
+    fn burns_own_transforms_take_it() {
+        let set = ten();
+        let direct = Dataset::get(&set, 3).unwrap();
+        assert_eq!((direct.pixels.as_slice(), direct.label), (set.image(3), Some(3)));
+        assert_eq!(Dataset::iter(&set).count(), 10);
+
+        let shuffled = ShuffledDataset::new(set.clone(), 1);
+        let mut seen: Vec<Vec<u8>> = shuffled.iter().map(|item| item.unwrap().pixels).collect();
+        assert_ne!(seen[0..10], (0..10).map(|index| set.image(index).to_vec()).collect::<Vec<_>>());
+        seen.sort();
+        assert_eq!(seen, (0..10).map(|index| set.image(index).to_vec()).collect::<Vec<_>>());
+
+        let halves = PartialDataset::split(set.clone(), 2);
+        assert_eq!(halves[1].len(), 5);
+        assert_eq!(halves[1].get(0).unwrap().pixels, set.image(5));
+
+        let sampler = SamplerDataset::with_replacement(set.clone(), 25);
+        assert_eq!(sampler.len(), 25);
+
+        struct Label;
+        impl burn_dataset::transform::Mapper<Item, u32> for Label {
+            fn map(&self, item: &Item) -> u32 {
+                item.label.unwrap()
+            }
+        }
+        let labels = MapperDataset::new(ComposedDataset::new(vec![set.clone(), set]), Label);
+        assert_eq!(labels.get(13).unwrap(), 3);
+    }
+}

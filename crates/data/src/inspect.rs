@@ -1,0 +1,111 @@
+//! What a user wants to know of a dataset before training on it.
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::image_set::ImageSet;
+
+/// A summary of an [`ImageSet`]; see [`inspect`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The set's name.
+    pub name: String,
+    /// Number of images.
+    pub count: usize,
+    /// Rows of every image.
+    pub height: usize,
+    /// Columns of every image.
+    pub width: usize,
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub channels: usize,
+    /// Name and number of images of each class, in order of the labels; empty without labels. Classes without a name
+    /// are called by their number.
+    pub classes: Vec<(String, usize)>,
+    /// Mean of each channel, bytes scaled to `[0, 1]`.
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel (over all pixels, not a sample of them), in the same scale.
+    pub deviation: Vec<f64>,
+    /// `((height, width), images)` as they came before resizing, the most frequent first; empty where nothing is known.
+    pub source_sizes: Vec<((usize, usize), usize)>,
+}
+
+/// Counts and measures `images`. Sums are exact (integers), so the numbers do not depend on the order of adding.
+///
+/// ```
+/// let set = data::ImageSet::new("two", vec![0, 255, 255, 0], [2, 1, 2, 1], Some(vec![1, 1]), None)?;
+/// let inspection = data::inspect(&set);
+/// assert_eq!((inspection.mean[0], inspection.deviation[0]), (0.5, 0.5));
+/// assert_eq!(inspection.classes, [("0".to_string(), 0), ("1".to_string(), 2)]);
+/// # Ok::<(), data::DataError>(())
+/// ```
+pub fn inspect(images: &ImageSet) -> Inspection {
+    let channels = images.channels();
+    // four channels at most; a sum of squares of 2^47 pixels still fits into u64
+    let sums = |mut sums: [(u64, u64); 4], index: usize| {
+        for pixel in images.image(index).chunks_exact(channels) {
+            for (sum, &value) in sums.iter_mut().zip(pixel) {
+                let value = u64::from(value);
+                *sum = (sum.0 + value, sum.1 + value * value);
+            }
+        }
+        sums
+    };
+    let add = |left: [(u64, u64); 4], right: [(u64, u64); 4]| {
+        std::array::from_fn(|channel| (left[channel].0 + right[channel].0, left[channel].1 + right[channel].1))
+    };
+    let totals: [(u64, u64); 4] =
+        (0..images.len()).into_par_iter().fold(|| [(0, 0); 4], sums).reduce(|| [(0, 0); 4], add);
+    let pixels = (images.len() * images.height() * images.width()).max(1) as f64;
+    let mean_of = |total: u64| total as f64 / pixels;
+    let used = &totals[..channels];
+
+    let mut counts = vec![0; images.classes()];
+    for &label in images.labels().unwrap_or_default() {
+        counts[label as usize] += 1;
+    }
+    let class_name = |class: usize| match images.class_names() {
+        Some(names) => names[class].clone(),
+        None => class.to_string(),
+    };
+    let mut source_sizes: Vec<_> =
+        images.source_sizes().into_iter().flatten().map(|(&size, &count)| (size, count)).collect();
+    source_sizes.sort_by_key(|&(size, count)| (std::cmp::Reverse(count), size));
+    Inspection {
+        name: images.name().to_string(),
+        count: images.len(),
+        height: images.height(),
+        width: images.width(),
+        channels,
+        classes: counts.into_iter().enumerate().map(|(class, count)| (class_name(class), count)).collect(),
+        mean: used.iter().map(|&(sum, _)| mean_of(sum) / 255.0).collect(),
+        deviation: used
+            .iter()
+            .map(|&(sum, squares)| (mean_of(squares) - mean_of(sum).powi(2)).max(0.0).sqrt() / 255.0)
+            .collect(),
+        source_sizes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_are_measured_apart() {
+        let pixels = vec![0, 10, 255, 255, 10, 255];
+        let set = ImageSet::new("rgb", pixels, [1, 1, 2, 3], None, None).unwrap();
+        let inspection = inspect(&set);
+        assert_eq!(inspection.mean, [0.5, 10.0 / 255.0, 1.0]);
+        assert_eq!(inspection.deviation, [0.5, 0.0, 0.0]);
+        assert!(inspection.classes.is_empty());
+    }
+
+    #[test]
+    fn subsets_and_names_count() {
+        let names = Some(vec!["cat".to_string(), "dog".to_string()]);
+        let set = ImageSet::new("pets", vec![1, 2, 3], [3, 1, 1, 1], Some(vec![0, 1, 1]), names).unwrap();
+        let inspection = inspect(&set.subset(1..3));
+        assert_eq!(inspection.classes, [("cat".to_string(), 0), ("dog".to_string(), 2)]);
+        assert_eq!((inspection.count, inspection.mean[0]), (2, 2.5 / 255.0));
+    }
+}

@@ -1,0 +1,310 @@
+//! From a name or a path to an [`ImageSet`].
+
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::image_set::ImageSet;
+use crate::manifest::{self, Format, Manifest};
+use crate::options::{LoadOptions, Split};
+use crate::{cifar, folder, idx};
+
+/// What [`open`] gives.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The images.
+    pub images: ImageSet,
+    /// Files that could not be read, with the reason; empty unless [`LoadOptions::skip_unreadable`] is set.
+    pub skipped: Vec<(PathBuf, String)>,
+    /// Where the images were read from: a path, or `built in`.
+    pub source: String,
+}
+
+/// Where datasets that have a name are looked for.
+#[derive(Debug, Clone, Default)]
+pub struct Places {
+    /// Folders of datasets (`ROOT/NAME/…`), in this order: `$DIFFUSE_DATASETS`, then `datasets/` in the current
+    /// directory and in each above it.
+    pub roots: Vec<PathBuf>,
+    /// Where [`fetch()`](crate::fetch()) keeps them: `$XDG_CACHE_HOME/diffuse/datasets`, else
+    /// `$HOME/.cache/diffuse/datasets`.
+    pub cache: Option<PathBuf>,
+    /// Where the system's packages install them: `/usr/share/datasets` on Debian.
+    pub system: Option<PathBuf>,
+}
+
+impl Places {
+    /// The places that the environment names.
+    pub fn from_environment() -> Self {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let mut roots: Vec<PathBuf> = variable("DIFFUSE_DATASETS").into_iter().collect();
+        if let Ok(current) = std::env::current_dir() {
+            roots.extend(current.ancestors().map(|folder| folder.join("datasets")).filter(|folder| folder.is_dir()));
+        }
+        // The XDG specification: a relative path is to be ignored.
+        let cache = variable("XDG_CACHE_HOME")
+            .filter(|folder| folder.is_absolute())
+            .or_else(|| variable("HOME").map(|home| home.join(".cache")))
+            .map(|folder| folder.join("diffuse").join("datasets"));
+        Self { roots, cache, system: Some(PathBuf::from("/usr/share/datasets")) }
+    }
+
+    /// The folders in which the dataset `name` may lie, in order.
+    fn folders(&self, name: &str) -> Vec<PathBuf> {
+        self.roots.iter().chain(&self.cache).chain(&self.system).map(|root| root.join(name)).collect()
+    }
+}
+
+/// Reads a dataset by its name or path; see [`open_in`]. Names are looked for in [`Places::from_environment`].
+///
+/// # Errors
+/// See [`open_in`].
+pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
+    open_in(&Places::from_environment(), path_or_name, options)
+}
+
+/// Reads a dataset by its name or path.
+///
+/// A known name comes first (write `./mnist` for a folder of that name); it is looked for in `places`, and `mnist-5k`
+/// is built in. A path may be an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or
+/// CIFAR-100 batch, a folder or `.tar.gz` of them, or a folder of images. Where a folder of IDX files has a
+/// `manifest.toml` beside them, the class names are taken from it.
+///
+/// # Errors
+/// [`DataError::BadOption`] for settings that cannot be met, [`DataError::NoSuchData`] where there is nothing of that
+/// name, [`DataError::NotFetched`] for a known dataset that is not on this machine, and what the readers say.
+pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
+    options.check()?;
+    if let Some(manifest) = manifest::find(path_or_name) {
+        return open_known(places, manifest, options);
+    }
+    let path = Path::new(path_or_name);
+    if path_or_name.is_empty() || !path.exists() {
+        return Err(DataError::NoSuchData { given: path_or_name.to_string(), known: manifest::names() });
+    }
+    let name = name_of(path);
+    if path.is_dir() {
+        open_folder(&name, path, options)
+    } else if path.is_file() {
+        open_file(&name, path, options)
+    } else {
+        Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
+    }
+}
+
+/// The last part of a path, also of `.`.
+fn name_of(path: &Path) -> String {
+    let whole = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    whole.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, DataError> {
+    let folders = places.folders(&manifest.name);
+    for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
+        let images = match manifest.format {
+            Format::Idx => match idx::images_in(folder, options.split)? {
+                Some(images) => idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?,
+                None => continue,
+            },
+            Format::Cifar10 => match cifar::load_folder(&manifest.name, folder, options.split)? {
+                Some(images) => images,
+                None => continue,
+            },
+        };
+        return whole(images, folder, options);
+    }
+    if manifest.name == "mnist-5k" {
+        if options.split == Split::Test {
+            let problem = "mnist-5k has no test split; fetch `mnist`, or leave it at `train`".into();
+            return Err(DataError::BadOption { key: "split", problem });
+        }
+        let mut arrays = Vec::new();
+        for (file, bytes) in manifest::MNIST_5K {
+            arrays.push(idx::read_stream(bytes, bytes.len() as u64, Path::new(file))?);
+        }
+        let built_in = Path::new("built in");
+        if let (Some(labels), Some(images)) = (arrays.pop(), arrays.pop()) {
+            let classes = Some(manifest.classes.clone());
+            let images = idx::assemble(&manifest.name, (images, built_in), Some((labels, built_in)), classes)?;
+            return whole(images, built_in, options);
+        }
+    }
+    let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
+    Err(DataError::NotFetched { name: manifest.name.clone(), looked })
+}
+
+/// Whether the files of a dataset, not only its manifest, lie in `folder`.
+fn holds(folder: &Path, manifest: &Manifest) -> bool {
+    folder.is_dir()
+        && match manifest.format {
+            Format::Idx => !matches!(idx::images_in(folder, Split::Train), Ok(None)),
+            Format::Cifar10 => cifar::lies_in(folder),
+        }
+}
+
+fn open_folder(name: &str, path: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+    if let Some(images) = idx::images_in(path, options.split)? {
+        let classes = manifest::read(&path.join("manifest.toml")).ok().map(|manifest| manifest.classes);
+        return whole(idx::load(name, &images, classes)?, path, options);
+    }
+    if let Some(images) = cifar::load_folder(name, path, options.split)? {
+        return whole(images, path, options);
+    }
+    if options.split == Split::Test {
+        let problem = format!("a folder of images has no splits; name the folder of test images ({})", path.display());
+        return Err(DataError::BadOption { key: "split", problem });
+    }
+    folder::load(name, path, options)
+}
+
+fn open_file(name: &str, path: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+    let lower = name.to_ascii_lowercase();
+    let extension = lower.rsplit('.').next().unwrap_or_default();
+    if folder::EXTENSIONS.contains(&extension) {
+        return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
+    }
+    let images = if lower.ends_with(".tar.gz") || lower.ends_with(".tgz") {
+        cifar::load_archive(name, path, options.split)?
+    } else if extension == "bin" {
+        cifar::load_file(name, path)?
+    } else {
+        let classes = manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes);
+        idx::load(name, path, classes)?
+    };
+    whole(images, path, options)
+}
+
+/// The result of a reader that reads all or nothing.
+fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+    Ok(Loaded { images: images.prepared(options)?, skipped: Vec::new(), source: source.display().to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Padding;
+    use crate::testing::{gzip, idx, write};
+
+    fn nowhere() -> Places {
+        Places::default()
+    }
+
+    #[test]
+    fn mnist_5k_is_built_in() {
+        let loaded = open_in(&nowhere(), "mnist-5k", &LoadOptions::default()).unwrap();
+        let inspection = crate::inspect(&loaded.images);
+        assert_eq!(loaded.source, "built in");
+        assert_eq!((inspection.count, inspection.height, inspection.width, inspection.channels), (5000, 28, 28, 1));
+        let expected: Vec<(String, usize)> = (0..10).map(|digit| (digit.to_string(), 500)).collect();
+        assert_eq!(inspection.classes, expected);
+        // computed from the same files with Python's gzip and integers
+        assert!((inspection.mean[0] - 0.13131962985194076).abs() < 1e-12, "{}", inspection.mean[0]);
+        assert!((inspection.deviation[0] - 0.3085502947096444).abs() < 1e-12, "{}", inspection.deviation[0]);
+        assert_eq!(loaded.images.labels().unwrap()[..10], [5, 8, 1, 5, 6, 2, 9, 3, 7, 3]);
+    }
+
+    #[test]
+    fn the_folder_of_the_repository_is_the_same_as_the_built_in() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
+        let built_in = open_in(&nowhere(), "mnist-5k", &LoadOptions::default()).unwrap().images;
+        let places = Places { roots: vec![folder.clone()], ..Places::default() };
+        let found = open_in(&places, "mnist-5k", &LoadOptions::default()).unwrap();
+        assert_ne!(found.source, "built in");
+        assert_eq!(found.images.content_hash(), built_in.content_hash());
+        for path in [folder.join("mnist-5k"), folder.join("mnist-5k/images-idx3-ubyte.gz")] {
+            let found = open_in(&nowhere(), path.to_str().unwrap(), &LoadOptions::default()).unwrap().images;
+            assert_eq!(found.content_hash(), built_in.content_hash());
+            assert_eq!(found.class_names(), built_in.class_names());
+        }
+    }
+
+    #[test]
+    fn known_names_are_looked_for_in_order() {
+        let places = tempfile::tempdir().unwrap();
+        let put = |root: &str, value: u8| {
+            write(&places, &format!("{root}/mnist/train-images-idx3-ubyte.gz"), &gzip(&idx(&[1, 1, 1], &[value])));
+        };
+        let folders = Places {
+            roots: vec![places.path().join("root")],
+            cache: Some(places.path().join("cache")),
+            system: Some(places.path().join("system")),
+        };
+        let first = || open_in(&folders, "mnist", &LoadOptions::default()).map(|loaded| loaded.images.image(0)[0]);
+        let error = first().unwrap_err().to_string();
+        assert!(error.contains("diffuse data fetch mnist") && error.contains("cache/mnist"), "{error}");
+        // a manifest alone is not the dataset
+        write(&places, "root/mnist/manifest.toml", b"");
+        assert!(first().is_err());
+        for (root, value) in [("system", 3), ("cache", 2), ("root", 1)] {
+            put(root, value);
+            assert_eq!(first().unwrap(), value);
+        }
+        // a dataset that is there but broken is an error, not a reason to take another
+        write(&places, "root/mnist/train-images-idx3-ubyte.gz", b"broken");
+        assert!(first().unwrap_err().to_string().contains("root"));
+    }
+
+    #[test]
+    fn paths_of_every_kind() {
+        let folder = tempfile::tempdir().unwrap();
+        let open =
+            |path: &str| open_in(&nowhere(), folder.path().join(path).to_str().unwrap(), &LoadOptions::default());
+        write(&folder, "idx/train-images-idx3-ubyte.gz", &gzip(&idx(&[2, 1, 1], &[1, 2])));
+        write(&folder, "idx/train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[0, 1])));
+        write(&folder, "idx/t10k-images-idx3-ubyte.gz", &gzip(&idx(&[1, 1, 1], &[9])));
+        assert_eq!(open("idx").unwrap().images.labels(), Some([0, 1].as_slice()));
+        assert_eq!(open("idx/t10k-images-idx3-ubyte.gz").unwrap().images.image(0), [9]);
+        let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
+        let images = open_in(&nowhere(), folder.path().join("idx").to_str().unwrap(), &test).unwrap().images;
+        assert_eq!((images.image(0), images.labels()), ([9].as_slice(), None));
+
+        let record: Vec<u8> = std::iter::once(4).chain([8; 3072]).collect();
+        write(&folder, "cifar/data_batch_1.bin", &record);
+        assert_eq!(open("cifar").unwrap().images.labels(), Some([4].as_slice()));
+        assert_eq!(open("cifar/data_batch_1.bin").unwrap().images.labels(), Some([4].as_slice()));
+
+        write(&folder, "pictures/a.pgm", b"P5 2 1 255\n\x01\x02");
+        let loaded = open("pictures").unwrap();
+        assert_eq!((loaded.images.image(0), loaded.images.name()), ([1, 2].as_slice(), "pictures"));
+        assert!(open("pictures/a.pgm").unwrap_err().to_string().contains("name the folder"));
+        let pictures = folder.path().join("pictures");
+        let error = open_in(&nowhere(), pictures.to_str().unwrap(), &test).unwrap_err().to_string();
+        assert!(error.contains("`split`"), "{error}");
+
+        // opening a device or a pipe could wait or read for ever
+        #[cfg(unix)]
+        assert!(open("/dev/zero").unwrap_err().to_string().contains("neither a regular file"));
+
+        write(&folder, "random", &[0x42; 1000]);
+        assert!(open("random").unwrap_err().to_string().contains("not an IDX file"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named_with_what_is() {
+        for given in ["mnits", "/no/such/folder", ""] {
+            let error = open_in(&nowhere(), given, &LoadOptions::default()).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{given}`")) && error.contains("fashion-mnist"), "{error}");
+        }
+        let empty = tempfile::tempdir().unwrap();
+        let error = open_in(&nowhere(), empty.path().to_str().unwrap(), &LoadOptions::default()).unwrap_err();
+        assert!(error.to_string().contains("is empty"), "{error}");
+    }
+
+    #[test]
+    fn options_apply_to_every_reader() {
+        let options = LoadOptions {
+            size: Some((14, 14)),
+            channels: Some(3),
+            padding: Padding::To { height: 16, width: 16, fill: 0 },
+            limit: Some(10),
+            ..LoadOptions::default()
+        };
+        let images = open_in(&nowhere(), "mnist-5k", &options).unwrap().images;
+        assert_eq!((images.len(), images.height(), images.width(), images.channels()), (10, 16, 16, 3));
+        assert_eq!((images.classes(), images.class_names().map(<[_]>::len)), (10, Some(10)));
+        let bad = LoadOptions { channels: Some(2), ..LoadOptions::default() };
+        assert!(matches!(open_in(&nowhere(), "mnist-5k", &bad), Err(DataError::BadOption { .. })));
+        let small = LoadOptions { padding: Padding::To { height: 20, width: 32, fill: 0 }, ..LoadOptions::default() };
+        let error = open_in(&nowhere(), "mnist-5k", &small).unwrap_err().to_string();
+        assert!(error.contains("28x28") && error.contains("20x32"), "{error}");
+    }
+}

@@ -1,0 +1,142 @@
+//! How data is to be read: the `[data]` part of a configuration.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::transform;
+
+/// How images are read. The default takes them as they are.
+///
+/// Applied in this order: `limit`, `channels`, `size`, `padding`.
+///
+/// ```
+/// let options: data::LoadOptions = toml::from_str(
+///     "size = [28, 28]\nchannels = 1\npadding = { to = { height = 32, width = 32, fill = 0 } }",
+/// )?;
+/// assert_eq!(options.size, Some((28, 28)));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoadOptions {
+    /// Target (height, width), each in `1..=16384`: the short side is resized to it and the long side cropped at the
+    /// centre. `None`: as the data is; then all images must have one size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<(usize, usize)>,
+    /// 1 (grey), 3 (RGB) or 4 (RGBA). `None`: as the data; in a folder that mixes them, the most that any image has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// A border around each image, after resizing.
+    pub padding: Padding,
+    /// Leave out images that cannot be read, instead of failing; they are named in [`Loaded::skipped`](crate::Loaded).
+    pub skip_unreadable: bool,
+    /// Take at most this many images, spread evenly over the data, at least 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Which part, where the data comes in two (IDX sets, CIFAR).
+    pub split: Split,
+    /// Do not take the sub-folders of an image folder for classes.
+    pub ignore_classes: bool,
+}
+
+/// A border that brings images to a size that a network can halve often enough.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Padding {
+    /// No border.
+    #[default]
+    None,
+    /// The image in the middle of a larger one.
+    To {
+        /// Rows with the border, at least those of the image.
+        height: usize,
+        /// Columns with the border, at least those of the image.
+        width: usize,
+        /// The value of the border in every channel, 0 to 255.
+        #[serde(default)]
+        fill: u8,
+    },
+}
+
+/// The two parts that published datasets come in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// The larger part: `train-…`, `data_batch_…`. Where a folder has but one part, that one.
+    #[default]
+    Train,
+    /// The held-out part: `t10k-…`, `test_batch`.
+    Test,
+}
+
+impl LoadOptions {
+    /// Refuses values that no data can meet.
+    pub(crate) fn check(&self) -> Result<(), DataError> {
+        if let Some(channels) = self.channels
+            && transform::check_channels(channels).is_err()
+        {
+            let problem = format!("{channels} is none of 1 (grey), 3 (RGB), 4 (RGBA)");
+            return Err(DataError::BadOption { key: "channels", problem });
+        }
+        if self.limit == Some(0) {
+            let problem = "0 leaves no image; leave it out for all of them".into();
+            return Err(DataError::BadOption { key: "limit", problem });
+        }
+        if let Some((height, width)) = self.size {
+            transform::check_target("size", height, width)?;
+        }
+        if let Padding::To { height, width, .. } = self.padding {
+            transform::check_target("padding", height, width)?;
+        }
+        Ok(())
+    }
+
+    /// The (height, width) that images of one `source` size end up with.
+    pub(crate) fn final_size(&self, source: (usize, usize)) -> Result<(usize, usize), DataError> {
+        let (height, width) = self.size.unwrap_or(source);
+        match self.padding {
+            Padding::None => Ok((height, width)),
+            Padding::To { height: tall, width: wide, .. } if tall >= height && wide >= width => Ok((tall, wide)),
+            Padding::To { height: tall, width: wide, .. } => Err(DataError::BadOption {
+                key: "padding",
+                problem: format!(
+                    "images of {height}x{width} cannot be padded to {tall}x{wide} (height x width); pad to at least \
+                     their size, or set a smaller `size`"
+                ),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_survives_toml() {
+        let all = LoadOptions {
+            size: Some((28, 30)),
+            channels: Some(3),
+            padding: Padding::To { height: 32, width: 32, fill: 5 },
+            skip_unreadable: true,
+            limit: Some(7),
+            split: Split::Test,
+            ignore_classes: true,
+        };
+        for options in [all, LoadOptions::default()] {
+            let text = toml::to_string(&options).unwrap();
+            assert_eq!(toml::from_str::<LoadOptions>(&text).unwrap(), options, "{text}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_errors() {
+        assert!(toml::from_str::<LoadOptions>("sise = [1, 2]").unwrap_err().to_string().contains("sise"));
+        for text in ["channels = 2", "limit = 0", "size = [0, 4]", "padding = { to = { height = 4, width = 99999 } }"] {
+            let options: LoadOptions = toml::from_str(text).unwrap();
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(text.split(' ').next().unwrap()), "{error}");
+        }
+        assert!(toml::from_str::<LoadOptions>("padding = { to = { height = 4, width = 4, fill = 256 } }").is_err());
+    }
+}

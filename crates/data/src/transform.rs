@@ -1,0 +1,361 @@
+//! What is done to a single picture before it is stored: channels, resize and crop, padding; and the flip on the way
+//! out. All of it on bytes, rows from top to bottom, channels last.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use crate::error::DataError;
+
+/// The longest side, in pixels, that a picture may be resized or padded to.
+pub const LARGEST_SIDE: usize = 16_384;
+
+/// A picture on the host: `pixels` is `[height, width, channels]`, row-major, one byte a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Raster {
+    pixels: Vec<u8>,
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Raster {
+    /// Wraps `pixels`, which must hold `height * width * channels` bytes; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
+    ///
+    /// # Errors
+    /// [`DataError::BadShape`] if a side is 0, the channels are none of these, or the length does not fit.
+    pub fn new(pixels: Vec<u8>, height: usize, width: usize, channels: usize) -> Result<Self, DataError> {
+        check_channels(channels)?;
+        let expected = height.checked_mul(width).and_then(|area| area.checked_mul(channels));
+        if height == 0 || width == 0 || expected != Some(pixels.len()) {
+            return Err(DataError::BadShape {
+                what: "pixels of a picture",
+                expected: format!("{height}x{width}x{channels} bytes, none of them 0"),
+                got: format!("{} bytes", pixels.len()),
+            });
+        }
+        Ok(Self { pixels, height, width, channels })
+    }
+
+    /// The bytes, `[height, width, channels]`.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// Rows.
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Columns.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+}
+
+pub(crate) fn check_channels(channels: usize) -> Result<(), DataError> {
+    match channels {
+        1 | 3 | 4 => Ok(()),
+        other => Err(DataError::BadShape {
+            what: "channels",
+            expected: "1 (grey), 3 (RGB) or 4 (RGBA)".into(),
+            got: other.to_string(),
+        }),
+    }
+}
+
+/// Scales the picture until it just covers `height` x `width`, with its own aspect ratio, and cuts away evenly what
+/// sticks out: the short side is resized and the long side cropped at the centre, never squashed.
+///
+/// The filter is Catmull-Rom (a = -0.5, the "bicubic" of Pillow), widened when shrinking, so nothing aliases. RGBA is
+/// resized with its colours multiplied by alpha. A picture of the right size comes back as it is.
+///
+/// # Errors
+/// [`DataError::BadOption`] if a target side is 0 or above [`LARGEST_SIDE`].
+pub fn resize_short_side_and_centre_crop(picture: &Raster, height: usize, width: usize) -> Result<Raster, DataError> {
+    check_target("size", height, width)?;
+    if (picture.height, picture.width) == (height, width) {
+        return Ok(picture.clone());
+    }
+    let pixel_type = match picture.channels {
+        1 => PixelType::U8,
+        3 => PixelType::U8x3,
+        _ => PixelType::U8x4,
+    };
+    let impossible = |error: &dyn std::fmt::Display| DataError::BadOption {
+        key: "size",
+        problem: format!("cannot resize {}x{} to {height}x{width}: {error}", picture.height, picture.width),
+    };
+    let side = |pixels: usize| u32::try_from(pixels).map_err(|error| impossible(&error));
+    let source = ImageRef::new(side(picture.width)?, side(picture.height)?, &picture.pixels, pixel_type)
+        .map_err(|error| impossible(&error))?;
+    let mut target = Image::new(side(width)?, side(height)?, pixel_type);
+    // The crop box is taken from the source first: a panorama is never scaled to its whole length.
+    let options = ResizeOptions::new()
+        .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
+        .fit_into_destination(Some((0.5, 0.5)));
+    Resizer::new().resize(&source, &mut target, &options).map_err(|error| impossible(&error))?;
+    Raster::new(target.into_vec(), height, width, picture.channels)
+}
+
+/// Puts the picture in the middle of a `height` x `width` one whose other values are `fill` (0 to 255). Where the rest
+/// is odd, the extra row or column is at the bottom or on the right.
+///
+/// # Errors
+/// [`DataError::BadOption`] if the picture is larger than the target, or the target above [`LARGEST_SIDE`].
+pub fn pad_to(picture: &Raster, height: usize, width: usize, fill: u8) -> Result<Raster, DataError> {
+    check_target("padding", height, width)?;
+    if height < picture.height || width < picture.width {
+        return Err(DataError::BadOption {
+            key: "padding",
+            problem: format!(
+                "a picture of {}x{} cannot be padded to {height}x{width} (height x width); pad to at least its size, \
+                 or set a smaller `size`",
+                picture.height, picture.width
+            ),
+        });
+    }
+    let channels = picture.channels;
+    let mut pixels = vec![fill; height * width * channels];
+    let top = (height - picture.height) / 2;
+    let left = (width - picture.width) / 2;
+    for (row, line) in picture.pixels.chunks_exact(picture.width * channels).enumerate() {
+        let start = ((top + row) * width + left) * channels;
+        pixels[start..start + line.len()].copy_from_slice(line);
+    }
+    Raster::new(pixels, height, width, channels)
+}
+
+/// Mirrors the picture: left becomes right.
+pub fn flip_horizontal(picture: &Raster) -> Raster {
+    let mut flipped = picture.clone();
+    for line in flipped.pixels.chunks_exact_mut(picture.width * picture.channels) {
+        let (mut left, mut right) = (0, picture.width - 1);
+        while left < right {
+            for channel in 0..picture.channels {
+                line.swap(left * picture.channels + channel, right * picture.channels + channel);
+            }
+            left += 1;
+            right -= 1;
+        }
+    }
+    flipped
+}
+
+/// The same picture with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+///
+/// Grey out of colour is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; colour out of grey repeats
+/// it; alpha is put over white when it is dropped, and is 255 when it is added.
+///
+/// # Errors
+/// [`DataError::BadShape`] for another number of channels.
+pub fn convert_channels(picture: &Raster, channels: usize) -> Result<Raster, DataError> {
+    check_channels(channels)?;
+    if channels == picture.channels {
+        return Ok(picture.clone());
+    }
+    let mut pixels = Vec::with_capacity(picture.height * picture.width * channels);
+    for pixel in picture.pixels.chunks_exact(picture.channels) {
+        let (red, green, blue, alpha) = match *pixel {
+            [grey] => (grey, grey, grey, 255),
+            [red, green, blue] => (red, green, blue, 255),
+            [red, green, blue, alpha] => (red, green, blue, alpha),
+            _ => (0, 0, 0, 0),
+        };
+        let over = |value: u8| over_white(value, alpha);
+        match channels {
+            1 => pixels.push(luma(over(red), over(green), over(blue))),
+            3 => pixels.extend([over(red), over(green), over(blue)]),
+            _ => pixels.extend([red, green, blue, alpha]),
+        }
+    }
+    Raster::new(pixels, picture.height, picture.width, channels)
+}
+
+fn over_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+fn luma(red: u8, green: u8, blue: u8) -> u8 {
+    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+}
+
+pub(crate) fn check_target(key: &'static str, height: usize, width: usize) -> Result<(), DataError> {
+    if (1..=LARGEST_SIDE).contains(&height) && (1..=LARGEST_SIDE).contains(&width) {
+        return Ok(());
+    }
+    let problem = format!("{height}x{width} (height x width): each side must be in 1..={LARGEST_SIDE}");
+    Err(DataError::BadOption { key, problem })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grey(height: usize, width: usize, value: impl Fn(usize, usize) -> u8) -> Raster {
+        let pixels = (0..height * width).map(|at| value(at / width, at % width)).collect();
+        Raster::new(pixels, height, width, 1).unwrap()
+    }
+
+    /// White disc of `radius` in the middle, on black.
+    fn disc(height: usize, width: usize, radius: f64) -> Raster {
+        grey(height, width, |row, column| {
+            let down = row as f64 + 0.5 - height as f64 / 2.0;
+            let across = column as f64 + 0.5 - width as f64 / 2.0;
+            if down.hypot(across) < radius { 255 } else { 0 }
+        })
+    }
+
+    fn lit(pixels: impl Iterator<Item = u8>) -> usize {
+        pixels.filter(|&value| value > 127).count()
+    }
+
+    #[test]
+    fn a_circle_stays_a_circle() {
+        for (height, width) in [(120, 300), (300, 120), (120, 120)] {
+            let small = resize_short_side_and_centre_crop(&disc(height, width, 50.0), 48, 48).unwrap();
+            let across = lit((0..48).map(|column| small.pixels()[24 * 48 + column]));
+            let down = lit((0..48).map(|row| small.pixels()[row * 48 + 24]));
+            // 100 of 120 pixels, scaled by 48/120
+            assert_eq!((across, down), (40, 40), "from {height}x{width}");
+        }
+    }
+
+    #[test]
+    fn the_centre_is_kept_when_cropping() {
+        // columns 0..100 rise from 0 to 198; a square cut out of the middle third runs from 66 to 132
+        let ramp = grey(100, 300, |_, column| (column * 2 / 3).min(255) as u8);
+        let square = resize_short_side_and_centre_crop(&ramp, 100, 100).unwrap();
+        assert_eq!(square.pixels()[0], ramp.pixels()[100]);
+        assert_eq!(square.pixels()[99], ramp.pixels()[199]);
+    }
+
+    #[test]
+    fn a_target_that_is_not_square_is_covered_too() {
+        // source 2:1 wide, target 1:2 tall: only a quarter of the width is seen, and it is not squeezed
+        let small = resize_short_side_and_centre_crop(&disc(200, 400, 40.0), 100, 50).unwrap();
+        assert_eq!((small.height(), small.width()), (100, 50));
+        let across = lit((0..50).map(|column| small.pixels()[50 * 50 + column]));
+        let down = lit((0..100).map(|row| small.pixels()[row * 50 + 25]));
+        assert_eq!((across, down), (40, 40));
+    }
+
+    #[test]
+    fn shrinking_does_not_alias() {
+        // stripes one pixel wide: any filter that samples instead of averaging gives black or white
+        let stripes = grey(128, 128, |_, column| if column % 2 == 0 { 255 } else { 0 });
+        let small = resize_short_side_and_centre_crop(&stripes, 16, 16).unwrap();
+        for &value in small.pixels() {
+            assert!((120..=135).contains(&value), "{value}");
+        }
+    }
+
+    /// Keys' cubic with a = -0.5, which Catmull and Rom's spline is.
+    fn cubic(at: f64) -> f64 {
+        let at = at.abs();
+        if at < 1.0 {
+            1.5 * at.powi(3) - 2.5 * at.powi(2) + 1.0
+        } else if at < 2.0 {
+            -0.5 * at.powi(3) + 2.5 * at.powi(2) - 4.0 * at + 2.0
+        } else {
+            0.0
+        }
+    }
+
+    #[test]
+    fn the_filter_is_catmull_rom() {
+        for (source, target) in [(24, 10), (10, 24)] {
+            let value = |column: usize| ((column * 67) % 200 + 20) as u8;
+            let picture = grey(source, source, |_, column| value(column));
+            let resized = resize_short_side_and_centre_crop(&picture, target, target).unwrap();
+            let scale = source as f64 / target as f64;
+            let support = scale.max(1.0);
+            for column in 0..target {
+                let centre = (column as f64 + 0.5) * scale;
+                let weight = |at: usize| cubic((at as f64 + 0.5 - centre) / support);
+                let total: f64 = (0..source).map(weight).sum();
+                let sum: f64 = (0..source).map(|at| weight(at) * f64::from(value(at))).sum();
+                let expected = (sum / total).clamp(0.0, 255.0);
+                let got = f64::from(resized.pixels()[column]);
+                assert!((got - expected).abs() < 1.0, "{source} to {target}, column {column}: {got}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_right_size_is_left_alone() {
+        let picture = grey(7, 5, |row, column| (row * 31 + column * 7) as u8);
+        assert_eq!(resize_short_side_and_centre_crop(&picture, 7, 5).unwrap(), picture);
+    }
+
+    #[test]
+    fn extreme_pictures_do_not_blow_up() {
+        let line = grey(1, 60_000, |_, column| (column % 256) as u8);
+        let square = resize_short_side_and_centre_crop(&line, 64, 64).unwrap();
+        assert_eq!((square.height(), square.width()), (64, 64));
+        assert!(matches!(resize_short_side_and_centre_crop(&line, 0, 64), Err(DataError::BadOption { .. })));
+        assert!(matches!(resize_short_side_and_centre_crop(&line, 64, usize::MAX), Err(DataError::BadOption { .. })));
+    }
+
+    #[test]
+    fn transparent_colours_do_not_bleed() {
+        // the left half is opaque white, the right half transparent black
+        let pixels = (0..32 * 32).flat_map(|at| if at % 32 < 16 { [255; 4] } else { [0; 4] }).collect();
+        let picture = Raster::new(pixels, 32, 32, 4).unwrap();
+        let small = resize_short_side_and_centre_crop(&picture, 5, 5).unwrap();
+        for pixel in small.pixels().chunks_exact(4).filter(|pixel| pixel[3] > 8) {
+            assert!(pixel[0] > 250, "white became {pixel:?}");
+        }
+    }
+
+    #[test]
+    fn padding_is_centred() {
+        let picture = grey(2, 3, |row, column| (10 * row + column + 1) as u8);
+        let padded = pad_to(&picture, 5, 5, 9).unwrap();
+        #[rustfmt::skip]
+        assert_eq!(padded.pixels(), [
+            9, 9, 9, 9, 9,
+            9, 1, 2, 3, 9,
+            9, 11, 12, 13, 9,
+            9, 9, 9, 9, 9,
+            9, 9, 9, 9, 9,
+        ]);
+        let error = pad_to(&picture, 5, 2, 0).unwrap_err().to_string();
+        assert!(error.contains("2x3") && error.contains("5x2"), "{error}");
+    }
+
+    #[test]
+    fn flipping_moves_pixels_not_channels() {
+        let picture =
+            Raster::new(vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], 2, 3, 3).unwrap();
+        let flipped = flip_horizontal(&picture);
+        assert_eq!(flipped.pixels(), [7, 8, 9, 4, 5, 6, 1, 2, 3, 16, 17, 18, 13, 14, 15, 10, 11, 12]);
+        assert_eq!(flip_horizontal(&flipped), picture);
+    }
+
+    #[test]
+    fn channels_convert_as_documented() {
+        let rgb = Raster::new(vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255], 1, 4, 3).unwrap();
+        // Pillow 10: Image.fromarray(rgb).convert("L")
+        assert_eq!(convert_channels(&rgb, 1).unwrap().pixels(), [76, 150, 29, 255]);
+        let grey = Raster::new(vec![7], 1, 1, 1).unwrap();
+        assert_eq!(convert_channels(&grey, 3).unwrap().pixels(), [7, 7, 7]);
+        assert_eq!(convert_channels(&grey, 4).unwrap().pixels(), [7, 7, 7, 255]);
+        let clear = Raster::new(vec![0, 0, 0, 0, 0, 0, 0, 255, 0, 100, 200, 128], 1, 3, 4).unwrap();
+        assert_eq!(convert_channels(&clear, 3).unwrap().pixels(), [255, 255, 255, 0, 0, 0, 127, 177, 227]);
+        assert!(convert_channels(&grey, 2).is_err());
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_refused() {
+        assert!(Raster::new(vec![0; 5], 2, 3, 1).is_err());
+        assert!(Raster::new(vec![], 0, 3, 1).is_err());
+        assert!(Raster::new(vec![0; 12], 2, 3, 2).is_err());
+        assert!(Raster::new(vec![], usize::MAX, usize::MAX, 4).is_err());
+    }
+}
