@@ -1,2 +1,84 @@
-//! The command line.
-fn main() {}
+//! The program `diffuse`: it parses, layers the configuration, and calls the crates; each command is a thin function.
+
+mod data_command;
+mod layers;
+mod sample_command;
+mod schedule_command;
+mod train_command;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Train, sample and judge denoising diffusion models.
+#[derive(Parser)]
+#[command(name = "diffuse", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model; without arguments: handwritten digits, in minutes, on the CPU
+    Train(train_command::TrainArguments),
+    /// Draw images from a trained model
+    Sample(sample_command::SampleArguments),
+    /// Fetch a known dataset, or look at one
+    #[command(subcommand)]
+    Data(data_command::DataCommand),
+    /// Print or draw a noise schedule
+    Schedule(schedule_command::ScheduleArguments),
+}
+
+/// What the user got wrong on the command line, as opposed to what went wrong: exit code 2.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl std::fmt::Display for UsageError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// What a command that ran to its end reports.
+enum Ended {
+    /// Done.
+    Done,
+    /// The user stopped it; everything is saved.
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Train(arguments) => train_command::run(arguments),
+        Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
+        Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
+        Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
+    };
+    match result {
+        Ok(Ended::Done) => ExitCode::SUCCESS,
+        Ok(Ended::Interrupted) => ExitCode::from(130),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 1 })
+        }
+    }
+}
+
+/// Whether the reader of our output, such as `head`, has had enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// Writes a result to standard output.
+fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    use std::io::Write;
+    Ok(writeln!(std::io::stdout(), "{text}")?)
+}

@@ -115,7 +115,9 @@ impl FromStr for DeviceName {
 #[non_exhaustive]
 pub enum DeviceError {
     /// Not a name of a device.
-    #[error("`{name}` is not a device: use one of flex, wgpu, vulkan, metal, cuda, rocm, with `:1` for the second of its kind")]
+    #[error(
+        "`{name}` is not a device: use one of flex, wgpu, vulkan, metal, cuda, rocm, with `:1` for the second of its kind"
+    )]
     Unknown {
         /// What was asked for.
         name: String,

@@ -40,8 +40,8 @@ pub fn q_step(x_previous: Tensor<4>, epsilon: Tensor<4>, betas: &[f64]) -> Tenso
 }
 
 /// One coefficient of each level, made in f64 on the host, as a tensor `[batch, 1, 1, 1]` that broadcasts over images.
-pub fn per_sample(levels: &[NoiseLevel], device: &Device, coefficient: impl Fn(&NoiseLevel) -> f64) -> Tensor<4> {
-    coefficients(levels.iter().map(coefficient), device)
+pub fn per_sample(levels: &[NoiseLevel], device: &Device, coefficient: impl Fn(NoiseLevel) -> f64) -> Tensor<4> {
+    coefficients(levels.iter().copied().map(coefficient), device)
 }
 
 /// Numbers as a tensor `[batch, 1, 1, 1]`.
@@ -58,7 +58,7 @@ mod tests {
     use schedule::{Family, Schedule};
 
     fn moments(x: &Tensor<4>) -> (f64, f64) {
-        let values: Vec<f32> = x.to_data().to_vec().expect("f32");
+        let values: Vec<f32> = x.to_data().try_to_vec().expect("f32");
         let count = values.len() as f64;
         let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
         (mean, values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / count)
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn markov_steps_reach_the_closed_form() {
         let device = Device::flex();
-        let schedule = Schedule::new(&Family::linear(), 50).expect("a schedule");
+        let schedule = Schedule::new(&"linear".parse::<Family>().expect("a name"), 50).expect("a schedule");
         let count = 64 * 64 * 16;
         let start = 0.7f32;
         let mut x = Tensor::<4>::ones([16, 1, 64, 64], &device) * start;

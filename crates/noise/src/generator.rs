@@ -244,7 +244,7 @@ mod tests {
         let device = Device::flex();
         let stream = Noise::new(5).stream(Stream::Start);
         let values = |samples: &[u64]| -> Vec<f32> {
-            stream.normal_images(samples, 0, [3, 5, 7], &device).into_data().to_vec().expect("f32")
+            stream.normal_images(samples, 0, [3, 5, 7], &device).into_data().try_to_vec().expect("f32")
         };
         let batch = values(&(0..20).collect::<Vec<_>>());
         assert_eq!(values(&[17]), batch[17 * 105..18 * 105]);
@@ -258,7 +258,7 @@ mod tests {
         let stream = Noise::new(5).stream(Stream::Training);
         let plain = stream.normal_images(&[4], 2, [3, 5, 5], &device);
         let offset = stream.offset_images(&[4], 2, [3, 5, 5], 0.1, &device);
-        let difference: Vec<f32> = (offset - plain).into_data().to_vec().expect("f32");
+        let difference: Vec<f32> = (offset - plain).into_data().try_to_vec().expect("f32");
         let mut shifts = Vec::new();
         for plane in difference.chunks(25) {
             assert!(plane.iter().all(|value| (value - plane[0]).abs() < 1e-6));

@@ -13,7 +13,7 @@
 //! use schedule::{Family, Schedule};
 //!
 //! let device = Device::flex();
-//! let schedule = Schedule::new(&Family::cosine(), 1000)?;
+//! let schedule = Schedule::new(&Family::default(), 1000)?;
 //! let x_0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
 //! let epsilon = Noise::new(42).stream(Stream::Training).normal_images(&[0, 1], 0, [1, 8, 8], &device);
 //! let x_t = q_sample(x_0, epsilon, &[schedule.level(10), schedule.level(900)]);

@@ -85,7 +85,7 @@ impl Prediction {
 
 fn epsilon_of(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
     let device = x_t.device();
-    let inverse = |level: &NoiseLevel| if level.noise_scale() > 0.0 { 1.0 / level.noise_scale() } else { 0.0 };
+    let inverse = |level: NoiseLevel| if level.noise_scale() > 0.0 { 1.0 / level.noise_scale() } else { 0.0 };
     let inverse_noise = per_sample(levels, &device, inverse);
     let ratio = per_sample(levels, &device, |level| level.signal_scale() * inverse(level));
     x_t * inverse_noise - x_0 * ratio
@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn every_objective_recovers_x_0_and_epsilon() {
         let device = Device::flex();
-        let schedule = Schedule::new(&Family::cosine(), 1000).expect("a schedule");
+        let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
         let levels = [0, 10, 500, 900].map(|t| schedule.level(t));
         let stream = Noise::new(2).stream(Stream::Evaluation);
         let samples = [0, 1, 2, 3];

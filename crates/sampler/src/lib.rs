@@ -10,7 +10,7 @@
 //! use schedule::{Family, Schedule, Spacing};
 //!
 //! let device = Device::flex();
-//! let schedule = Schedule::new(&Family::cosine(), 1000)?;
+//! let schedule = Schedule::new(&Family::default(), 1000)?;
 //! let levels = schedule.levels(Spacing::Lucidrains, 50)?;
 //! // two points; a trained network is a `Denoiser` just the same
 //! let mixture = GaussianMixture::new(vec![(0.5, -0.8, 0.1), (0.5, 0.8, 0.1)]);

@@ -1,1 +1,42 @@
-//! The training loop: objective, optimiser, EMA, steps and the run directory.
+//! The trainer: it wires schedule, noise, network, optimiser and data together.
+//!
+//! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
+//! stopping - is [`run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
+//! burn device.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use data::LoadOptions;
+//! use train::{Config, Trainer};
+//!
+//! let mut config = Config::preset("digits")?;
+//! config.data.limit = Some(64);
+//! (config.unet.dim, config.unet.dim_mults, config.training.batch_size) = (8, vec![1], 4);
+//! let images = data::open(&config.data.path, &config.load_options())?.images;
+//! let mut trainer = Trainer::new(config, images, &Device::flex())?;
+//! let report = trainer.step()?;
+//! assert!(report.loss.is_finite());
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+mod ema;
+mod error;
+mod optimiser;
+mod parameters;
+mod rate;
+mod run;
+mod state;
+mod trainer;
+
+pub use config::{
+    Config, DataConfig, DiffusionConfig, MixedPrecision, OptimiserKind, PRESETS, RateSchedule, TrainingConfig,
+};
+pub use ema::{Ema, EmaConfig};
+pub use error::TrainError;
+pub use optimiser::{Adam, AdamConfig};
+pub use parameters::{Gradients, clip_by_global_norm};
+pub use rate::learning_rate;
+pub use run::{Control, Event, Outcome, Run, RunFiles};
+pub use trainer::{StepReport, Trainer};

@@ -63,8 +63,7 @@ impl TimeEmbedding {
 /// - `t`: `[batch, 1]`; result: `[batch, dim]`
 fn sinusoidal(t: Tensor<2>, dim: usize, theta: f64) -> Tensor<2> {
     let half = dim / 2;
-    let frequencies: Vec<f32> =
-        (0..half).map(|i| (-theta.ln() * i as f64 / (half - 1) as f64).exp() as f32).collect();
+    let frequencies: Vec<f32> = (0..half).map(|i| (-theta.ln() * i as f64 / (half - 1) as f64).exp() as f32).collect();
     let frequencies = Tensor::<2>::from_data(TensorData::new(frequencies, [1, half]), &t.device());
     let angles = t.matmul(frequencies);
     Tensor::cat(vec![angles.clone().sin(), angles.cos()], 1)

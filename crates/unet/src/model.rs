@@ -114,8 +114,9 @@ impl UnetConfig {
         let levels = self.dim_mults.len();
         let (heads, head_dim) = (self.attention_heads, self.attention_head_dim);
         let patch_area = self.patch_size * self.patch_size;
-        let dims: Vec<usize> =
-            core::iter::once(self.init_dim()).chain(self.dim_mults.iter().map(|multiple| multiple * self.dim)).collect();
+        let dims: Vec<usize> = core::iter::once(self.init_dim())
+            .chain(self.dim_mults.iter().map(|multiple| multiple * self.dim))
+            .collect();
         let resnet = |channels_in, channels_out| ResnetBlock::new([channels_in, channels_out], time_dim, device);
 
         let downs = (0..levels)
@@ -168,6 +169,11 @@ impl Unet {
     /// What the network was built from.
     pub fn config(&self) -> &UnetConfig {
         &self.config
+    }
+
+    /// Where its parameters lie.
+    pub fn device(&self) -> Device {
+        self.final_conv.weight.lazy_device()
     }
 
     /// The raw prediction; what it means is the objective's business.

@@ -42,11 +42,7 @@ fn inverse_norm(x: Tensor<4>) -> Tensor<4> {
 /// # Shapes
 /// - `x`: `[batch, channels, height, width]`; `gain`: `[1, channels, 1, 1]`
 /// - `scale_shift`: two of `[batch, channels, 1, 1]`; the scale is relative to 1
-pub fn norm_scale_shift_silu(
-    x: Tensor<4>,
-    gain: Tensor<4>,
-    scale_shift: Option<(Tensor<4>, Tensor<4>)>,
-) -> Tensor<4> {
+pub fn norm_scale_shift_silu(x: Tensor<4>, gain: Tensor<4>, scale_shift: Option<(Tensor<4>, Tensor<4>)>) -> Tensor<4> {
     let [batch, channels, _, _] = x.dims();
     assert_shape!(gain, [1, channels, 1, 1]);
     match scale_shift {
@@ -111,9 +107,12 @@ pub fn space_to_depth(x: Tensor<4>, patch: usize) -> Tensor<4> {
     }
     let [batch, channels, height, width] = x.dims();
     let (rows, columns) = (height / patch, width / patch);
-    x.reshape([batch, channels, rows, patch, columns, patch])
-        .permute([0, 1, 3, 5, 2, 4])
-        .reshape([batch, channels * patch * patch, rows, columns])
+    x.reshape([batch, channels, rows, patch, columns, patch]).permute([0, 1, 3, 5, 2, 4]).reshape([
+        batch,
+        channels * patch * patch,
+        rows,
+        columns,
+    ])
 }
 
 /// Channels become patches: the inverse of [`space_to_depth`].
@@ -127,9 +126,12 @@ pub fn depth_to_space(x: Tensor<4>, patch: usize) -> Tensor<4> {
     }
     let [batch, depth, rows, columns] = x.dims();
     let channels = depth / (patch * patch);
-    x.reshape([batch, channels, patch, patch, rows, columns])
-        .permute([0, 1, 4, 2, 5, 3])
-        .reshape([batch, channels, rows * patch, columns * patch])
+    x.reshape([batch, channels, patch, patch, rows, columns]).permute([0, 1, 4, 2, 5, 3]).reshape([
+        batch,
+        channels,
+        rows * patch,
+        columns * patch,
+    ])
 }
 
 /// Every pixel becomes a square of four: nearest-neighbour upsampling by 2.
@@ -138,7 +140,10 @@ pub fn depth_to_space(x: Tensor<4>, patch: usize) -> Tensor<4> {
 /// - `x`: `[batch, channels, height, width]`; result: `[batch, channels, 2 height, 2 width]`
 pub fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
     let [batch, channels, height, width] = x.dims();
-    x.reshape([batch, channels, height, 1, width, 1])
-        .expand([batch, channels, height, 2, width, 2])
-        .reshape([batch, channels, 2 * height, 2 * width])
+    x.reshape([batch, channels, height, 1, width, 1]).expand([batch, channels, height, 2, width, 2]).reshape([
+        batch,
+        channels,
+        2 * height,
+        2 * width,
+    ])
 }

@@ -56,8 +56,7 @@ impl ResnetBlock {
         let scale_shift = self.mlp.forward(time);
         let [batch, twice] = scale_shift.dims();
         let scale_shift = scale_shift.reshape([batch, twice, 1, 1]);
-        let (scale, shift) =
-            (scale_shift.clone().narrow(1, 0, twice / 2), scale_shift.narrow(1, twice / 2, twice / 2));
+        let (scale, shift) = (scale_shift.clone().narrow(1, 0, twice / 2), scale_shift.narrow(1, twice / 2, twice / 2));
         let h = self.block1.forward(x.clone(), Some((scale, shift)));
         let h = dropout.apply(h);
         let h = self.block2.forward(h, None);

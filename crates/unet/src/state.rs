@@ -89,11 +89,7 @@ impl Unet {
     ///
     /// `normal(i, out)` and `uniform(i, out)` fill `out` with numbers for the parameter number i: standard normal, and
     /// uniform in (0, 1). So the weights depend on those alone, whatever the backend.
-    pub fn initialise(
-        self,
-        mut normal: impl FnMut(u64, &mut [f32]),
-        mut uniform: impl FnMut(u64, &mut [f32]),
-    ) -> Self {
+    pub fn initialise(self, mut normal: impl FnMut(u64, &mut [f32]), mut uniform: impl FnMut(u64, &mut [f32])) -> Self {
         let mut index = 0;
         let mut fan_in = 1.0f64;
         let result = self.replace(|name, shape| {
@@ -140,9 +136,10 @@ impl Unet {
                 }
                 match (self.each)(&peer_name(&self.path), &param.lazy_shape()) {
                     Ok(data) => {
-                        let device = param.lazy_device();
-                        let gradient = param.is_require_grad();
-                        param.map(|_| Tensor::from_data(data, &device).set_require_grad(gradient))
+                        // without `Param::map`, which would first draw the value that is to be replaced
+                        let tensor = Tensor::from_data(data, &param.lazy_device());
+                        let id = param.id;
+                        param.transform_for_load(tensor, id)
                     }
                     Err(error) => {
                         self.error = Some(error);

@@ -1,5 +1,4 @@
-//! Equal to lucidrains' `Unet` 2.3.4: output, loss, gradients and three Adam steps. `golden/` was written by PyTorch; the
-//! large file with four levels is read from `../shared/golden` where that exists.
+//! Equal to lucidrains' `Unet` 2.3.4: output, loss, gradients and three Adam steps. `golden/make.py` wrote the values.
 
 use std::path::Path;
 
@@ -8,20 +7,16 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use safetensors::{Dtype, SafeTensors};
-use unet::{Condition, Unet, UnetConfig, peer_name};
+use unet::{AttentionKind, Condition, Unet, UnetConfig, peer_name};
 
 struct Golden {
     bytes: Vec<u8>,
 }
 
 impl Golden {
-    /// None where the file is not beside this checkout.
-    fn open(path: &Path) -> Option<Self> {
-        std::fs::read(path).ok().map(|bytes| Self { bytes })
-    }
-
-    fn kept(name: &str) -> Self {
-        Self::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).expect("a kept golden file")
+    fn open(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+        Self { bytes: std::fs::read(path).expect("a golden file") }
     }
 
     fn get(&self, name: &str) -> Option<TensorData> {
@@ -50,8 +45,12 @@ impl Golden {
     }
 }
 
-fn config(dim_mults: &[usize], channels: usize) -> UnetConfig {
-    UnetConfig { dim: 16, dim_mults: dim_mults.to_vec(), channels, ..UnetConfig::default() }
+fn two_levels() -> UnetConfig {
+    UnetConfig { dim: 8, dim_mults: vec![1, 2], channels: 1, ..UnetConfig::default() }
+}
+
+fn four_levels() -> UnetConfig {
+    UnetConfig { dim: 4, attention_heads: 2, attention_head_dim: 8, ..UnetConfig::default() }
 }
 
 /// Largest difference over the largest value: the relative error of a whole tensor.
@@ -82,7 +81,7 @@ fn alpha_bar(t: f32) -> f64 {
 fn loss(unet: &Unet, golden: &Golden, device: &Device) -> Tensor<1> {
     let x_0: Tensor<4> = golden.tensor("x0", device);
     let epsilon: Tensor<4> = golden.tensor("eps", device);
-    let t: Vec<f32> = golden.get("t").expect("t").to_vec().expect("f32");
+    let t: Vec<f32> = golden.get("t").expect("t").try_to_vec().expect("f32");
     let levels: Vec<f64> = t.iter().map(|t| alpha_bar(*t)).collect();
     let column = |f: &dyn Fn(f64) -> f64| {
         let values: Vec<f32> = levels.iter().map(|level| f(*level) as f32).collect();
@@ -122,7 +121,7 @@ fn gradients(unet: &Unet, loss: Tensor<1>) -> Vec<(String, TensorData)> {
 fn check_training(golden: &Golden, config: &UnetConfig) {
     let device = Device::flex().autodiff();
     let mut unet = golden.load(config, &device);
-    let losses: Vec<f32> = golden.get("losses").expect("losses").to_vec().expect("f32");
+    let losses: Vec<f32> = golden.get("losses").expect("losses").try_to_vec().expect("f32");
     let mut moments: Vec<(Vec<f64>, Vec<f64>)> = Vec::new();
     for (step, expected) in losses.iter().enumerate() {
         let loss = loss(&unet, golden, &device);
@@ -136,7 +135,7 @@ fn check_training(golden: &Golden, config: &UnetConfig) {
             .sum::<f64>()
             .sqrt();
         if step == 0 {
-            let expected: f32 = golden.get("grad_norm").expect("grad_norm").to_vec().expect("f32")[0];
+            let expected: f32 = golden.get("grad_norm").expect("grad_norm").try_to_vec().expect("f32")[0];
             assert!((norm / f64::from(expected) - 1.0).abs() < 1e-4, "norm {norm} should be {expected}");
             for (name, gradient) in &gradients {
                 let expected = golden.get(&format!("grads.{name}")).unwrap_or_else(|| panic!("grads.{name}"));
@@ -147,12 +146,13 @@ fn check_training(golden: &Golden, config: &UnetConfig) {
         // Adam as the paper has it (betas 0.9, 0.99; eps 1e-8; clip 1.0), in f64
         let clip = (1.0 / (norm + 1e-6)).min(1.0);
         if moments.is_empty() {
-            moments = gradients.iter().map(|(_, g)| (vec![0.0; g.num_elements()], vec![0.0; g.num_elements()])).collect();
+            moments =
+                gradients.iter().map(|(_, g)| (vec![0.0; g.num_elements()], vec![0.0; g.num_elements()])).collect();
         }
         let (correction_1, correction_2) = (1.0 - 0.9f64.powi(step as i32 + 1), 1.0 - 0.99f64.powi(step as i32 + 1));
         let mut state = unet.state_dict();
         for (((_, data), (_, gradient)), (first, second)) in state.iter_mut().zip(&gradients).zip(&mut moments) {
-            let mut values: Vec<f32> = data.to_vec().expect("f32");
+            let mut values: Vec<f32> = data.try_to_vec().expect("f32");
             for (i, g) in gradient.as_slice::<f32>().expect("f32").iter().enumerate() {
                 let g = f64::from(*g) * clip;
                 first[i] = 0.9 * first[i] + 0.1 * g;
@@ -178,30 +178,41 @@ fn check_training(golden: &Golden, config: &UnetConfig) {
 }
 
 #[test]
-fn tiny_output() {
-    check_output(&Golden::kept("unet_tiny.safetensors"), &config(&[1, 2], 1), Condition::default());
+fn two_levels_output() {
+    check_output(&Golden::open("two_levels.safetensors"), &two_levels(), Condition::default());
 }
 
 #[test]
-fn tiny_training() {
-    check_training(&Golden::kept("unet_tiny.safetensors"), &config(&[1, 2], 1));
+fn two_levels_training() {
+    check_training(&Golden::open("two_levels.safetensors"), &two_levels());
 }
 
 #[test]
-fn self_condition_output() {
-    let golden = Golden::kept("unet_selfcond.safetensors");
-    let condition =
-        Condition { self_condition: Some(golden.tensor("self_cond", &Device::flex())), ..Condition::default() };
-    check_output(&golden, &UnetConfig { self_condition: true, ..config(&[1, 2], 1) }, condition);
+fn four_levels_output() {
+    check_output(&Golden::open("four_levels.safetensors"), &four_levels(), Condition::default());
 }
 
 #[test]
-fn four_levels() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden/unet_seed_shape.safetensors");
-    let Some(golden) = Golden::open(&path) else {
-        eprintln!("skipped: {} is not beside this checkout", path.display());
-        return;
+fn four_levels_training() {
+    check_training(&Golden::open("four_levels.safetensors"), &four_levels());
+}
+
+#[test]
+fn options_output() {
+    let golden = Golden::open("options.safetensors");
+    let config = UnetConfig {
+        dim: 8,
+        init_dim: Some(12),
+        dim_mults: vec![1, 2],
+        channels: 2,
+        self_condition: true,
+        learned_variance: true,
+        learned_sinusoidal_cond: true,
+        attention: vec![AttentionKind::Full, AttentionKind::Linear],
+        attention_heads: 2,
+        attention_head_dim: 8,
+        ..UnetConfig::default()
     };
-    check_output(&golden, &config(&[1, 2, 4, 8], 3), Condition::default());
-    check_training(&golden, &config(&[1, 2, 4, 8], 3));
+    let estimate = golden.tensor("self_cond", &Device::flex());
+    check_output(&golden, &config, Condition { self_condition: Some(estimate), ..Condition::default() });
 }

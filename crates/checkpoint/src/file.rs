@@ -1,0 +1,142 @@
+//! Named tensors and one JSON header, in a safetensors file that is written atomically.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::TensorData;
+use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
+
+use crate::CheckpointError;
+
+/// Files above this are not read: a typing error away from the end of memory.
+const LARGEST: u64 = 1 << 36;
+
+/// Named tensors with a header, as read from a file.
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    header: String,
+}
+
+impl TensorFile {
+    /// Reads and checks a file; `key` is the metadata entry that holds the header.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the file and what is wrong with it. Nothing is allocated for what a header claims
+    /// before it was held against the size of the file.
+    pub fn read(path: &Path, key: &'static str) -> Result<Self, CheckpointError> {
+        let io = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
+        let length = fs::metadata(path).map_err(io)?.len();
+        let broken = |reason: String| CheckpointError::NotSafetensors { path: path.to_owned(), reason };
+        if length > LARGEST {
+            return Err(broken(format!("it is {length} bytes long, more than any model here")));
+        }
+        let bytes = fs::read(path).map_err(io)?;
+        SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
+        let (_, metadata): (usize, Metadata) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
+        let header = metadata.metadata().as_ref().and_then(|entries| entries.get(key)).cloned();
+        let header = header.ok_or(CheckpointError::NoHeader { path: path.to_owned(), key })?;
+        Ok(Self { path: path.to_owned(), bytes, header })
+    }
+
+    /// The header, as it was written.
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A tensor of f32 numbers; None if there is none of this name.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotSafetensors`] if its numbers are of another kind.
+    pub fn tensor(&self, name: &str) -> Result<Option<TensorData>, CheckpointError> {
+        let broken = |reason: String| CheckpointError::NotSafetensors { path: self.path.clone(), reason };
+        let file = SafeTensors::deserialize(&self.bytes).map_err(|error| broken(error.to_string()))?;
+        let Ok(view) = file.tensor(name) else { return Ok(None) };
+        if view.dtype() != Dtype::F32 {
+            return Err(broken(format!("the tensor `{name}` is of type {:?}, not F32", view.dtype())));
+        }
+        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok(Some(TensorData::new(values, view.shape().to_vec())))
+    }
+}
+
+/// Writes named f32 tensors and a header. The bytes depend on the arguments alone.
+///
+/// # Errors
+/// [`CheckpointError::Io`] names the file. What was there before stays if anything goes wrong.
+pub fn write(
+    path: &Path,
+    key: &'static str,
+    header: String,
+    tensors: &[(String, TensorData)],
+) -> Result<(), CheckpointError> {
+    struct Floats<'a> {
+        shape: &'a [usize],
+        values: &'a [f32],
+    }
+    impl View for Floats<'_> {
+        fn dtype(&self) -> Dtype {
+            Dtype::F32
+        }
+        fn shape(&self) -> &[usize] {
+            self.shape
+        }
+        fn data(&self) -> Cow<'_, [u8]> {
+            Cow::Owned(self.values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        }
+        fn data_len(&self) -> usize {
+            self.values.len() * 4
+        }
+    }
+    let invalid = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, data) in tensors {
+        let values = data.as_slice::<f32>().map_err(|error| invalid(format!("`{name}` is not f32: {error:?}")))?;
+        views.push((name.as_str(), Floats { shape: data.shape(), values }));
+    }
+    // one entry only: a map with several would be written in random order
+    let metadata = HashMap::from([(key.to_owned(), header)]);
+    let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| invalid(error.to_string()))?;
+    write_atomically(path, &bytes)
+}
+
+/// Writes a file so that a reader sees the old one or the new one, never half: a temporary file beside it, flushed to
+/// the disk, then renamed.
+///
+/// # Errors
+/// [`CheckpointError::Io`] names the file.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
+    let io = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // as any other new file: the umask decides
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(io)?;
+    file.write_all(bytes).map_err(io)?;
+    file.as_file().sync_all().map_err(io)?;
+    file.persist(path).map_err(|error| io(error.error))?;
+    // the rename itself reaches the disk with the folder
+    #[cfg(unix)]
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What a model file says of itself.
+
+use sampler::Variance;
+use schedule::{Objective, ScheduleConfig, Spacing};
+use serde::{Deserialize, Serialize};
+use unet::UnetConfig;
+
+/// Version of the file format; raised when an older build could misread a file.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Everything that sampling needs besides the weights.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Header {
+    /// [`FORMAT_VERSION`] of the writer.
+    pub format_version: u32,
+    /// The network.
+    pub unet: UnetConfig,
+    /// The noise schedule.
+    pub schedule: ScheduleConfig,
+    /// What the network predicts.
+    pub objective: Objective,
+    /// The images.
+    pub image: ImageFormat,
+    /// Names of the classes, in the order of the labels; empty without labels.
+    pub classes: Vec<String>,
+    /// How to sample, unless asked otherwise.
+    pub sampling: SamplingConfig,
+}
+
+impl Header {
+    /// A header with the defaults for everything but network and images.
+    pub fn new(unet: UnetConfig, image: ImageFormat) -> Self {
+        Self {
+            format_version: FORMAT_VERSION,
+            unet,
+            schedule: ScheduleConfig::default(),
+            objective: Objective::V,
+            image,
+            classes: Vec::new(),
+            sampling: SamplingConfig::default(),
+        }
+    }
+}
+
+/// Size of the images that the network sees and of those that are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageFormat {
+    /// 1 grey, 3 colour, 4 colour and alpha.
+    pub channels: usize,
+    /// Height that the network sees.
+    pub height: usize,
+    /// Width that the network sees.
+    pub width: usize,
+    /// Height of the picture; less than `height` where the data was padded, and then samples are cropped back.
+    pub content_height: usize,
+    /// Width of the picture, likewise.
+    pub content_width: usize,
+}
+
+impl ImageFormat {
+    /// Images that were not padded.
+    pub fn new(channels: usize, height: usize, width: usize) -> Self {
+        Self { channels, height, width, content_height: height, content_width: width }
+    }
+}
+
+/// Which sampler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SamplerKind {
+    /// Ancestral sampling.
+    Ddpm,
+    /// Denoising diffusion implicit models.
+    #[default]
+    Ddim,
+}
+
+/// How images are drawn: the table `[sampling]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplingConfig {
+    /// `ddpm` or `ddim`.
+    pub sampler: SamplerKind,
+    /// Number of steps, at most the schedule's. The article's `sampling_timesteps`.
+    pub steps: usize,
+    /// Which timesteps: `lucidrains`, `leading`, `trailing` or `linspace`.
+    pub spacing: Spacing,
+    /// How random DDIM is, at least 0: 0 is deterministic. lucidrains' `ddim_sampling_eta`.
+    pub eta: f64,
+    /// The variance of DDPM: `posterior`, `beta` or `learned`.
+    pub variance: Variance,
+    /// Whether x_0 is clipped to [-1, 1] at every step.
+    pub clip: bool,
+    /// Scale of classifier-free guidance; 1 is none. Matters only with classes.
+    pub guidance: f64,
+    /// How many images are drawn in training and for the final grid.
+    pub count: usize,
+    /// How many images go through the network at a time.
+    pub batch_size: usize,
+}
+
+impl Default for SamplingConfig {
+    fn default() -> Self {
+        Self {
+            sampler: SamplerKind::Ddim,
+            steps: 50,
+            spacing: Spacing::Lucidrains,
+            eta: 0.0,
+            variance: Variance::Posterior,
+            clip: true,
+            guidance: 1.0,
+            count: 25,
+            batch_size: 64,
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! A network with its header, to and from a file.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use unet::Unet;
+
+use crate::{
+    CheckpointError,
+    file::{TensorFile, write},
+    header::{FORMAT_VERSION, Header},
+};
+
+/// Entry of the metadata that holds the [`Header`].
+const KEY: &str = "diffuse";
+
+/// A trained network and everything that sampling from it needs.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// The network.
+    pub unet: Unet,
+    /// What it is.
+    pub header: Header,
+}
+
+impl Model {
+    /// Writes the model. The bytes depend on weights and header alone.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotFinite`] if a weight is not finite: such a model is never written. Otherwise
+    /// [`CheckpointError::Io`]. What was at `path` before stays if anything goes wrong.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        let tensors = self.unet.state_dict();
+        for (name, data) in &tensors {
+            if !data.as_slice::<f32>().is_ok_and(|values| values.iter().all(|value| value.is_finite())) {
+                return Err(CheckpointError::NotFinite { path: path.to_owned(), name: name.clone() });
+            }
+        }
+        let header = serde_json::to_string(&self.header)
+            .map_err(|error| CheckpointError::Header { path: path.to_owned(), reason: error.to_string() })?;
+        write(path, KEY, header, &tensors)
+    }
+
+    /// Reads a model onto `device`.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the file and what is wrong with it.
+    pub fn load(path: &Path, device: &Device) -> Result<Self, CheckpointError> {
+        let file = TensorFile::read(path, KEY)?;
+        let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+        #[derive(serde::Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let Version { format_version } =
+            serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
+        if format_version > FORMAT_VERSION {
+            let (found, supported) = (format_version, FORMAT_VERSION);
+            return Err(CheckpointError::Version { path: path.to_owned(), found, supported });
+        }
+        let header: Header = serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
+        let image = header.image;
+        let network = |source| CheckpointError::Network { path: path.to_owned(), source };
+        let unet = header.unet.init(device).map_err(network)?;
+        header.unet.check_image_size(image.height, image.width).map_err(network)?;
+        let content_fits = (1..=image.height).contains(&image.content_height)
+            && (1..=image.width).contains(&image.content_width)
+            && image.height.max(image.width) <= 1 << 14;
+        if !content_fits || image.channels != header.unet.channels {
+            return Err(broken(format!(
+                "its images {image:?} are not possible with {} channels",
+                header.unet.channels
+            )));
+        }
+        if !header.classes.is_empty() && header.classes.len() != header.unet.classes {
+            let (names, classes) = (header.classes.len(), header.unet.classes);
+            return Err(broken(format!("it names {names} classes but its network has {classes}")));
+        }
+        let mut problem = None;
+        let loaded = unet.load_state_dict(|name| match file.tensor(name) {
+            Ok(Some(data)) if data.as_slice::<f32>().is_ok_and(|v| v.iter().all(|value| value.is_finite())) => {
+                Some(data)
+            }
+            Ok(Some(_)) => {
+                problem = Some(CheckpointError::NotFinite { path: path.to_owned(), name: name.to_owned() });
+                None
+            }
+            Ok(None) => None,
+            Err(error) => {
+                problem = Some(error);
+                None
+            }
+        });
+        match (loaded, problem) {
+            (_, Some(problem)) => Err(problem),
+            (Err(source), None) => Err(CheckpointError::Weights { path: path.to_owned(), source }),
+            (Ok(unet), None) => Ok(Self { unet, header }),
+        }
+    }
+}

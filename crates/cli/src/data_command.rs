@@ -1,0 +1,93 @@
+//! `diffuse data`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::Subcommand;
+use data::{ImageSet, LoadOptions};
+use picture::{Pixels, grid, save_png};
+
+use crate::print_result;
+
+#[derive(Subcommand)]
+pub enum DataCommand {
+    /// Download and check a known dataset, or take its files from a folder
+    Fetch {
+        /// mnist, fashion-mnist or cifar10
+        name: String,
+        /// Take the files from here instead
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+    },
+    /// Print what a dataset holds, and draw a preview
+    Inspect {
+        /// A file, a folder, or a known name
+        #[arg(value_name = "PATH|NAME")]
+        path: String,
+        /// Where the preview goes
+        #[arg(long, value_name = "FILE", default_value = "preview.png")]
+        preview: PathBuf,
+        /// Leave out images that cannot be read
+        #[arg(long)]
+        skip_unreadable: bool,
+        /// Resize and crop to this side, for images of different sizes
+        #[arg(long, value_name = "N")]
+        image_size: Option<usize>,
+        /// One JSON object on standard output
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Images in a preview.
+const PREVIEW: usize = 64;
+
+pub fn run(command: DataCommand) -> anyhow::Result<()> {
+    match command {
+        DataCommand::Fetch { name, from } => {
+            let path = data::fetch(&name, from.as_deref(), None, &mut |line| eprintln!("{line}"))?;
+            print_result(path.display())
+        }
+        DataCommand::Inspect { path, preview, skip_unreadable, image_size, json } => {
+            let options =
+                LoadOptions { skip_unreadable, size: image_size.map(|side| (side, side)), ..LoadOptions::default() };
+            let loaded = data::open(&path, &options)?;
+            for (path, reason) in &loaded.skipped {
+                eprintln!("warning: left out {}: {reason}", path.display());
+            }
+            draw_preview(&loaded.images, &preview)?;
+            let inspection = data::inspect(&loaded.images);
+            if json {
+                let mut value = serde_json::to_value(&inspection)?;
+                value["skipped"] = loaded.skipped.len().into();
+                value["preview"] = preview.display().to_string().into();
+                return print_result(value);
+            }
+            print_result(format_args!("name       {}", inspection.name))?;
+            print_result(format_args!("source     {}", loaded.source))?;
+            print_result(format_args!("count      {}", inspection.count))?;
+            print_result(format_args!("size       {}x{}", inspection.height, inspection.width))?;
+            print_result(format_args!("channels   {}", inspection.channels))?;
+            for (class, count) in &inspection.classes {
+                print_result(format_args!("class      {class}: {count}"))?;
+            }
+            print_result(format_args!("mean       {:.6?}", inspection.mean))?;
+            print_result(format_args!("deviation  {:.6?}", inspection.deviation))?;
+            print_result(format_args!("preview    {}", preview.display()))
+        }
+    }
+}
+
+fn draw_preview(images: &ImageSet, path: &Path) -> anyhow::Result<()> {
+    let stride = images.len().div_ceil(PREVIEW).max(1);
+    let pictures = (0..images.len())
+        .step_by(stride)
+        .map(|index| {
+            let bytes = images.image(index).to_vec();
+            Pixels::new(images.height(), images.width(), images.channels(), bytes)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    let scale = (64 / images.height().max(1)).clamp(1, 4);
+    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+    save_png(&grid(&pictures, columns.max(1), 2, scale)?, path).context("the preview cannot be drawn; see --preview")
+}

@@ -1,0 +1,210 @@
+//! `diffuse sample`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, bail};
+use burn::tensor::Tensor;
+use checkpoint::{Model, Request, SamplerKind, generate};
+use clap::{Args, ValueEnum};
+use noise::Noise;
+use picture::{Pixels, grid, save_gif, save_png, strip};
+
+use crate::{UsageError, print_result};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// All images in one PNG
+    Grid,
+    /// One PNG for each image
+    Png,
+    /// samples.npz: arr_0 u8 [N, H, W, C], arr_1 i64 labels
+    Npz,
+    /// The denoising of the grid as an animation
+    Gif,
+    /// The denoising of the first image as a row of frames
+    Strip,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sampler {
+    Ddpm,
+    Ddim,
+}
+
+#[derive(Args)]
+pub struct SampleArguments {
+    /// A run directory or a model file
+    #[arg(value_name = "RUN|FILE")]
+    model: PathBuf,
+    /// Number of images
+    #[arg(long, default_value_t = 25)]
+    count: usize,
+    /// Which sampler; the model's own choice if not given
+    #[arg(long)]
+    sampler: Option<Sampler>,
+    /// Number of steps
+    #[arg(long)]
+    steps: Option<usize>,
+    /// How random DDIM is: 0 not at all, 1 as DDPM
+    #[arg(long)]
+    eta: Option<f64>,
+    /// The same seed gives the same images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Only this class; all in equal parts if not given
+    #[arg(long)]
+    class: Option<usize>,
+    /// Scale of classifier-free guidance; 1 is none
+    #[arg(long)]
+    guidance: Option<f64>,
+    /// Where the files go
+    #[arg(long, value_name = "DIR", default_value = "samples")]
+    out: PathBuf,
+    /// What to write
+    #[arg(long, value_delimiter = ',', default_value = "grid")]
+    save: Vec<Output>,
+    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
+    #[arg(long)]
+    device: Option<String>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Frames of an animation and of a strip.
+const FRAMES: usize = 12;
+
+pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
+    let device_name = match &arguments.device {
+        Some(name) => name.clone(),
+        None => device::default_name()?.to_owned(),
+    };
+    let device = device::open(&device_name)?;
+    if !(1..=1 << 20).contains(&arguments.count) {
+        return Err(UsageError(format!("--count {} is not possible: it must be 1 to 1048576", arguments.count)).into());
+    }
+    let mut model = Model::load(&model_file(&arguments.model)?, &device)?;
+    let options = &mut model.header.sampling;
+    if let Some(sampler) = arguments.sampler {
+        options.sampler = match sampler {
+            Sampler::Ddpm => SamplerKind::Ddpm,
+            Sampler::Ddim => SamplerKind::Ddim,
+        };
+    }
+    options.steps = arguments.steps.unwrap_or(options.steps);
+    options.eta = arguments.eta.unwrap_or(options.eta);
+    options.guidance = arguments.guidance.unwrap_or(options.guidance);
+    let request = match arguments.class {
+        Some(class) => Request { labels: Some(vec![class; arguments.count]), ..Request::count(arguments.count) },
+        None => Request::even(arguments.count, model.header.unet.classes),
+    };
+
+    let wants = |output| arguments.save.contains(&output);
+    let keeps_frames = wants(Output::Gif) || wants(Output::Strip);
+    // estimates of x_0 along the way, for each batch; shown because x_t itself is noise for most of it
+    let mut frames: Vec<Vec<Tensor<4>>> = Vec::new();
+    let images = generate(&model, &request, &Noise::new(arguments.seed), &mut |step| {
+        if keeps_frames {
+            if step.index == 0 {
+                frames.push(Vec::new());
+            }
+            let stride = step.count.div_ceil(FRAMES);
+            if (step.count - 1 - step.index).is_multiple_of(stride)
+                && let Some(batch) = frames.last_mut()
+            {
+                batch.push(step.x_t.clone());
+            }
+        }
+    })?;
+    let pictures = pixels(images)?;
+    let Some(first) = pictures.first() else { bail!("no image was drawn") };
+    fs::create_dir_all(&arguments.out)
+        .with_context(|| format!("cannot make the folder {}; name another with --out", arguments.out.display()))?;
+
+    let columns = match (arguments.class, model.header.unet.classes) {
+        (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
+        _ => (arguments.count as f64).sqrt().ceil() as usize,
+    };
+    let scale = (64 / first.height()).clamp(1, 4);
+    let mut files = Vec::new();
+    let path = |name: &str| arguments.out.join(name);
+    if wants(Output::Grid) {
+        save_png(&grid(&pictures, columns, 2, scale)?, &path("grid.png"))?;
+        files.push(path("grid.png"));
+    }
+    if wants(Output::Png) {
+        for (index, picture) in pictures.iter().enumerate() {
+            let file = path(&format!("{index:05}.png"));
+            save_png(picture, &file)?;
+            files.push(file);
+        }
+    }
+    if wants(Output::Npz) {
+        write_npz(&path("samples.npz"), &pictures, request.labels.as_deref())?;
+        files.push(path("samples.npz"));
+    }
+    if keeps_frames {
+        let count = frames.iter().map(Vec::len).min().unwrap_or(0);
+        let moments = (0..count)
+            .map(|moment| {
+                let all = frames.iter().map(|batch| batch[moment].clone()).collect();
+                pixels(Tensor::cat(all, 0))
+            })
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if wants(Output::Gif) {
+            let grids = moments.iter().map(|moment| grid(moment, columns, 2, scale)).collect::<Result<Vec<_>, _>>()?;
+            save_gif(&grids, &path("denoising.gif"), 12, 150)?;
+            files.push(path("denoising.gif"));
+        }
+        if wants(Output::Strip) {
+            let row: Vec<Pixels> = moments.iter().filter_map(|moment| moment.first().cloned()).collect();
+            save_png(&strip(&row, 2, scale)?, &path("strip.png"))?;
+            files.push(path("strip.png"));
+        }
+    }
+    if arguments.json {
+        return print_result(serde_json::json!({ "count": arguments.count, "files": files }));
+    }
+    files.iter().try_for_each(|file| print_result(file.display()))
+}
+
+/// The model file that a path means.
+fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join("model.safetensors");
+    if !file.exists() {
+        bail!("the run {} has no model.safetensors yet: let its training end, or stop it with Ctrl-C", path.display());
+    }
+    Ok(file)
+}
+
+fn pixels(images: Tensor<4>) -> anyhow::Result<Vec<Pixels>> {
+    let [_, channels, height, width] = images.dims();
+    let values: Vec<f32> = images.into_data().iter::<f32>().collect();
+    Ok(Pixels::from_nchw(height, width, channels, &values)?)
+}
+
+/// What the Python evaluators read: `arr_0` u8 `[N, H, W, C]`, and `arr_1` i64 `[N]` where labels were asked for.
+fn write_npz(path: &Path, pictures: &[Pixels], labels: Option<&[usize]>) -> anyhow::Result<()> {
+    use npyz::WriterBuilder;
+    let Some(first) = pictures.first() else { bail!("no image to write") };
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+    let count = pictures.len() as u64;
+    let shape = [count, first.height() as u64, first.width() as u64, first.channels() as u64];
+    let mut images = archive.array("arr_0", Default::default())?.default_dtype().shape(&shape).begin_nd()?;
+    images.extend(pictures.iter().flat_map(|picture| picture.data().iter().copied()))?;
+    images.finish()?;
+    if let Some(labels) = labels {
+        let mut writer = archive.array("arr_1", Default::default())?.default_dtype().shape(&[count]).begin_nd()?;
+        writer.extend(labels.iter().map(|label| *label as i64))?;
+        writer.finish()?;
+    }
+    drop(archive);
+    Ok(checkpoint::file::write_atomically(path, bytes.get_ref())?)
+}

@@ -1,0 +1,240 @@
+//! `diffuse train`.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
+
+use anyhow::{Context, anyhow};
+use burn::module::Module;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use train::{Config, Control, Event, Run, Trainer};
+
+use crate::{Ended, UsageError, layers::Layers, print_result};
+
+/// Where runs go.
+const RUNS: &str = "runs";
+
+#[derive(Args)]
+pub struct TrainArguments {
+    /// Where the configuration begins: digits, mnist, fashion-mnist, cifar10 or article
+    #[arg(long, default_value = "digits")]
+    preset: String,
+    /// A TOML file over the preset
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One value over both, as in training.learning_rate=1e-3
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A dataset's name, a file or a folder (data.path)
+    #[arg(long, value_name = "NAME|PATH")]
+    data: Option<String>,
+    /// The run directory; runs/PRESET-N if not given
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// training.steps
+    #[arg(long)]
+    steps: Option<u64>,
+    /// training.batch_size
+    #[arg(long)]
+    batch_size: Option<u64>,
+    /// training.seed
+    #[arg(long)]
+    seed: Option<u64>,
+    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm, or cuda:1 for the second
+    #[arg(long)]
+    device: Option<String>,
+    /// Go on with the run in --run, or with the latest
+    #[arg(long)]
+    resume: bool,
+    /// Check everything and print the configuration, but do not train
+    #[arg(long)]
+    dry_run: bool,
+    /// End with one JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl TrainArguments {
+    /// The layers that the user laid over `base`.
+    fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Config> {
+        if let Some(path) = &self.config {
+            layers.file(path)?;
+        }
+        for assignment in &self.set {
+            layers.set(assignment)?;
+        }
+        if let Some(path) = &self.data {
+            layers.value("data.path", path.clone().into(), "--data")?;
+        }
+        let numbers = [
+            ("training.steps", "--steps", self.steps),
+            ("training.batch_size", "--batch-size", self.batch_size),
+            ("training.seed", "--seed", self.seed),
+        ];
+        for (key, flag, number) in numbers {
+            if let Some(number) = number {
+                let number = i64::try_from(number)
+                    .map_err(|_| UsageError(format!("{flag} {number} is too large: at most {}", i64::MAX)))?;
+                layers.value(key, number.into(), flag)?;
+            }
+        }
+        layers.resolve()
+    }
+}
+
+pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
+    // an impossible device is said before anything else is done
+    let device_name = match &arguments.device {
+        Some(name) => name.clone(),
+        None => device::default_name()?.to_owned(),
+    };
+    let device = device::open(&device_name)?;
+    let resumed = if arguments.resume { Some(directory_to_resume(arguments.run.as_deref())?) } else { None };
+    let config = match &resumed {
+        Some(directory) => arguments.lay_over(Layers::of(&Run::config_of(directory)?)?)?,
+        None => arguments.lay_over(Layers::preset(&arguments.preset)?)?,
+    };
+    let loaded = data::open(&config.data.path, &config.load_options())?;
+    for (path, reason) in &loaded.skipped {
+        eprintln!("warning: left out {}: {reason}", path.display());
+    }
+    let images = loaded.images;
+    let trainer = Trainer::new(config, images.clone(), &device)?;
+    let config = trainer.config().clone();
+    let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
+    eprintln!("device      {device_name}");
+    eprintln!(
+        "data        {} ({}): {} images, {}x{}, {} channel(s){classes}",
+        images.name(),
+        loaded.source,
+        images.len(),
+        images.height(),
+        images.width(),
+        images.channels()
+    );
+    eprintln!("parameters  {}", trainer.unet().num_params());
+    eprintln!(
+        "steps       {} of {} images",
+        config.training.steps,
+        config.training.batch_size * config.training.gradient_accumulate_every
+    );
+    if arguments.dry_run {
+        print_result(toml::to_string(&config)?)?;
+        return Ok(Ended::Done);
+    }
+    let mut run = match (&resumed, &arguments.run) {
+        (Some(directory), _) => Run::resume(trainer, directory)?,
+        (None, Some(directory)) => Run::create(trainer, directory)?,
+        (None, None) => Run::create(trainer, &next_directory(&arguments.preset)?)?,
+    };
+    let directory = run.files.directory.clone();
+    eprintln!("run         {}", directory.display());
+    if run.trainer.steps_done() > 0 {
+        eprintln!("going on after step {}", run.trainer.steps_done());
+    }
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        eprintln!("\nstopping after this step; the state is being saved (once more: stop at once, without)");
+    })
+    .context("cannot listen for Ctrl-C")?;
+
+    let bar = progress(config.training.steps, run.trainer.steps_done())?;
+    let outcome = run.train(&mut |event| {
+        show(&event, &bar, config.training.steps);
+        if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
+    });
+    bar.finish_and_clear();
+    let outcome = outcome.with_context(|| format!("the run in {} stopped", directory.display()))?;
+    if !outcome.finished {
+        eprintln!(
+            "stopped after step {} of {}; go on with: diffuse train --resume --run {}",
+            outcome.steps,
+            config.training.steps,
+            directory.display()
+        );
+        return Ok(Ended::Interrupted);
+    }
+    eprintln!("{} steps in {:.1} s, loss {:.5}", outcome.steps, outcome.seconds, outcome.loss);
+    if arguments.json {
+        print_result(serde_json::json!({
+            "run": directory,
+            "model": run.files.model(),
+            "grid": run.files.grid(),
+            "steps": outcome.steps,
+            "seconds": outcome.seconds,
+            "loss": outcome.loss,
+        }))?;
+    } else {
+        print_result(format_args!("run    {}", directory.display()))?;
+        print_result(format_args!("model  {}", run.files.model().display()))?;
+        print_result(format_args!("grid   {}", run.files.grid().display()))?;
+    }
+    Ok(Ended::Done)
+}
+
+/// A bar on a terminal; elsewhere nothing, and [`show`] prints lines.
+fn progress(steps: u64, done: u64) -> anyhow::Result<ProgressBar> {
+    if !std::io::stderr().is_terminal() {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} {eta} left")?;
+    Ok(ProgressBar::new(steps).with_style(style).with_position(done))
+}
+
+fn show(event: &Event, bar: &ProgressBar, steps: u64) {
+    let say = |text: String| if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) };
+    match event {
+        Event::Step { report, log, images_per_second } => {
+            bar.set_position(report.step);
+            bar.set_message(format!("loss {:.5} {images_per_second:.0} images/s", report.loss));
+            if *log && bar.is_hidden() {
+                eprintln!(
+                    "step {}/{steps} loss {:.5} gradient norm {:.3} rate {:.2e} {images_per_second:.0} images/s",
+                    report.step, report.loss, report.gradient_norm, report.learning_rate
+                );
+            }
+        }
+        Event::Sampling => bar.set_message("drawing samples"),
+        Event::Grid(path) => say(format!("samples {}", path.display())),
+        Event::Saved(_) => {}
+    }
+}
+
+/// The first `runs/NAME-N` that does not exist.
+fn next_directory(name: &str) -> anyhow::Result<PathBuf> {
+    (1..=u32::MAX)
+        .map(|number| Path::new(RUNS).join(format!("{name}-{number}")))
+        .find(|path| !path.exists())
+        .ok_or_else(|| anyhow!("no name is left for a run in {RUNS}/"))
+}
+
+/// The run that `--resume` means: the one named, or the one that was saved last.
+fn directory_to_resume(named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if let Some(directory) = named {
+        return Ok(directory.to_owned());
+    }
+    let saved = |path: &Path| -> Option<SystemTime> {
+        let state = path.join("state.safetensors").metadata().or_else(|_| path.join("config.toml").metadata());
+        state.ok()?.modified().ok()
+    };
+    std::fs::read_dir(RUNS)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((saved(&entry.path())?, entry.path())))
+        .max()
+        .map(|(_, path)| path)
+        .ok_or_else(|| anyhow!("there is no run in {RUNS}/ to go on with; name one with --run DIR"))
+}

@@ -1,0 +1,411 @@
+//! One screen of knobs: everything a run depends on.
+
+use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
+use data::{ImageSet, LoadOptions, Padding};
+use noise::LossType;
+use schedule::{LossWeight, Objective, ScheduleConfig};
+use serde::{Deserialize, Serialize};
+use unet::{AttentionKind, UnetConfig};
+
+use crate::{ema::EmaConfig, error::TrainError};
+
+/// The presets, the default first.
+pub const PRESETS: [&str; 5] = ["digits", "mnist", "fashion-mnist", "cifar10", "article"];
+
+/// Everything a run depends on; `config.toml` of its directory.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The images.
+    pub data: DataConfig,
+    /// The network.
+    pub unet: UnetConfig,
+    /// Schedule, objective and loss.
+    pub diffusion: DiffusionConfig,
+    /// Optimiser and loop.
+    pub training: TrainingConfig,
+    /// How samples are drawn.
+    pub sampling: SamplingConfig,
+}
+
+/// The images: the table `[data]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DataConfig {
+    /// A folder, a file, or the name of a known dataset.
+    pub path: String,
+    /// Height and width that images are resized (short side) and cropped (centre) to; as they are if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_size: Option<usize>,
+    /// Side that images are padded to afterwards, evenly, with black; samples are cropped back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pad_to: Option<usize>,
+    /// 1 grey, 3 colour, 4 colour and alpha; those of the images if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<usize>,
+    /// Use at most so many images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Leave out images that cannot be read, instead of stopping.
+    pub skip_unreadable: bool,
+    /// Flip images horizontally, half of the time. lucidrains' `augment_horizontal_flip`.
+    pub horizontal_flip: bool,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            path: "mnist-5k".to_owned(),
+            image_size: None,
+            pad_to: None,
+            channels: None,
+            limit: None,
+            skip_unreadable: false,
+            horizontal_flip: false,
+        }
+    }
+}
+
+/// Schedule, objective and loss: the table `[diffusion]`. The keys of the schedule (`family`, `timesteps`,
+/// `zero_terminal_snr`, parameters of the family) lie in the same table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DiffusionConfig {
+    /// `epsilon`, `x0` or `v`.
+    #[serde(default = "default_objective")]
+    pub objective: Objective,
+    /// `l1`, `l2` or `huber`. The article's `loss_type`.
+    #[serde(default)]
+    pub loss: LossType,
+    /// `uniform`, `snr`, `min_snr` or `min_snr:3`.
+    #[serde(default)]
+    pub loss_weight: LossWeight,
+    /// Strength of offset noise, 0 to 1; 0 is none.
+    #[serde(default)]
+    pub offset_noise_strength: f64,
+    /// The noise schedule.
+    // last: it hands the keys that are not named above to the family, which refuses those it does not know
+    #[serde(flatten)]
+    pub schedule: ScheduleConfig,
+}
+
+fn default_objective() -> Objective {
+    Objective::V
+}
+
+impl Default for DiffusionConfig {
+    fn default() -> Self {
+        Self {
+            objective: default_objective(),
+            loss: LossType::L2,
+            loss_weight: LossWeight::default(),
+            offset_noise_strength: 0.0,
+            schedule: ScheduleConfig::default(),
+        }
+    }
+}
+
+/// Which optimiser.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimiserKind {
+    /// Kingma and Ba 2014; weight decay adds to the gradient.
+    #[default]
+    Adam,
+    /// Loshchilov and Hutter 2017; weight decay shrinks the weights.
+    Adamw,
+}
+
+/// How the learning rate goes on after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RateSchedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// Half a cosine down to 0 at the last step.
+    Cosine,
+    /// A line down to 0 at the last step.
+    Linear,
+}
+
+/// Number format of the forward and backward pass; weights, optimiser and loss stay in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MixedPrecision {
+    /// f32 throughout.
+    #[default]
+    No,
+    /// bfloat16.
+    Bf16,
+    /// Half precision, with the loss scaled.
+    F16,
+}
+
+/// Optimiser and loop: the table `[training]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainingConfig {
+    /// Optimiser steps. The article's `train_num_steps`.
+    pub steps: u64,
+    /// Images in a (micro-)batch. The article's `train_batch_size`.
+    pub batch_size: usize,
+    /// Micro-batches in a step. The article's `gradient_accumulate_every`.
+    pub gradient_accumulate_every: usize,
+    /// Highest learning rate. The article's `train_lr`.
+    pub learning_rate: f64,
+    /// Steps over which the rate rises from 0.
+    pub warmup_steps: u64,
+    /// `constant`, `cosine` or `linear`.
+    pub rate_schedule: RateSchedule,
+    /// `adam` or `adamw`.
+    pub optimiser: OptimiserKind,
+    /// Decay of the running means of the gradient and of its square.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Weight decay; 0 is none.
+    pub weight_decay: f64,
+    /// Largest norm of the whole gradient; 0 means no clipping. lucidrains' `max_grad_norm`.
+    pub max_gradient_norm: f64,
+    /// The average of the weights that samples are drawn from. The article's `ema_decay` is `ema.decay`.
+    pub ema: EmaConfig,
+    /// `no`, `bf16` or `f16`. The article's `amp`.
+    pub mixed_precision: MixedPrecision,
+    /// Compute parts of the forward pass anew in the backward pass, to save memory.
+    pub gradient_checkpointing: bool,
+    /// Use class labels, where the data has them.
+    pub class_labels: bool,
+    /// Probability that a label is replaced by the null class (classifier-free guidance).
+    pub label_dropout: f64,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// A line of `metrics.jsonl`, and one on the terminal, every so many steps; 0 means never.
+    pub log_every: u64,
+    /// A grid of samples every so many steps; 0 means never (but one at the end).
+    pub sample_every: u64,
+    /// The training state is saved every so many steps; 0 means never (but once at the end).
+    pub checkpoint_every: u64,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            steps: 100_000,
+            batch_size: 16,
+            gradient_accumulate_every: 1,
+            learning_rate: 1e-4,
+            warmup_steps: 0,
+            rate_schedule: RateSchedule::Constant,
+            optimiser: OptimiserKind::Adam,
+            betas: [0.9, 0.99],
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_gradient_norm: 1.0,
+            ema: EmaConfig::default(),
+            mixed_precision: MixedPrecision::No,
+            gradient_checkpointing: false,
+            class_labels: false,
+            label_dropout: 0.1,
+            seed: 0,
+            log_every: 50,
+            sample_every: 1000,
+            checkpoint_every: 1000,
+        }
+    }
+}
+
+impl Config {
+    /// A preset by its name.
+    ///
+    /// # Errors
+    /// [`TrainError::UnknownPreset`] lists the names.
+    pub fn preset(name: &str) -> Result<Self, TrainError> {
+        Ok(match name {
+            "digits" => Self::digits(),
+            "mnist" => Self::mnist("mnist"),
+            "fashion-mnist" => Self::mnist("fashion-mnist"),
+            "cifar10" => Self::cifar10(),
+            "article" => Self::article(),
+            _ => return Err(TrainError::UnknownPreset { name: name.to_owned() }),
+        })
+    }
+
+    /// Digits in minutes on two cores: a small network on patches, told the class, x_0 objective with min-SNR.
+    fn digits() -> Self {
+        Self {
+            data: DataConfig { pad_to: Some(32), ..DataConfig::default() },
+            unet: UnetConfig {
+                dim: 16,
+                dim_mults: vec![1, 2, 4],
+                channels: 1,
+                patch_size: 2,
+                attention: vec![AttentionKind::Off, AttentionKind::Off, AttentionKind::Full],
+                ..UnetConfig::default()
+            },
+            diffusion: DiffusionConfig {
+                objective: Objective::X0,
+                loss_weight: LossWeight::MinSnr { gamma: 5.0 },
+                ..DiffusionConfig::default()
+            },
+            training: TrainingConfig {
+                steps: 2000,
+                batch_size: 32,
+                learning_rate: 4e-3,
+                warmup_steps: 100,
+                rate_schedule: RateSchedule::Cosine,
+                ema: EmaConfig { decay: 0.99, update_every: 1, ..EmaConfig::default() },
+                class_labels: true,
+                sample_every: 500,
+                checkpoint_every: 500,
+                ..TrainingConfig::default()
+            },
+            sampling: SamplingConfig { steps: 30, guidance: 1.5, count: 100, batch_size: 50, ..Default::default() },
+        }
+    }
+
+    /// All of MNIST or Fashion-MNIST: the digits' recipe with a wider network, for longer.
+    fn mnist(path: &str) -> Self {
+        let mut config = Self::digits();
+        config.data.path = path.to_owned();
+        config.unet.dim = 32;
+        config.training.steps = 20_000;
+        config.training.learning_rate = 2e-3;
+        config.training.ema.decay = 0.995;
+        (config.training.sample_every, config.training.checkpoint_every) = (2000, 1000);
+        config
+    }
+
+    /// CIFAR-10 with the article's network and class labels: days on a CPU, hours on a GPU.
+    fn cifar10() -> Self {
+        let mut config = Self::article();
+        config.data = DataConfig { path: "cifar10".to_owned(), horizontal_flip: true, ..DataConfig::default() };
+        config.training.batch_size = 128;
+        config.training.gradient_accumulate_every = 1;
+        config.training.learning_rate = 2e-4;
+        config.training.warmup_steps = 1000;
+        config.training.ema.decay = 0.9995;
+        config.training.class_labels = true;
+        config.training.steps = 200_000;
+        config.sampling.count = 100;
+        config
+    }
+
+    /// The article's snippet: `Unet(dim = 64, dim_mults = (1, 2, 4, 8))`, 128x128, 1000 timesteps, 250 for sampling, L1,
+    /// batch 32, rate 8e-5, 700,000 steps, accumulation 2, EMA decay 0.995. Its images are the user's own folder.
+    fn article() -> Self {
+        Self {
+            data: DataConfig {
+                path: "path/to/your/images".to_owned(),
+                image_size: Some(128),
+                channels: Some(3),
+                horizontal_flip: true,
+                ..DataConfig::default()
+            },
+            unet: UnetConfig::default(),
+            diffusion: DiffusionConfig {
+                loss: LossType::L1,
+                objective: Objective::Epsilon,
+                ..DiffusionConfig::default()
+            },
+            training: TrainingConfig {
+                steps: 700_000,
+                batch_size: 32,
+                learning_rate: 8e-5,
+                gradient_accumulate_every: 2,
+                ..TrainingConfig::default()
+            },
+            sampling: SamplingConfig { sampler: SamplerKind::Ddim, steps: 250, ..SamplingConfig::default() },
+        }
+    }
+
+    /// What crate `data` is asked for.
+    pub fn load_options(&self) -> LoadOptions {
+        LoadOptions {
+            size: self.data.image_size.map(|side| (side, side)),
+            channels: self.data.channels,
+            padding: match self.data.pad_to {
+                Some(side) => Padding::To { height: side, width: side, fill: 0 },
+                None => Padding::None,
+            },
+            skip_unreadable: self.data.skip_unreadable,
+            limit: self.data.limit,
+            ..LoadOptions::default()
+        }
+    }
+
+    /// Fills in what follows from the images: their channels and number of classes.
+    pub fn resolved(mut self, images: &ImageSet) -> Self {
+        self.unet.channels = images.channels();
+        self.unet.classes = if self.training.class_labels { images.classes() } else { 0 };
+        self
+    }
+
+    /// Checks every number that can be wrong before any image is read.
+    ///
+    /// # Errors
+    /// [`TrainError`] names the key, its value and what is possible.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let training = &self.training;
+        let check = |key: &'static str, value: f64, good: bool, range: &'static str| {
+            if good { Ok(()) } else { Err(TrainError::OutOfRange { key, value, range }) }
+        };
+        let count = |key, value: usize| check(key, value as f64, (1..=1 << 20).contains(&value), "1 to 1048576");
+        let fraction = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+        count("training.batch_size", training.batch_size)?;
+        count("training.gradient_accumulate_every", training.gradient_accumulate_every)?;
+        check("training.steps", training.steps as f64, training.steps > 0, "at least 1")?;
+        let rate = training.learning_rate;
+        check("training.learning_rate", rate, rate.is_finite() && rate > 0.0, "above 0")?;
+        fraction("training.betas", training.betas[0])?;
+        fraction("training.betas", training.betas[1])?;
+        check("training.epsilon", training.epsilon, training.epsilon > 0.0, "above 0")?;
+        let decay = training.weight_decay;
+        check("training.weight_decay", decay, decay.is_finite() && decay >= 0.0, "0 or more")?;
+        let norm = training.max_gradient_norm;
+        check("training.max_gradient_norm", norm, norm >= 0.0, "0 (no clipping) or more")?;
+        fraction("training.label_dropout", training.label_dropout)?;
+        training.ema.validate()?;
+        let strength = self.diffusion.offset_noise_strength;
+        check("diffusion.offset_noise_strength", strength, (0.0..=1.0).contains(&strength), "0 to 1")?;
+        let sampling = &self.sampling;
+        count("sampling.batch_size", sampling.batch_size)?;
+        check("sampling.eta", sampling.eta, sampling.eta.is_finite() && sampling.eta >= 0.0, "0 or more")?;
+        check("sampling.guidance", sampling.guidance, sampling.guidance.is_finite(), "a finite number")?;
+        check("sampling.count", sampling.count as f64, (1..=1 << 20).contains(&sampling.count), "1 to 1048576")?;
+        self.unet.validate()?;
+        let schedule = self.diffusion.schedule.build()?;
+        schedule.levels(sampling.spacing, sampling.steps)?;
+        Ok(())
+    }
+
+    /// The header of the model file that a run with these images writes.
+    pub fn header(&self, images: &ImageSet) -> Header {
+        let content = self.data.pad_to.and_then(|_| {
+            // what was padded is known where all images had one size
+            match (self.data.image_size, images.source_sizes().map(|sizes| sizes.keys().copied().collect::<Vec<_>>())) {
+                (Some(side), _) => Some((side, side)),
+                (None, Some(sizes)) if sizes.len() == 1 => sizes.first().copied(),
+                _ => None,
+            }
+        });
+        let (content_height, content_width) = content.unwrap_or((images.height(), images.width()));
+        Header {
+            format_version: FORMAT_VERSION,
+            unet: self.unet.clone(),
+            schedule: self.diffusion.schedule.clone(),
+            objective: self.diffusion.objective,
+            image: ImageFormat {
+                channels: images.channels(),
+                height: images.height(),
+                width: images.width(),
+                content_height: content_height.min(images.height()),
+                content_width: content_width.min(images.width()),
+            },
+            classes: match self.unet.classes {
+                0 => Vec::new(),
+                _ => images.class_names().map(<[String]>::to_vec).unwrap_or_default(),
+            },
+            sampling: self.sampling.clone(),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The exponential moving average of the weights, which samples are drawn from.
+
+use burn::module::Module;
+use serde::{Deserialize, Serialize};
+use unet::Unet;
+
+use crate::{
+    error::TrainError,
+    parameters::{flat_parameters, map_flat},
+};
+
+/// How the average follows the weights. The defaults are those of lucidrains' trainer (ema-pytorch).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// Largest decay, at least 0 and below 1; 0 follows at once. The article's `ema_decay`.
+    pub decay: f64,
+    /// Steps between two updates.
+    pub update_every: u64,
+    /// With the warm-up the decay rises as `1 - (1 + n)^-power`, n being the steps after `update_after_step`; until
+    /// then the average is a copy. Without, it is `decay` from the first step.
+    pub warmup: bool,
+    /// Steps for which the average is a copy, with the warm-up.
+    pub update_after_step: u64,
+    /// How quickly the decay rises, above 0.
+    pub power: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.995, update_every: 10, warmup: true, update_after_step: 100, power: 2.0 / 3.0 }
+    }
+}
+
+impl EmaConfig {
+    pub(crate) fn validate(&self) -> Result<(), TrainError> {
+        let out_of_range = |key, value, range| Err(TrainError::OutOfRange { key, value, range });
+        if !(0.0..1.0).contains(&self.decay) {
+            return out_of_range("training.ema.decay", self.decay, "at least 0 and below 1");
+        }
+        if self.update_every == 0 {
+            return out_of_range("training.ema.update_every", 0.0, "at least 1");
+        }
+        if !(self.power > 0.0 && self.power.is_finite()) {
+            return out_of_range("training.ema.power", self.power, "above 0");
+        }
+        Ok(())
+    }
+
+    /// The decay of update number `step` (steps seen before it), 0 meaning a copy; None where nothing is updated.
+    pub fn decay_at(&self, step: u64) -> Option<f64> {
+        if step == 0 {
+            return Some(0.0);
+        }
+        if !step.is_multiple_of(self.update_every) {
+            return None;
+        }
+        if !self.warmup {
+            return Some(self.decay);
+        }
+        if step <= self.update_after_step {
+            return Some(0.0);
+        }
+        // ema-pytorch counts this step already when it asks for the decay
+        let beyond = (step + 1).saturating_sub(self.update_after_step + 1) as f64;
+        Some((1.0 - (1.0 + beyond).powf(-self.power)).clamp(0.0, self.decay))
+    }
+}
+
+/// A second set of weights that follows the first.
+#[derive(Clone, Debug)]
+pub struct Ema {
+    config: EmaConfig,
+    /// Updates asked for so far.
+    pub(crate) step: u64,
+    pub(crate) unet: Unet,
+}
+
+impl Ema {
+    /// Starts as a copy.
+    pub fn new(config: EmaConfig, unet: &Unet) -> Self {
+        Self { config, step: 0, unet: unet.valid() }
+    }
+
+    /// The averaged network, for inference.
+    pub fn unet(&self) -> &Unet {
+        &self.unet
+    }
+
+    /// Follows `unet` by one step: `average = decay average + (1 - decay) weights`.
+    pub fn update(&mut self, unet: &Unet) {
+        let decay = self.config.decay_at(self.step);
+        self.step += 1;
+        let Some(decay) = decay else { return };
+        let weights = flat_parameters(unet);
+        self.unet = map_flat(self.unet.clone(), |index, average| {
+            let weight = weights[index].clone();
+            if decay == 0.0 { weight } else { average.clone() + (weight - average) * (1.0 - decay) }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decay_warms_up_as_ema_pytorch_s() {
+        let config = EmaConfig::default();
+        assert_eq!(config.decay_at(0), Some(0.0));
+        assert_eq!(config.decay_at(5), None);
+        assert_eq!(config.decay_at(100), Some(0.0));
+        // ema-pytorch: step 111 after the count, minus 100, minus 1
+        let expected = 1.0 - 11f64.powf(-2.0 / 3.0);
+        assert!((config.decay_at(110).expect("an update") - expected).abs() < 1e-12);
+        assert_eq!(config.decay_at(1_000_000), Some(0.995));
+        let plain = EmaConfig { warmup: false, update_every: 1, ..config };
+        assert_eq!(plain.decay_at(1), Some(0.995));
+    }
+}

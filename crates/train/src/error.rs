@@ -1,0 +1,103 @@
+//! What can go wrong in a training run.
+
+use std::path::PathBuf;
+
+use checkpoint::{CheckpointError, GenerateError};
+use picture::PictureError;
+use schedule::ScheduleError;
+use unet::UnetError;
+
+/// A run that cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// Not a preset.
+    #[error("`{name}` is not a preset: use one of {}", crate::PRESETS.join(", "))]
+    UnknownPreset {
+        /// What was asked for.
+        name: String,
+    },
+    /// A number out of range.
+    #[error("{key} = {value} is not possible: it must be {range}")]
+    OutOfRange {
+        /// The key of the configuration.
+        key: &'static str,
+        /// Its value.
+        value: f64,
+        /// What it must be.
+        range: &'static str,
+    },
+    /// No images at all.
+    #[error("the data `{name}` holds no images to train on")]
+    NoImages {
+        /// Where they were to come from.
+        name: String,
+    },
+    /// The device cannot compute in the precision asked for.
+    #[error("training.mixed_precision = {precision} is not possible on this device: {reason}. Use `no`")]
+    Precision {
+        /// What was asked for.
+        precision: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// The loss is not a number.
+    #[error(
+        "the loss of step {step} is {loss}: the training has diverged. Nothing was saved since; go on from the last \
+         checkpoint with a lower training.learning_rate (now {learning_rate}) or a smaller \
+         training.max_gradient_norm"
+    )]
+    Diverged {
+        /// The step.
+        step: u64,
+        /// The loss.
+        loss: f64,
+        /// The learning rate of the step.
+        learning_rate: f64,
+    },
+    /// A run directory that cannot be used.
+    #[error("the run directory {} cannot be used: {reason}", path.display())]
+    RunDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not, and what to do.
+        reason: String,
+    },
+    /// The configuration on disk does not mean the run that is to go on.
+    #[error(
+        "the run in {} was started with another configuration, and going on would not mean the same run:\n{difference}\
+         Use the values of its config.toml, or start a new run",
+        path.display()
+    )]
+    OtherConfiguration {
+        /// The run directory.
+        path: PathBuf,
+        /// The keys that differ, a line each.
+        difference: String,
+    },
+    /// A file could not be written or read.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A network that is not possible.
+    #[error(transparent)]
+    Network(#[from] UnetError),
+    /// A schedule that is not possible.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A model or state file.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Samples that cannot be drawn.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// A picture that cannot be made.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+}

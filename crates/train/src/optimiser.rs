@@ -1,0 +1,70 @@
+//! Adam and AdamW, with PyTorch's definitions.
+
+use burn::tensor::Tensor;
+use unet::Unet;
+
+use crate::{
+    config::{OptimiserKind, TrainingConfig},
+    parameters::{Gradients, flat_parameters, map_flat},
+};
+
+/// The numbers of [`Adam`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    /// Adam or AdamW.
+    pub kind: OptimiserKind,
+    /// Decay of the running mean of the gradient, and of its square.
+    pub betas: [f64; 2],
+    /// Added to the denominator.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: f64,
+}
+
+impl From<&TrainingConfig> for AdamConfig {
+    fn from(config: &TrainingConfig) -> Self {
+        Self { kind: config.optimiser, betas: config.betas, epsilon: config.epsilon, weight_decay: config.weight_decay }
+    }
+}
+
+/// Adam (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) with the running means of each parameter.
+#[derive(Clone, Debug)]
+pub struct Adam {
+    config: AdamConfig,
+    /// Steps done.
+    pub(crate) steps: u64,
+    /// Running mean of the gradient of each parameter, flat.
+    pub(crate) first: Vec<Tensor<1>>,
+    /// Running mean of its square.
+    pub(crate) second: Vec<Tensor<1>>,
+}
+
+impl Adam {
+    /// An optimiser for the parameters of `unet`.
+    pub fn new(config: AdamConfig, unet: &Unet) -> Self {
+        let zeros: Vec<Tensor<1>> = flat_parameters(unet).iter().map(Tensor::zeros_like).collect();
+        Self { config, steps: 0, first: zeros.clone(), second: zeros }
+    }
+
+    /// One step along `gradients`.
+    pub fn step(&mut self, unet: Unet, gradients: &Gradients, learning_rate: f64) -> Unet {
+        self.steps += 1;
+        let AdamConfig { kind, betas: [beta_1, beta_2], epsilon, weight_decay } = self.config;
+        let correction_1 = 1.0 - beta_1.powf(self.steps as f64);
+        let correction_2 = 1.0 - beta_2.powf(self.steps as f64);
+        map_flat(unet, |index, value| {
+            let Some(gradient) = gradients[index].clone() else { return value };
+            let (value, gradient) = match kind {
+                _ if weight_decay == 0.0 => (value, gradient),
+                OptimiserKind::Adam => (value.clone(), gradient + value * weight_decay),
+                OptimiserKind::Adamw => (value * (1.0 - learning_rate * weight_decay), gradient),
+            };
+            let first = self.first[index].clone() * beta_1 + gradient.clone() * (1.0 - beta_1);
+            let second = self.second[index].clone() * beta_2 + gradient.clone() * gradient * (1.0 - beta_2);
+            let denominator = second.clone().sqrt() / correction_2.sqrt() + epsilon;
+            let value = value - first.clone() / denominator * (learning_rate / correction_1);
+            (self.first[index], self.second[index]) = (first, second);
+            value
+        })
+    }
+}

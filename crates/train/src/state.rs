@@ -1,0 +1,87 @@
+//! Everything that must survive a restart, and nothing else: steps, weights, moments and average.
+
+use std::path::Path;
+
+use burn::tensor::{Tensor, TensorData};
+use checkpoint::{CheckpointError, file};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::TrainError,
+    parameters::{flat_parameters, map_flat, named},
+    trainer::Trainer,
+};
+
+/// Entry of the metadata that holds the [`StateHeader`].
+const KEY: &str = "diffuse-training-state";
+
+/// Positions in data and noise follow from the step, so they are not here.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateHeader {
+    format_version: u32,
+    step: u64,
+    optimiser_steps: u64,
+    ema_step: u64,
+}
+
+impl Trainer {
+    /// Writes the training state, atomically.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Io`] names the file.
+    pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
+        let names = self.unet.parameter_names();
+        let mut tensors = named("weights", &names, &flat_parameters(&self.unet));
+        tensors.extend(named("average", &names, &flat_parameters(&self.ema.unet)));
+        tensors.extend(named("first_moment", &names, &self.optimiser.first));
+        tensors.extend(named("second_moment", &names, &self.optimiser.second));
+        let header = StateHeader {
+            format_version: checkpoint::FORMAT_VERSION,
+            step: self.step,
+            optimiser_steps: self.optimiser.steps,
+            ema_step: self.ema.step,
+        };
+        let header = serde_json::to_string(&header)
+            .map_err(|error| CheckpointError::Header { path: path.to_owned(), reason: error.to_string() })?;
+        Ok(file::write(path, KEY, header, &tensors)?)
+    }
+
+    /// Goes on from a training state of the same configuration.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the file and what is wrong with it; then nothing was changed.
+    pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
+        let file = file::TensorFile::read(path, KEY)?;
+        let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+        let header: StateHeader = serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
+        if header.format_version > checkpoint::FORMAT_VERSION {
+            let (found, supported) = (header.format_version, checkpoint::FORMAT_VERSION);
+            return Err(CheckpointError::Version { path: path.to_owned(), found, supported }.into());
+        }
+        let names = self.unet.parameter_names();
+        let current = flat_parameters(&self.unet);
+        let read = |prefix: &str| -> Result<Vec<TensorData>, CheckpointError> {
+            let mut list = Vec::with_capacity(names.len());
+            for (name, like) in names.iter().zip(&current) {
+                let key = format!("{prefix}.{name}");
+                let data = file.tensor(&key)?.ok_or_else(|| broken(format!("the tensor `{key}` is missing")))?;
+                if data.shape()[..] != like.shape()[..] {
+                    return Err(broken(format!("`{key}` has {:?} numbers, not {:?}", data.shape(), like.shape())));
+                }
+                list.push(data);
+            }
+            Ok(list)
+        };
+        let (weights, average) = (read("weights")?, read("average")?);
+        let (first, second) = (read("first_moment")?, read("second_moment")?);
+        let device = self.ema.unet.device();
+        let upload = |list: &[TensorData], index: usize| Tensor::<1>::from_data(list[index].clone(), &device);
+        self.unet = map_flat(self.unet.clone(), |index, _| upload(&weights, index));
+        self.ema.unet = map_flat(self.ema.unet.clone(), |index, _| upload(&average, index));
+        self.optimiser.first = (0..names.len()).map(|index| upload(&first, index)).collect();
+        self.optimiser.second = (0..names.len()).map(|index| upload(&second, index)).collect();
+        (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! One training step, and the state that it changes.
+
+use burn::{
+    module::{Module, ModuleMapper, Param},
+    tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
+};
+use checkpoint::{Header, Model};
+use data::{ImageSet, order::Order};
+use noise::{LossType, Noise, NoiseLevel, Prediction, Stream, forward::q_sample, target};
+use schedule::Schedule;
+use unet::{Condition, Unet};
+
+use crate::{
+    config::{Config, MixedPrecision},
+    ema::Ema,
+    error::TrainError,
+    optimiser::{Adam, AdamConfig},
+    parameters::{Gradients, add, clip_by_global_norm, flat_gradients},
+    rate::learning_rate,
+};
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// Weighted loss, the mean over the whole batch.
+    pub loss: f64,
+    /// Norm of the whole gradient before clipping.
+    pub gradient_norm: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+}
+
+/// Network, optimiser and average, and the data they learn from.
+pub struct Trainer {
+    pub(crate) config: Config,
+    images: ImageSet,
+    schedule: Schedule,
+    loss_weights: Vec<f64>,
+    noise: Noise,
+    order: Order,
+    device: Device,
+    pub(crate) step: u64,
+    pub(crate) unet: Unet,
+    pub(crate) optimiser: Adam,
+    pub(crate) ema: Ema,
+}
+
+impl Trainer {
+    /// Builds the network with weights that follow from the seed. Channels and classes come from the images.
+    ///
+    /// # Errors
+    /// [`TrainError`] names the key of the configuration that is not possible.
+    pub fn new(config: Config, images: ImageSet, device: &Device) -> Result<Self, TrainError> {
+        let config = config.resolved(&images);
+        config.validate()?;
+        if images.is_empty() {
+            return Err(TrainError::NoImages { name: images.name().to_owned() });
+        }
+        config.unet.check_image_size(images.height(), images.width())?;
+        check_precision(config.training.mixed_precision, device)?;
+        let mut device = device.clone().autodiff();
+        if config.training.gradient_checkpointing {
+            device = device.gradient_checkpointing();
+        }
+        let schedule = config.diffusion.schedule.build()?;
+        let noise = Noise::new(config.training.seed);
+        let weights = noise.stream(Stream::Weights);
+        let unet = config.unet.init(&device)?.initialise(
+            |parameter, out| weights.normal(parameter, 0, out),
+            |parameter, out| weights.uniform(parameter, 0, out),
+        );
+        Ok(Self {
+            loss_weights: config.diffusion.loss_weight.weights(&schedule, config.diffusion.objective),
+            order: Order::new(images.len(), config.training.seed),
+            optimiser: Adam::new(AdamConfig::from(&config.training), &unet),
+            ema: Ema::new(config.training.ema, &unet),
+            config,
+            images,
+            schedule,
+            noise,
+            device,
+            step: 0,
+            unet,
+        })
+    }
+
+    /// The configuration, with what followed from the images filled in.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> u64 {
+        self.step
+    }
+
+    /// The network in training.
+    pub fn unet(&self) -> &Unet {
+        &self.unet
+    }
+
+    /// The averaged network with everything that sampling needs.
+    pub fn model(&self) -> Model {
+        Model { unet: self.ema.unet().clone(), header: self.header() }
+    }
+
+    fn header(&self) -> Header {
+        self.config.header(&self.images)
+    }
+
+    /// One step: algorithm 1 of the DDPM paper, over all micro-batches, then clipping, Adam and the average.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] if loss or gradient is not finite; then nothing was changed.
+    pub fn step(&mut self) -> Result<StepReport, TrainError> {
+        let training = &self.config.training;
+        let (micro_batches, batch_size) = (training.gradient_accumulate_every, training.batch_size);
+        let learning_rate = learning_rate(training, self.step);
+        let largest_norm = training.max_gradient_norm;
+        let (mut gradients, mut loss) = (None::<Gradients>, 0.0);
+        for micro_batch in 0..micro_batches {
+            let start = (self.step * micro_batches as u64 + micro_batch as u64) * batch_size as u64;
+            let positions: Vec<u64> = (start..start + batch_size as u64).collect();
+            let micro_loss = self.loss(&positions) / micro_batches as f64;
+            loss += f64::from(micro_loss.clone().inner().cast(FloatDType::F32).into_scalar::<f32>());
+            gradients = Some(add(gradients, self.gradients(micro_loss)));
+        }
+        let mut gradients = gradients.unwrap_or_default();
+        let gradient_norm = clip_by_global_norm(&mut gradients, largest_norm);
+        if !(loss.is_finite() && gradient_norm.is_finite()) {
+            let loss = if loss.is_finite() { gradient_norm } else { loss };
+            return Err(TrainError::Diverged { step: self.step + 1, loss, learning_rate });
+        }
+        self.unet = self.optimiser.step(self.unet.clone(), &gradients, learning_rate);
+        self.ema.update(&self.unet);
+        self.step += 1;
+        Ok(StepReport { step: self.step, loss, gradient_norm, learning_rate })
+    }
+
+    /// The loss of the samples at these positions of the run: draw x_0, t and epsilon, noise, predict, compare.
+    fn loss(&mut self, positions: &[u64]) -> Tensor<1> {
+        let (x_0, labels) = self.batch(positions);
+        let [_, channels, height, width] = x_0.dims();
+        let t: Vec<usize> = positions
+            .iter()
+            .map(|position| {
+                self.noise.stream(Stream::Timesteps).below(*position, 0, self.schedule.timesteps() as u64) as usize
+            })
+            .collect();
+        let levels: Vec<NoiseLevel> = t.iter().map(|t| self.schedule.level(*t)).collect();
+        let weights: Vec<f64> = t.iter().map(|t| self.loss_weights[*t]).collect();
+        let diffusion = &self.config.diffusion;
+        let strength = diffusion.offset_noise_strength;
+        let epsilon = self.noise.stream(Stream::Training).offset_images(
+            positions,
+            0,
+            [channels, height, width],
+            strength,
+            &self.device,
+        );
+        let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
+        let target = target(diffusion.objective, x_0, epsilon, &levels);
+
+        let timesteps: Vec<f32> = levels.iter().map(|level| level.timestep as f32).collect();
+        let t = Tensor::<1>::from_data(TensorData::new(timesteps, [positions.len()]), &self.device);
+        let self_condition = self.estimate(&x_t, &t, &levels, labels.clone(), positions[0]);
+        let precision = Precision::new(self.config.training.mixed_precision);
+        let (masks, probability) = (self.noise.stream(Stream::Dropout), self.config.unet.dropout);
+        let device = &self.device;
+        let dropout = |layer: usize, shape: [usize; 4]| {
+            let mut mask = vec![0f32; shape.iter().product()];
+            masks.uniform(positions[0], layer as u64, &mut mask);
+            let kept = (1.0 / (1.0 - probability)) as f32;
+            mask.iter_mut().for_each(|value| *value = if f64::from(*value) < probability { 0.0 } else { kept });
+            precision.lower(Tensor::<4>::from_data(TensorData::new(mask, shape), device))
+        };
+        let condition = Condition {
+            labels,
+            self_condition: self_condition.map(|estimate| precision.lower(estimate)),
+            dropout: if probability > 0.0 { Some(&dropout) } else { None },
+        };
+        let output = match precision.dtype {
+            None => self.unet.forward(x_t, t, condition),
+            Some(_) => {
+                let lowered = precision.lower_module(self.unet.clone());
+                lowered.forward(precision.lower(x_t), precision.lower(t), condition).cast(FloatDType::F32)
+            }
+        };
+        // the half of a learned variance has no part in this loss
+        let prediction = output.narrow(1, 0, channels);
+        LossType::weighted(diffusion.loss, prediction, target, &weights)
+    }
+
+    /// The backward pass, with the loss scaled where the number format needs it.
+    fn gradients(&self, loss: Tensor<1>) -> Gradients {
+        let scale = Precision::new(self.config.training.mixed_precision).loss_scale;
+        let gradients = flat_gradients(&self.unet, &(loss * scale).backward());
+        gradients.into_iter().map(|gradient| gradient.map(|gradient| gradient / scale)).collect()
+    }
+
+    /// Images and labels at these positions; a label is dropped as often as `label_dropout` says.
+    fn batch(&mut self, positions: &[u64]) -> (Tensor<4>, Option<Tensor<1, Int>>) {
+        let images = &self.images;
+        let shape = [positions.len(), images.channels(), images.height(), images.width()];
+        let mut pixels = vec![0f32; shape.iter().product()];
+        let mut labels = Vec::with_capacity(positions.len());
+        for (position, out) in positions.iter().zip(pixels.chunks_exact_mut(images.image_len())) {
+            let index = self.order.at(*position);
+            let flip = self.config.data.horizontal_flip && self.noise.stream(Stream::Flips).chance(*position, 0, 0.5);
+            images.write_chw_f32(index, flip, out);
+            let null = self.config.unet.classes;
+            let dropped =
+                self.noise.stream(Stream::LabelDropout).chance(*position, 0, self.config.training.label_dropout);
+            let label = images.label(index).map(|label| label as usize).filter(|_| !dropped);
+            labels.push(label.unwrap_or(null) as i64);
+        }
+        let labels = (self.config.unet.classes > 0)
+            .then(|| Tensor::from_data(TensorData::new(labels, [positions.len()]), &self.device));
+        (Tensor::from_data(TensorData::new(pixels, shape), &self.device), labels)
+    }
+
+    /// For self-conditioning: every second batch is told the network's own estimate of x_0 (Chen et al. 2022).
+    fn estimate(
+        &self,
+        x_t: &Tensor<4>,
+        t: &Tensor<1>,
+        levels: &[NoiseLevel],
+        labels: Option<Tensor<1, Int>>,
+        position: u64,
+    ) -> Option<Tensor<4>> {
+        let asked =
+            self.config.unet.self_condition && self.noise.stream(Stream::SelfConditioning).chance(position, 0, 0.5);
+        asked.then(|| {
+            let condition = Condition { labels: labels.map(Tensor::inner), ..Condition::default() };
+            let x_t = x_t.clone().inner();
+            let output = self.unet.valid().forward(x_t.clone(), t.clone().inner(), condition);
+            let output = output.narrow(1, 0, x_t.dims()[1]);
+            Tensor::from_inner(Prediction::from_output(self.config.diffusion.objective, output, x_t, levels).x_0)
+        })
+    }
+}
+
+/// The number format of forward and backward pass.
+#[derive(Clone, Copy)]
+struct Precision {
+    dtype: Option<FloatDType>,
+    loss_scale: f64,
+}
+
+impl Precision {
+    fn new(mixed: MixedPrecision) -> Self {
+        match mixed {
+            MixedPrecision::No => Self { dtype: None, loss_scale: 1.0 },
+            MixedPrecision::Bf16 => Self { dtype: Some(FloatDType::BF16), loss_scale: 1.0 },
+            // keeps small gradients above the smallest half-precision number
+            MixedPrecision::F16 => Self { dtype: Some(FloatDType::F16), loss_scale: 1024.0 },
+        }
+    }
+
+    fn lower<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {
+        match self.dtype {
+            Some(dtype) => tensor.cast(dtype),
+            None => tensor,
+        }
+    }
+
+    /// The network in the lower format, its parameters still part of the graph of the f32 ones.
+    fn lower_module(self, unet: Unet) -> Unet {
+        struct Lower(Precision);
+        impl ModuleMapper for Lower {
+            fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+                param.map(|tensor| self.0.lower(tensor))
+            }
+        }
+        unet.map(&mut Lower(self))
+    }
+}
+
+/// A device either computes in a number format, or the run is refused before it starts.
+fn check_precision(mixed: MixedPrecision, device: &Device) -> Result<(), TrainError> {
+    let (precision, dtype) = match mixed {
+        MixedPrecision::No => return Ok(()),
+        MixedPrecision::Bf16 => ("bf16", DType::BF16),
+        MixedPrecision::F16 => ("f16", DType::F16),
+    };
+    if device.supports_dtype(dtype) {
+        return Ok(());
+    }
+    Err(TrainError::Precision { precision, reason: format!("it does not compute in {dtype:?}") })
+}
