@@ -151,6 +151,9 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// Micro-batches in a step. The article's `gradient_accumulate_every`.
     pub gradient_accumulate_every: usize,
+    /// Parts that a micro-batch is cut into, computed at the same time on as many threads: worth it on a CPU with small
+    /// networks. The result depends on it (in the last bits), and not on how many cores there are.
+    pub parallel_parts: usize,
     /// Highest learning rate. The article's `train_lr`.
     pub learning_rate: f64,
     /// Steps over which the rate rises from 0.
@@ -193,6 +196,7 @@ impl Default for TrainingConfig {
             steps: 100_000,
             batch_size: 16,
             gradient_accumulate_every: 1,
+            parallel_parts: 1,
             learning_rate: 1e-4,
             warmup_steps: 0,
             rate_schedule: RateSchedule::Constant,
@@ -250,6 +254,7 @@ impl Config {
             training: TrainingConfig {
                 steps: 2000,
                 batch_size: 32,
+                parallel_parts: 2,
                 learning_rate: 4e-3,
                 warmup_steps: 100,
                 rate_schedule: RateSchedule::Cosine,
@@ -353,6 +358,7 @@ impl Config {
         let fraction = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
         count("training.batch_size", training.batch_size)?;
         count("training.gradient_accumulate_every", training.gradient_accumulate_every)?;
+        count("training.parallel_parts", training.parallel_parts)?;
         check("training.steps", training.steps as f64, training.steps > 0, "at least 1")?;
         let rate = training.learning_rate;
         check("training.learning_rate", rate, rate.is_finite() && rate > 0.0, "above 0")?;

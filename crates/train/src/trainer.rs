@@ -15,7 +15,7 @@ use crate::{
     ema::Ema,
     error::TrainError,
     optimiser::{Adam, AdamConfig},
-    parameters::{Gradients, add, clip_by_global_norm, flat_gradients},
+    parameters::{Gradients, add, clip_by_global_norm, flat_gradients, map_flat},
     rate::learning_rate,
 };
 
@@ -31,6 +31,9 @@ pub struct StepReport {
     /// The learning rate.
     pub learning_rate: f64,
 }
+
+/// x_0 `[batch, channels, height, width]` and labels `[batch]`.
+type Batch = (Tensor<4>, Option<Tensor<1, Int>>);
 
 /// Network, optimiser and average, and the data they learn from.
 pub struct Trainer {
@@ -123,9 +126,14 @@ impl Trainer {
         for micro_batch in 0..micro_batches {
             let start = (self.step * micro_batches as u64 + micro_batch as u64) * batch_size as u64;
             let positions: Vec<u64> = (start..start + batch_size as u64).collect();
-            let micro_loss = self.loss(&positions) / micro_batches as f64;
-            loss += f64::from(micro_loss.clone().inner().cast(FloatDType::F32).into_scalar::<f32>());
-            gradients = Some(add(gradients, self.gradients(micro_loss)));
+            for (part_loss, part_gradients) in self.parts(&positions) {
+                loss += part_loss / micro_batches as f64;
+                gradients = Some(add(gradients, part_gradients));
+            }
+        }
+        if micro_batches > 1 {
+            let mean = |gradient: Tensor<1>| gradient / micro_batches as f64;
+            gradients = gradients.map(|list| list.into_iter().map(|gradient| gradient.map(mean)).collect());
         }
         let mut gradients = gradients.unwrap_or_default();
         let gradient_norm = clip_by_global_norm(&mut gradients, largest_norm);
@@ -139,9 +147,34 @@ impl Trainer {
         Ok(StepReport { step: self.step, loss, gradient_norm, learning_rate })
     }
 
-    /// The loss of the samples at these positions of the run: draw x_0, t and epsilon, noise, predict, compare.
-    fn loss(&mut self, positions: &[u64]) -> Tensor<1> {
-        let (x_0, labels) = self.batch(positions);
+    /// Loss and gradients of a micro-batch, cut into `parallel_parts` that are computed at the same time. Each part has
+    /// its share of the mean, so that their sum is that of the whole; the sum is always taken in the same order.
+    fn parts(&mut self, positions: &[u64]) -> Vec<(f64, Gradients)> {
+        let size = positions.len().div_ceil(self.config.training.parallel_parts.max(1));
+        let parts: Vec<(&[u64], Batch)> = positions.chunks(size).map(|part| (part, self.batch(part))).collect();
+        let trainer = &*self;
+        let compute = |part: &[u64], batch: Batch| {
+            // leaves of its own: graphs of different threads must not meet
+            let unet = map_flat(trainer.unet.clone(), |_, value| value);
+            let loss = trainer.loss(&unet, part, batch) * (part.len() as f64 / positions.len() as f64);
+            let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+            (value, trainer.gradients(&unet, loss))
+        };
+        std::thread::scope(|scope| {
+            let mut parts = parts.into_iter();
+            let first = parts.next();
+            let others: Vec<_> = parts.map(|(part, batch)| scope.spawn(move || compute(part, batch))).collect();
+            let first = first.map(|(part, batch)| compute(part, batch));
+            let others = others.into_iter().map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            first.into_iter().chain(others).collect()
+        })
+    }
+
+    /// The loss of the samples at these positions of the run: draw t and epsilon, noise, predict, compare.
+    fn loss(&self, unet: &Unet, positions: &[u64], (x_0, labels): Batch) -> Tensor<1> {
         let [_, channels, height, width] = x_0.dims();
         let t: Vec<usize> = positions
             .iter()
@@ -182,9 +215,9 @@ impl Trainer {
             dropout: if probability > 0.0 { Some(&dropout) } else { None },
         };
         let output = match precision.dtype {
-            None => self.unet.forward(x_t, t, condition),
+            None => unet.forward(x_t, t, condition),
             Some(_) => {
-                let lowered = precision.lower_module(self.unet.clone());
+                let lowered = precision.lower_module(unet.clone());
                 lowered.forward(precision.lower(x_t), precision.lower(t), condition).cast(FloatDType::F32)
             }
         };
@@ -194,14 +227,17 @@ impl Trainer {
     }
 
     /// The backward pass, with the loss scaled where the number format needs it.
-    fn gradients(&self, loss: Tensor<1>) -> Gradients {
+    fn gradients(&self, unet: &Unet, loss: Tensor<1>) -> Gradients {
         let scale = Precision::new(self.config.training.mixed_precision).loss_scale;
-        let gradients = flat_gradients(&self.unet, &(loss * scale).backward());
+        if scale == 1.0 {
+            return flat_gradients(unet, &loss.backward());
+        }
+        let gradients = flat_gradients(unet, &(loss * scale).backward());
         gradients.into_iter().map(|gradient| gradient.map(|gradient| gradient / scale)).collect()
     }
 
     /// Images and labels at these positions; a label is dropped as often as `label_dropout` says.
-    fn batch(&mut self, positions: &[u64]) -> (Tensor<4>, Option<Tensor<1, Int>>) {
+    fn batch(&mut self, positions: &[u64]) -> Batch {
         let images = &self.images;
         let shape = [positions.len(), images.channels(), images.height(), images.width()];
         let mut pixels = vec![0f32; shape.iter().product()];
