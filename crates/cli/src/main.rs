@@ -8,6 +8,7 @@ mod train_command;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 
 /// Train, sample and judge denoising diffusion models.
@@ -63,10 +64,22 @@ fn main() -> ExitCode {
         Ok(Ended::Interrupted) => ExitCode::from(130),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", describe(&error));
             ExitCode::from(if error.downcast_ref::<UsageError>().is_some() { 2 } else { 1 })
         }
     }
+}
+
+/// The error and its causes; those that a message already quotes are not said twice.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// Whether the reader of our output, such as `head`, has had enough.
@@ -80,5 +93,5 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Writes a result to standard output.
 fn print_result(text: impl std::fmt::Display) -> anyhow::Result<()> {
     use std::io::Write;
-    Ok(writeln!(std::io::stdout(), "{text}")?)
+    writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")
 }

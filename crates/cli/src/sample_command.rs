@@ -104,7 +104,9 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
 
     let wants = |output| arguments.save.contains(&output);
     let keeps_frames = wants(Output::Gif) || wants(Output::Strip);
-    // estimates of x_0 along the way, for each batch; shown because x_t itself is noise for most of it
+    // x_t along the way, for each batch, without what the data was padded with
+    let image = model.header.image;
+    let (top, left) = ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2);
     let mut frames: Vec<Vec<Tensor<4>>> = Vec::new();
     let images = generate(&model, &request, &Noise::new(arguments.seed), &mut |step| {
         if keeps_frames {
@@ -115,11 +117,12 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
             if (step.count - 1 - step.index).is_multiple_of(stride)
                 && let Some(batch) = frames.last_mut()
             {
-                batch.push(step.x_t.clone());
+                let frame = step.x_t.clone();
+                batch.push(frame.narrow(2, top, image.content_height).narrow(3, left, image.content_width));
             }
         }
     })?;
-    let pictures = pixels(images)?;
+    let pictures = train::pictures(images)?;
     let Some(first) = pictures.first() else { bail!("no image was drawn") };
     fs::create_dir_all(&arguments.out)
         .with_context(|| format!("cannot make the folder {}; name another with --out", arguments.out.display()))?;
@@ -151,9 +154,9 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         let moments = (0..count)
             .map(|moment| {
                 let all = frames.iter().map(|batch| batch[moment].clone()).collect();
-                pixels(Tensor::cat(all, 0))
+                train::pictures(Tensor::cat(all, 0))
             })
-            .collect::<anyhow::Result<Vec<_>>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
         if wants(Output::Gif) {
             let grids = moments.iter().map(|moment| grid(moment, columns, 2, scale)).collect::<Result<Vec<_>, _>>()?;
             save_gif(&grids, &path("denoising.gif"), 12, 150)?;
@@ -181,12 +184,6 @@ fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
         bail!("the run {} has no model.safetensors yet: let its training end, or stop it with Ctrl-C", path.display());
     }
     Ok(file)
-}
-
-fn pixels(images: Tensor<4>) -> anyhow::Result<Vec<Pixels>> {
-    let [_, channels, height, width] = images.dims();
-    let values: Vec<f32> = images.into_data().iter::<f32>().collect();
-    Ok(Pixels::from_nchw(height, width, channels, &values)?)
 }
 
 /// What the Python evaluators read: `arr_0` u8 `[N, H, W, C]`, and `arr_1` i64 `[N]` where labels were asked for.

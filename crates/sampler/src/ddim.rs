@@ -6,7 +6,7 @@ use schedule::NoiseLevel;
 
 use crate::{
     denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check, check_range},
+    error::{SamplerError, check, check_clip, check_range},
 };
 
 /// How [`ddim`] walks.
@@ -43,6 +43,7 @@ pub fn ddim(
 ) -> Result<Tensor<4>, SamplerError> {
     check(levels, &x_t, options.samples.as_deref())?;
     check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
+    check_clip(options.clip)?;
     let [batch, channels, height, width] = x_t.dims();
     let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
     let (device, count) = (x_t.device(), levels.len() - 1);

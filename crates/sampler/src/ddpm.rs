@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check},
+    error::{SamplerError, check, check_clip},
 };
 
 /// The variance of a reverse step.
@@ -50,7 +50,8 @@ const SMALLEST_VARIANCE: f64 = 1e-20;
 /// steps this is OpenAI's respaced sampling. The last step adds no noise.
 ///
 /// # Errors
-/// [`SamplerError`] if the levels do not get cleaner, or the variance is to be learned and the denoiser has none.
+/// [`SamplerError`] if the levels do not get cleaner, an option is out of range, or the variance is to be learned and the
+/// denoiser has none.
 pub fn ddpm(
     denoiser: &dyn Denoiser,
     x_t: Tensor<4>,
@@ -60,19 +61,18 @@ pub fn ddpm(
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
     check(levels, &x_t, options.samples.as_deref())?;
+    check_clip(options.clip)?;
     let [batch, channels, height, width] = x_t.dims();
     let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
     let (device, count) = (x_t.device(), levels.len() - 1);
-    // log posterior variance of the second-last step: OpenAI's stand-in for that of the last, which is 0
-    let first_replacement = match levels {
-        [.., level, next, _] => posterior_variance(*level, *next),
-        _ => 0.0,
-    };
     let (mut x, mut estimate) = (x_t, None);
 
     for (index, pair) in levels.windows(2).enumerate() {
         let (level, next) = (pair[0], pair[1]);
         let mut prediction = denoiser.denoise(x.clone(), level, estimate.as_ref());
+        if options.variance == Variance::Learned && prediction.variance.is_none() {
+            return Err(SamplerError::NoLearnedVariance);
+        }
         if let Some(limit) = options.clip {
             prediction.x_0 = prediction.x_0.clamp(-limit, limit);
         }
@@ -92,9 +92,8 @@ pub fn ddpm(
                 Variance::Beta => mean + z * beta.sqrt(),
                 Variance::Learned => {
                     let Some(between) = prediction.variance else { return Err(SamplerError::NoLearnedVariance) };
-                    let lower = if next.alpha_bar < 1.0 { posterior } else { first_replacement.max(SMALLEST_VARIANCE) };
                     let fraction = (between + 1.0) * 0.5;
-                    let log_variance = fraction * (beta.ln() - lower.ln()) + lower.ln();
+                    let log_variance = fraction * (beta.ln() - posterior.ln()) + posterior.ln();
                     mean + z * (log_variance * 0.5).exp()
                 }
             }

@@ -69,3 +69,10 @@ pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, samples: Option<&[u6
 pub(crate) fn check_range(name: &'static str, value: f64, good: bool, range: &'static str) -> Result<(), SamplerError> {
     if good { Ok(()) } else { Err(SamplerError::OutOfRange { name, value, range }) }
 }
+
+pub(crate) fn check_clip(clip: Option<f64>) -> Result<(), SamplerError> {
+    match clip {
+        Some(limit) => check_range("clip", limit, limit > 0.0, "above 0"),
+        None => Ok(()),
+    }
+}

@@ -38,5 +38,5 @@ pub use error::TrainError;
 pub use optimiser::{Adam, AdamConfig};
 pub use parameters::{Gradients, clip_by_global_norm};
 pub use rate::learning_rate;
-pub use run::{Control, Event, Outcome, Run, RunFiles};
+pub use run::{Control, Event, Outcome, Run, RunFiles, pictures};
 pub use trainer::{StepReport, Trainer};

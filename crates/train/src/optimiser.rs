@@ -68,3 +68,45 @@ impl Adam {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+    use unet::UnetConfig;
+
+    /// The first weight of a network whose weights begin at 1, after each of three steps with these gradients.
+    fn walk(kind: OptimiserKind, weight_decay: f64) -> Vec<f32> {
+        let device = Device::flex();
+        let config = UnetConfig { dim: 4, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
+        let unet = config.init(&device).expect("a possible network");
+        let mut unet = map_flat(unet, |_, value| value.ones_like());
+        let config = AdamConfig { kind, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay };
+        let mut adam = Adam::new(config, &unet);
+        let mut values = Vec::new();
+        for gradient in [0.5, -0.2, 0.3] {
+            let gradients = flat_parameters(&unet).iter().map(|value| Some(value.ones_like() * gradient)).collect();
+            unet = adam.step(unet, &gradients, 0.1);
+            values.push(flat_parameters(&unet)[0].clone().slice([0..1]).into_scalar());
+        }
+        values
+    }
+
+    #[test]
+    fn three_steps_are_pytorch_s() {
+        // torch.optim.Adam / AdamW([p], lr=.1, betas=(.9, .99), eps=1e-8, weight_decay=…) on p = 1, same gradients
+        for (kind, weight_decay, expected) in [
+            (OptimiserKind::Adam, 0.0, ADAM),
+            (OptimiserKind::Adam, 0.1, ADAM_DECAY),
+            (OptimiserKind::Adamw, 0.1, ADAMW),
+        ] {
+            let values = walk(kind, weight_decay);
+            for (value, expected) in values.iter().zip(expected) {
+                assert!((value - expected).abs() < 2e-6, "{kind:?}, {weight_decay}: {values:?} is not {expected}");
+            }
+        }
+    }
+    const ADAM: [f32; 3] = [0.9000000, 0.8653826, 0.8108348];
+    const ADAM_DECAY: [f32; 3] = [0.9000000, 0.8474076, 0.7788752];
+    const ADAMW: [f32; 3] = [0.8900000, 0.8464826, 0.7834700];
+}

@@ -54,11 +54,17 @@ pub(crate) fn map_flat(unet: Unet, each: impl FnMut(usize, Tensor<1>) -> Tensor<
             let index = self.index;
             self.index += 1;
             param.map(|value| {
-                let (shape, trains, tracked) = (value.shape(), value.is_require_grad(), value.device().is_autodiff());
+                let (shape, trains, graph) =
+                    (value.shape(), value.is_require_grad(), value.gradient_checkpointing_strategy());
                 let value = value.inner();
                 let length = shape.num_elements();
                 let value = (self.each)(index, value.reshape([length])).reshape(shape);
-                if tracked { Tensor::from_inner(value).set_require_grad(trains) } else { value }
+                match graph {
+                    None => value,
+                    Some(strategy) => Tensor::from_inner(value)
+                        .with_gradient_checkpointing_strategy(strategy)
+                        .set_require_grad(trains),
+                }
             })
         }
     }

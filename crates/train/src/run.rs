@@ -226,10 +226,10 @@ impl Run {
         let columns = if classes > 0 { count.div_ceil(classes) } else { (count as f64).sqrt().ceil() as usize };
         let noise = Noise::new(self.trainer.config().training.seed);
         let images = generate(&model, &Request::even(count, classes), &noise, &mut |_| ())?;
-        let pixels = pixels(images)?;
+        let pictures = pictures(images)?;
         // small images are shown larger
-        let scale = (64 / pixels.first().map_or(64, Pixels::height)).clamp(1, 4);
-        Ok(save_png(&grid(&pixels, columns.max(1), 2, scale)?, path)?)
+        let scale = (64 / pictures.first().map_or(64, Pixels::height)).clamp(1, 4);
+        Ok(save_png(&grid(&pictures, columns.max(1), 2, scale)?, path)?)
     }
 
     fn append_metrics(&self, report: &StepReport, images_per_second: f64) -> Result<(), TrainError> {
@@ -251,7 +251,10 @@ impl Run {
 }
 
 /// A batch of images `[count, channels, height, width]` in [-1, 1] as pictures.
-fn pixels(images: burn::tensor::Tensor<4>) -> Result<Vec<Pixels>, TrainError> {
+///
+/// # Errors
+/// [`TrainError::Picture`] if a picture cannot have so many channels.
+pub fn pictures(images: burn::tensor::Tensor<4>) -> Result<Vec<Pixels>, TrainError> {
     let [_, channels, height, width] = images.dims();
     let values: Vec<f32> = images.into_data().iter::<f32>().collect();
     Ok(Pixels::from_nchw(height, width, channels, &values)?)

@@ -218,7 +218,7 @@ impl Trainer {
             None => unet.forward(x_t, t, condition),
             Some(_) => {
                 let lowered = precision.lower_module(unet.clone());
-                lowered.forward(precision.lower(x_t), precision.lower(t), condition).cast(FloatDType::F32)
+                lowered.forward(precision.lower(x_t), t, condition).cast(FloatDType::F32)
             }
         };
         // the half of a learned variance has no part in this loss
@@ -273,7 +273,9 @@ impl Trainer {
             let x_t = x_t.clone().inner();
             let output = self.unet.valid().forward(x_t.clone(), t.clone().inner(), condition);
             let output = output.narrow(1, 0, x_t.dims()[1]);
-            Tensor::from_inner(Prediction::from_output(self.config.diffusion.objective, output, x_t, levels).x_0)
+            let estimate = Prediction::from_output(self.config.diffusion.objective, output, x_t, levels).x_0;
+            // back on the device of the graph, with its way of checkpointing
+            Tensor::from_data(estimate.into_data(), &self.device)
         })
     }
 }

@@ -148,6 +148,7 @@ impl UnetConfig {
             }
         };
         check("dim", self.dim, self.dim >= 4 && self.dim.is_multiple_of(2), "it must be even and at least 4")?;
+        check("channels", self.channels, self.channels > 0, "it must be at least 1")?;
         check("init_dim", self.init_dim(), self.init_dim() > 0, "it must be at least 1")?;
         check("out_dim", self.out_dim(), self.out_dim() > 0, "it must be at least 1")?;
         let levels = self.dim_mults.len();
@@ -156,7 +157,6 @@ impl UnetConfig {
             check("dim_mults", multiple, (1..=1024).contains(&multiple), "each multiple must be 1 to 1024")?;
             check("dim_mults", multiple.saturating_mul(self.dim), true, "")?;
         }
-        check("channels", self.channels, self.channels > 0, "it must be at least 1")?;
         check("patch_size", self.patch_size, (1..=64).contains(&self.patch_size), "it must be 1 to 64")?;
         check("attention_heads", self.attention_heads, self.attention_heads > 0, "it must be at least 1")?;
         check("attention_head_dim", self.attention_head_dim, self.attention_head_dim > 0, "it must be at least 1")?;

@@ -3,7 +3,7 @@
 use burn::{
     module::{Module, Param},
     nn::Initializer,
-    tensor::{Device, Tensor, TensorData},
+    tensor::{Device, FloatDType, Tensor, TensorData},
 };
 
 use crate::{config::UnetConfig, layers::Linear, ops};
@@ -41,17 +41,20 @@ impl TimeEmbedding {
         }
     }
 
-    /// `t`: `[batch]`, in steps 0 to T - 1 (need not be whole); result `[batch, 4 dim]`.
+    /// `t`: `[batch]` in f32, in steps 0 to T - 1 (need not be whole); result `[batch, 4 dim]` in the weights' number
+    /// format. The angles are always computed in f32: half precision cannot tell t = 998 from 999.
     pub fn forward(&self, t: Tensor<1>) -> Tensor<2> {
         let [batch] = t.dims();
         let t = t.reshape([batch, 1]);
         let features = match &self.fourier {
             Some(frequencies) => {
-                let angles = t.clone().matmul(frequencies.val().unsqueeze::<2>()) * core::f64::consts::TAU;
+                let angles =
+                    t.clone().matmul(frequencies.val().cast(FloatDType::F32).unsqueeze::<2>()) * core::f64::consts::TAU;
                 Tensor::cat(vec![t, angles.clone().sin(), angles.cos()], 1)
             }
             None => sinusoidal(t, self.dim, self.theta),
         };
+        let features = features.cast(self.linear_1.weight.val().dtype());
         self.linear_2.forward(ops::gelu(self.linear_1.forward(features)))
     }
 }

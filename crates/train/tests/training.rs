@@ -1,0 +1,179 @@
+//! The trainer as a whole, on a small network and a few digits.
+
+use burn::tensor::Device;
+use data::ImageSet;
+use train::{Config, Control, MixedPrecision, Run, TrainError, Trainer};
+
+fn small() -> Config {
+    let mut config = Config::preset("digits").expect("a preset");
+    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+    config.data.limit = Some(40);
+    let training = &mut config.training;
+    (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (4, 6, 2, 1);
+    (config.sampling.steps, config.sampling.count) = (2, 10);
+    config
+}
+
+fn images(config: &Config) -> ImageSet {
+    data::open(&config.data.path, &config.load_options()).expect("the digits of the repository").images
+}
+
+fn trainer(config: Config) -> Trainer {
+    let images = images(&config);
+    Trainer::new(config, images, &Device::flex()).expect("a possible run")
+}
+
+fn weights(trainer: &Trainer) -> Vec<f32> {
+    trainer.unet().state_dict().iter().flat_map(|(_, data)| data.iter::<f32>().collect::<Vec<_>>()).collect()
+}
+
+fn largest_difference(one: &[f32], two: &[f32]) -> f32 {
+    assert_eq!(one.len(), two.len());
+    one.iter().zip(two).fold(0.0, |largest, (a, b)| largest.max((a - b).abs()))
+}
+
+#[test]
+fn the_same_seed_is_the_same_run_and_another_is_not() {
+    let run = |seed| {
+        let mut config = small();
+        config.training.seed = seed;
+        let mut trainer = trainer(config);
+        let losses: Vec<f64> = (0..3).map(|_| trainer.step().expect("a step").loss).collect();
+        (losses, weights(&trainer))
+    };
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).0, run(2).0);
+}
+
+#[test]
+fn the_loss_falls() {
+    let mut config = small();
+    config.training.learning_rate = 4e-3;
+    config.training.steps = 60;
+    let mut trainer = trainer(config);
+    let losses: Vec<f64> = (0..60).map(|_| trainer.step().expect("a step").loss).collect();
+    let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+    assert!(mean(&losses[50..]) < 0.5 * mean(&losses[..5]), "{losses:?}");
+}
+
+#[test]
+fn accumulated_and_parallel_batches_are_one_large_batch() {
+    let after = |batch_size, accumulate, parts| {
+        let mut config = small();
+        config.training.batch_size = batch_size;
+        config.training.gradient_accumulate_every = accumulate;
+        config.training.parallel_parts = parts;
+        let mut trainer = trainer(config);
+        let report = trainer.step().expect("a step");
+        (report, weights(&trainer))
+    };
+    let (whole, whole_weights) = after(8, 1, 1);
+    for (batch_size, accumulate, parts) in [(4, 2, 1), (2, 4, 1), (8, 1, 2), (8, 1, 3), (4, 2, 4)] {
+        let (report, weights) = after(batch_size, accumulate, parts);
+        assert!((report.loss - whole.loss).abs() < 1e-5, "{report:?} {whole:?}");
+        assert!((report.gradient_norm - whole.gradient_norm).abs() < 1e-4 * whole.gradient_norm);
+        // Adam's first step is about the sign of the gradient, so a gradient of nearly 0 may move either way
+        let moved = largest_difference(&weights, &whole_weights);
+        assert!(moved <= 2.1 * report.learning_rate as f32, "{moved}");
+        let differing = weights.iter().zip(&whole_weights).filter(|(a, b)| (*a - *b).abs() > 1e-5).count();
+        assert!(differing * 100 < weights.len(), "{differing} of {} weights differ", weights.len());
+    }
+}
+
+#[test]
+fn a_resumed_run_is_byte_for_byte_the_uninterrupted_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    let mut whole = Run::create(trainer(small()), &one).expect("a run");
+    assert!(whole.train(&mut |_| Control::Continue).expect("trained").finished);
+
+    let mut first = Run::create(trainer(small()), &two).expect("a run");
+    let mut steps = 0;
+    let outcome = first.train(&mut |event| {
+        steps += usize::from(matches!(event, train::Event::Step { .. }));
+        if steps == 3 { Control::Stop } else { Control::Continue }
+    });
+    let outcome = outcome.expect("trained");
+    assert_eq!((outcome.finished, outcome.steps), (false, 3));
+    let config = Run::config_of(&two).expect("its configuration");
+    let mut second = Run::resume(trainer(config), &two).expect("the run");
+    assert_eq!(second.trainer.steps_done(), 3);
+    assert!(second.train(&mut |_| Control::Continue).expect("trained").finished);
+    for name in ["model.safetensors", "state.safetensors", "samples.png", "config.toml"] {
+        let read = |run: &std::path::Path| std::fs::read(run.join(name)).expect("a file");
+        assert!(read(&one) == read(&two), "{name} differs");
+    }
+}
+
+#[test]
+fn another_configuration_is_not_the_same_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("run");
+    Run::create(trainer(small()), &directory).expect("a run");
+    let mut config = small();
+    config.training.learning_rate = 1.0;
+    config.training.log_every = 1;
+    let Err(error) = Run::resume(trainer(config), &directory) else { panic!("it must be refused") };
+    assert!(matches!(error, TrainError::OtherConfiguration { .. }));
+    let text = error.to_string();
+    assert!(text.contains("training.learning_rate: 0.004 in the run, 1.0 now"), "{text}");
+    assert!(!text.contains("log_every"), "{text}");
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, "kept").expect("a file");
+    for directory in [&file, folder.path()] {
+        assert!(matches!(Run::create(trainer(small()), directory), Err(TrainError::RunDirectory { .. })));
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("a file"), "kept");
+}
+
+#[test]
+fn mixed_precision_is_refused_or_close() {
+    let mut config = small();
+    config.training.mixed_precision = MixedPrecision::Bf16;
+    let images = images(&config);
+    let exact = trainer(small()).step().expect("a step");
+    match Trainer::new(config, images, &Device::flex()) {
+        Err(error) => assert!(error.to_string().contains("training.mixed_precision = bf16"), "{error}"),
+        Ok(mut trainer) => {
+            let report = trainer.step().expect("a step");
+            assert!((report.loss / exact.loss - 1.0).abs() < 0.05, "{report:?} {exact:?}");
+            assert_ne!(report.loss, exact.loss);
+        }
+    }
+}
+
+#[test]
+fn every_option_of_training_runs() {
+    let with = |change: &dyn Fn(&mut Config)| {
+        let mut config = small();
+        change(&mut config);
+        let mut trainer = trainer(config);
+        (0..2).for_each(|_| assert!(trainer.step().expect("a step").loss.is_finite()));
+    };
+    with(&|config| config.training.gradient_checkpointing = true);
+    with(&|config| config.unet.self_condition = true);
+    with(&|config| config.unet.learned_variance = true);
+    with(&|config| config.unet.dropout = 0.2);
+    with(&|config| config.data.horizontal_flip = true);
+    with(&|config| config.training.class_labels = false);
+    with(&|config| config.diffusion.offset_noise_strength = 0.1);
+    with(&|config| config.diffusion.loss = noise::LossType::Huber);
+    with(&|config| config.training.optimiser = train::OptimiserKind::Adamw);
+}
+
+#[test]
+fn checkpointing_changes_memory_and_not_the_result() {
+    let after = |gradient_checkpointing| {
+        let mut config = small();
+        config.training.gradient_checkpointing = gradient_checkpointing;
+        let mut trainer = trainer(config);
+        trainer.step().expect("a step");
+        weights(&trainer)
+    };
+    assert!(largest_difference(&after(true), &after(false)) < 1e-6);
+}
