@@ -135,7 +135,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let mut files = Vec::new();
     let path = |name: &str| arguments.out.join(name);
     if wants(Output::Grid) {
-        save_png(&grid(&pictures, columns, 2, scale)?, &path("grid.png"))?;
+        save_png(&grid(&pictures, columns, 2, scale)?, path("grid.png"))?;
         files.push(path("grid.png"));
     }
     if wants(Output::Png) {
@@ -159,12 +159,12 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
             .collect::<Result<Vec<_>, _>>()?;
         if wants(Output::Gif) {
             let grids = moments.iter().map(|moment| grid(moment, columns, 2, scale)).collect::<Result<Vec<_>, _>>()?;
-            save_gif(&grids, &path("denoising.gif"), 12, 150)?;
+            save_gif(&grids, path("denoising.gif"), 12, 150)?;
             files.push(path("denoising.gif"));
         }
         if wants(Output::Strip) {
             let row: Vec<Pixels> = moments.iter().filter_map(|moment| moment.first().cloned()).collect();
-            save_png(&strip(&row, 2, scale)?, &path("strip.png"))?;
+            save_png(&strip(&row, 2, scale)?, path("strip.png"))?;
             files.push(path("strip.png"));
         }
     }

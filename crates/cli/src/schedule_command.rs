@@ -38,7 +38,7 @@ pub fn run(arguments: ScheduleArguments) -> anyhow::Result<()> {
         let panels = draw(&schedule, &arguments.family);
         panels.save_svg(folder.join("schedule.svg"))?;
         panels.save_png(folder.join("schedule.png"))?;
-        save_png(&destroyed(&schedule)?, &folder.join("destroyed.png"))?;
+        save_png(&destroyed(&schedule)?, folder.join("destroyed.png"))?;
         files = ["schedule.svg", "schedule.png", "destroyed.png"].map(|name| folder.join(name)).to_vec();
     }
     if arguments.json {

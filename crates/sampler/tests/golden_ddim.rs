@@ -72,7 +72,6 @@ fn check(objective: Objective, peer_objective: &str) {
         let x_t = Tensor::<4>::from_data(golden.get("xT").expect("xT"), &device);
         let y = ddim(&network, x_t, &levels, DdimOptions::default(), &Noise::new(0), &mut |_| ()).expect("a chain");
         let error = relative_error(&y.into_data(), &golden.get("y").expect("y"));
-        println!("{peer_objective}, {family}: {error:e}");
         assert!(error < 1e-4, "{peer_objective}, {family}: differs by {error:e} of the largest value");
     }
 }

@@ -1,7 +1,7 @@
 //! The trainer: it wires schedule, noise, network, optimiser and data together.
 //!
 //! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
-//! stopping - is [`run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
+//! stopping - is [`Run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
 //! burn device.
 //!
 //! ```
