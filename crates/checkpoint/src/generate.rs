@@ -17,15 +17,47 @@ pub struct NetworkDenoiser<'a> {
     pub objective: Objective,
     /// Class of each image of the batch, `[batch]`; None is the null class.
     pub labels: Option<Tensor<1, Int>>,
+    /// Parts that a batch is cut into, computed at the same time on as many threads; 1 for none.
+    pub parallel_parts: usize,
+}
+
+impl NetworkDenoiser<'_> {
+    /// The raw output for a batch, part by part.
+    fn output(&self, x_t: &Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Tensor<4> {
+        let batch = x_t.dims()[0];
+        let part = |start: usize, length: usize| {
+            let t =
+                Tensor::<1>::from_data(TensorData::new(vec![level.timestep as f32; length], [length]), &x_t.device());
+            let condition = Condition {
+                labels: self.labels.clone().map(|labels| labels.narrow(0, start, length)),
+                self_condition: estimate.map(|estimate| estimate.clone().narrow(0, start, length)),
+                ..Condition::default()
+            };
+            self.unet.forward(x_t.clone().narrow(0, start, length), t, condition)
+        };
+        let size = batch.div_ceil(self.parallel_parts.max(1)).max(1);
+        if size >= batch {
+            return part(0, batch);
+        }
+        std::thread::scope(|scope| {
+            let part = &part;
+            let starts = (size..batch).step_by(size);
+            let others: Vec<_> =
+                starts.map(|start| scope.spawn(move || part(start, size.min(batch - start)))).collect();
+            let first = part(0, size);
+            let others = others.into_iter().map(|thread| match thread.join() {
+                Ok(output) => output,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            Tensor::cat(std::iter::once(first).chain(others).collect(), 0)
+        })
+    }
 }
 
 impl Denoiser for NetworkDenoiser<'_> {
     fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
         let [batch, channels, _, _] = x_t.dims();
-        let t = Tensor::<1>::from_data(TensorData::new(vec![level.timestep as f32; batch], [batch]), &x_t.device());
-        let condition =
-            Condition { labels: self.labels.clone(), self_condition: estimate.cloned(), ..Condition::default() };
-        let output = self.unet.forward(x_t.clone(), t, condition);
+        let output = self.output(&x_t, level, estimate);
         // the second half of the channels, where there is one, says where the variance lies
         let variance = (output.dims()[1] == 2 * channels).then(|| output.clone().narrow(1, channels, channels));
         let output = output.narrow(1, 0, channels);
@@ -109,8 +141,10 @@ pub fn generate(
     if !options.guidance.is_finite() {
         return out_of_range("guidance", options.guidance, "a finite number");
     }
-    if options.batch_size == 0 {
-        return out_of_range("batch_size", 0.0, "at least 1");
+    for (key, value) in [("batch_size", options.batch_size), ("parallel_parts", options.parallel_parts)] {
+        if value == 0 {
+            return out_of_range(key, 0.0, "at least 1");
+        }
     }
     if let Some(&class) = request.labels.iter().flatten().find(|class| **class >= classes) {
         return Err(GenerateError::Class { class, classes });
@@ -128,7 +162,12 @@ pub fn generate(
             let labels: Vec<i64> = labels[start..start + samples.len()].iter().map(|label| *label as i64).collect();
             Tensor::<1, Int>::from_data(TensorData::new(labels, [samples.len()]), &device)
         });
-        let unconditional = NetworkDenoiser { unet: &model.unet, objective: header.objective, labels: None };
+        let unconditional = NetworkDenoiser {
+            unet: &model.unet,
+            objective: header.objective,
+            labels: None,
+            parallel_parts: options.parallel_parts,
+        };
         let scale = if labels.is_some() { options.guidance } else { 1.0 };
         let denoiser =
             Guided { conditional: NetworkDenoiser { labels, ..unconditional.clone() }, unconditional, scale };

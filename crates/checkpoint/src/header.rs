@@ -99,6 +99,8 @@ pub struct SamplingConfig {
     pub count: usize,
     /// How many images go through the network at a time.
     pub batch_size: usize,
+    /// Parts that such a batch is cut into, computed at the same time on as many threads: worth it on a CPU.
+    pub parallel_parts: usize,
 }
 
 impl Default for SamplingConfig {
@@ -113,6 +115,7 @@ impl Default for SamplingConfig {
             guidance: 1.0,
             count: 25,
             batch_size: 64,
+            parallel_parts: 1,
         }
     }
 }

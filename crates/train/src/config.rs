@@ -264,7 +264,14 @@ impl Config {
                 checkpoint_every: 500,
                 ..TrainingConfig::default()
             },
-            sampling: SamplingConfig { steps: 30, guidance: 1.5, count: 100, batch_size: 50, ..Default::default() },
+            sampling: SamplingConfig {
+                steps: 30,
+                guidance: 1.5,
+                count: 100,
+                batch_size: 50,
+                parallel_parts: 2,
+                ..SamplingConfig::default()
+            },
         }
     }
 
@@ -375,6 +382,7 @@ impl Config {
         check("diffusion.offset_noise_strength", strength, (0.0..=1.0).contains(&strength), "0 to 1")?;
         let sampling = &self.sampling;
         count("sampling.batch_size", sampling.batch_size)?;
+        count("sampling.parallel_parts", sampling.parallel_parts)?;
         check("sampling.eta", sampling.eta, sampling.eta.is_finite() && sampling.eta >= 0.0, "0 or more")?;
         check("sampling.guidance", sampling.guidance, sampling.guidance.is_finite(), "a finite number")?;
         check("sampling.count", sampling.count as f64, (1..=1 << 20).contains(&sampling.count), "1 to 1048576")?;
