@@ -154,7 +154,13 @@ fn copy_all(manifest: &Manifest, from: &Path, target: &Path, progress: &mut dyn 
         let Some((path, packed)) = find(file, &folder) else { continue };
         let Some(name) = path.file_name() else { continue };
         let destination = target.join(name);
-        store(manifest, file, packed, &mut open(&path)?, &destination)?;
+        store(manifest, file, packed, &mut open(&path)?, &destination).map_err(|error| match error {
+            // the file that is wrong is the user's, not the copy that was never kept
+            DataError::Mismatch { dataset, path: copy, problem } if copy == destination => {
+                DataError::Mismatch { dataset, path: path.clone(), problem }
+            }
+            error => error,
+        })?;
         progress(&format!("took {} (checksum is right)", path.display()));
     }
     Ok(())

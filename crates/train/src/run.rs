@@ -203,8 +203,9 @@ impl Run {
             }
         }
         let finished = self.trainer.steps_done() >= training.steps;
-        self.trainer.save_state(&self.files.state())?;
+        // the model first: it is refused if it is not finite, and then the last good state stays
         self.trainer.model().save(&self.files.model())?;
+        self.trainer.save_state(&self.files.state())?;
         observe(Event::Saved(&self.files.state()));
         if finished {
             observe(Event::Sampling);

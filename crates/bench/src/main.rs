@@ -1,0 +1,46 @@
+//! The program `bench`: measures what this workspace makes. `cargo xtask bench quality` runs it.
+
+mod quality;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measure what the workspace makes.
+#[derive(Parser)]
+#[command(name = "bench", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train on one half of the data, and let a classifier of the other half judge the samples
+    Quality(quality::QualityArguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Quality(arguments) => quality::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The error and its causes; those that a message already quotes are not said twice.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(if text.is_empty() { "" } else { ": " });
+            text.push_str(&cause);
+        }
+    }
+    text
+}

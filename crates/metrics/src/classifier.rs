@@ -1,0 +1,354 @@
+//! A small classifier that judges pictures.
+
+use burn::{
+    module::{Module, Param},
+    optim::{AdamConfig, GradientsParams},
+    tensor::{
+        Device, Tensor, TensorData, activation, module,
+        ops::{ConvOptions, MaxPoolOptions},
+    },
+};
+use data::{ImageSet, order::Order};
+use noise::{Noise, NoiseStream, Stream};
+
+use crate::error::{MetricsError, rows};
+
+/// How many features an image has.
+pub const FEATURES: usize = 128;
+
+/// Initial weights; numbers of their own, so that they are not those of a diffusion model with the same seed.
+const WEIGHTS: Stream = Stream::Custom(0x6a75_6467);
+/// Shifts of the training images.
+const SHIFTS: Stream = Stream::Custom(0x6a75_6468);
+
+const CHANNELS: [usize; 2] = [16, 32];
+const KERNEL: usize = 5;
+const BATCH_SIZE: usize = 50;
+/// The largest shift of a training image, in pixels.
+const LARGEST_SHIFT: i64 = 2;
+const LEARNING_RATE: f64 = 2e-3;
+/// Images that are classified at a time.
+const CLASSIFY_AT_A_TIME: usize = 250;
+
+/// Two convolutions, each with ReLU and max pooling, and two affine maps. Weights lie as PyTorch's.
+#[derive(Module, Debug)]
+struct Network {
+    /// `[16, channels, 5, 5]`
+    first_weight: Param<Tensor<4>>,
+    /// `[16]`
+    first_bias: Param<Tensor<1>>,
+    /// `[32, 16, 5, 5]`
+    second_weight: Param<Tensor<4>>,
+    /// `[32]`
+    second_bias: Param<Tensor<1>>,
+    /// `[128, 32 * (height / 4) * (width / 4)]`
+    features_weight: Param<Tensor<2>>,
+    /// `[128]`
+    features_bias: Param<Tensor<1>>,
+    /// `[classes, 128]`
+    classes_weight: Param<Tensor<2>>,
+    /// `[classes]`
+    classes_bias: Param<Tensor<1>>,
+}
+
+/// PyTorch's default for weights and biases: uniform in ±1/sqrt(fan_in); numbers from `noise`, one sample a parameter.
+fn uniform<const D: usize>(
+    noise: NoiseStream,
+    parameter: u64,
+    shape: [usize; D],
+    fan_in: usize,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let mut values = vec![0f32; shape.iter().product()];
+    noise.uniform(parameter, 0, &mut values);
+    let bound = 1.0 / (fan_in as f32).sqrt();
+    values.iter_mut().for_each(|value| *value = (*value * 2.0 - 1.0) * bound);
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+impl Network {
+    fn new([channels, height, width]: [usize; 3], classes: usize, seed: u64, device: &Device) -> Self {
+        let noise = Noise::new(seed).stream(WEIGHTS);
+        let [first, second] = CHANNELS;
+        let flat = second * (height / 4) * (width / 4);
+        let (fan_first, fan_second) = (channels * KERNEL * KERNEL, first * KERNEL * KERNEL);
+        Self {
+            first_weight: uniform(noise, 0, [first, channels, KERNEL, KERNEL], fan_first, device),
+            first_bias: uniform(noise, 1, [first], fan_first, device),
+            second_weight: uniform(noise, 2, [second, first, KERNEL, KERNEL], fan_second, device),
+            second_bias: uniform(noise, 3, [second], fan_second, device),
+            features_weight: uniform(noise, 4, [FEATURES, flat], flat, device),
+            features_bias: uniform(noise, 5, [FEATURES], flat, device),
+            classes_weight: uniform(noise, 6, [classes, FEATURES], FEATURES, device),
+            classes_bias: uniform(noise, 7, [classes], FEATURES, device),
+        }
+    }
+
+    /// `[batch, channels, height, width]` to features `[batch, 128]` (after their ReLU) and logits `[batch, classes]`.
+    fn forward(&self, x: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
+        let block = |x: Tensor<4>, weight: &Param<Tensor<4>>, bias: &Param<Tensor<1>>| {
+            let options = ConvOptions::new([1, 1], [KERNEL / 2; 2], [1, 1], 1);
+            let x = module::conv2d(x, weight.val(), Some(bias.val()), options);
+            activation::relu(module::max_pool2d(x, MaxPoolOptions::new([2, 2])))
+        };
+        let linear = |x: Tensor<2>, weight: &Param<Tensor<2>>, bias: &Param<Tensor<1>>| {
+            x.matmul(weight.val().transpose()) + bias.val().unsqueeze()
+        };
+        let x = block(x, &self.first_weight, &self.first_bias);
+        let x = block(x, &self.second_weight, &self.second_bias);
+        let features = activation::relu(linear(x.flatten(1, 3), &self.features_weight, &self.features_bias));
+        let logits = linear(features.clone(), &self.classes_weight, &self.classes_bias);
+        (features, logits)
+    }
+}
+
+/// All pixels of a set in [-1, 1], `[count, channels, height, width]`, as [`DigitClassifier::classify`] takes them.
+pub fn pixels(images: &ImageSet) -> Vec<f32> {
+    let mut pixels = vec![0.0; images.len() * images.image_len()];
+    for (index, out) in pixels.chunks_exact_mut(images.image_len()).enumerate() {
+        images.write_chw_f32(index, false, out);
+    }
+    pixels
+}
+
+/// What the classifier says of some images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Judgement {
+    /// `[count, FEATURES]`, row-major; what the last layer but one sees, at least 0.
+    pub features: Vec<f32>,
+    /// `[count, classes]`, row-major; each row sums to 1.
+    pub probabilities: Vec<f32>,
+    /// The number of classes.
+    pub classes: usize,
+}
+
+impl Judgement {
+    /// The most probable class of each image, and its probability: the confidence. `[count]`
+    pub fn called(&self) -> Vec<(usize, f32)> {
+        let largest = |row: &[f32]| {
+            row.iter().copied().enumerate().fold((0, 0.0), |best, (class, probability)| {
+                if probability > best.1 { (class, probability) } else { best }
+            })
+        };
+        self.probabilities.chunks_exact(self.classes).map(largest).collect()
+    }
+}
+
+/// A small convolutional network (after LeNet-5, LeCun et al. 1998) that says which class an image shows; made for digits
+/// of 28 x 28, and possible for any labelled images of at least 4 x 4.
+#[derive(Clone, Debug)]
+pub struct DigitClassifier {
+    network: Network,
+    /// Channels, height, width.
+    image: [usize; 3],
+    classes: usize,
+    device: Device,
+}
+
+impl DigitClassifier {
+    /// Learns `images`, each shifted by up to 2 pixels: `epochs` times over all of them with Adam, the rate falling to 0
+    /// as half a cosine. The same images, seed and device give the same classifier.
+    ///
+    /// # Errors
+    /// [`MetricsError`] if the images have no labels of at least two classes or are smaller than 4 x 4, or without epochs.
+    pub fn train(images: &ImageSet, seed: u64, epochs: usize, device: &Device) -> Result<Self, MetricsError> {
+        let image @ [_, height, width] = [images.channels(), images.height(), images.width()];
+        let classes = images.classes();
+        if classes < 2 || images.is_empty() {
+            return Err(MetricsError::NoLabels { name: images.name().to_owned() });
+        }
+        if height.min(width) < 4 {
+            return Err(MetricsError::TooSmall { height, width });
+        }
+        if epochs == 0 {
+            return Err(MetricsError::NoEpochs);
+        }
+        let autodiff = device.clone().autodiff();
+        let mut network = Network::new(image, classes, seed, &autodiff);
+        let mut optimiser = AdamConfig::new().with_epsilon(1e-8).init();
+        let (mut order, shifts) = (Order::new(images.len(), seed), Noise::new(seed).stream(SHIFTS));
+        let total = (epochs * images.len()) as u64;
+        for start in (0..total).step_by(BATCH_SIZE) {
+            let positions = start..total.min(start + BATCH_SIZE as u64);
+            let (x, targets) = batch(images, positions, &mut order, shifts, &autodiff);
+            let (_, logits) = network.forward(x);
+            let [size, _] = targets.dims();
+            let loss = -(activation::log_softmax(logits, 1) * targets).sum() / size as f64;
+            let gradients = GradientsParams::from_grads(loss.backward(), &network);
+            let done = start as f64 / total as f64;
+            let rate = LEARNING_RATE * 0.5 * (1.0 + (core::f64::consts::PI * done).cos());
+            network = optimiser.step(rate, network, gradients);
+        }
+        Ok(Self { network: network.valid(), image, classes, device: device.clone() })
+    }
+
+    /// Judges images of the size that it was trained on.
+    ///
+    /// # Shapes
+    /// - `pixels`: `[count, channels, height, width]` in [-1, 1], row-major
+    ///
+    /// # Errors
+    /// [`MetricsError`] if `pixels` is no whole number of such images, or holds a value that is not finite.
+    pub fn classify(&self, pixels: &[f32]) -> Result<Judgement, MetricsError> {
+        let [channels, height, width] = self.image;
+        let length = channels * height * width;
+        let count = rows("pixels to classify", pixels, length, 0)?;
+        let mut features = Vec::with_capacity(count * FEATURES);
+        let mut probabilities = Vec::with_capacity(count * self.classes);
+        for part in pixels.chunks(CLASSIFY_AT_A_TIME * length) {
+            let shape = [part.len() / length, channels, height, width];
+            let x = Tensor::from_data(TensorData::new(part.to_vec(), shape), &self.device);
+            let (part_features, logits) = self.network.forward(x);
+            features.extend(part_features.into_data().iter::<f32>());
+            probabilities.extend(activation::softmax(logits, 1).into_data().iter::<f32>());
+        }
+        Ok(Judgement { features, probabilities, classes: self.classes })
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Channels, height and width of the images that it judges.
+    pub fn image(&self) -> [usize; 3] {
+        self.image
+    }
+}
+
+/// The shifted images at these positions of the endless stream, `[batch, channels, height, width]`, and their labels,
+/// one-hot `[batch, classes]`.
+fn batch(
+    images: &ImageSet,
+    positions: core::ops::Range<u64>,
+    order: &mut Order,
+    shifts: NoiseStream,
+    device: &Device,
+) -> (Tensor<4>, Tensor<2>) {
+    let (size, classes) = ((positions.end - positions.start) as usize, images.classes());
+    let (height, width, length) = (images.height(), images.width(), images.image_len());
+    let mut pixels = vec![0f32; size * length];
+    let mut targets = vec![0f32; size * classes];
+    let mut image = vec![0f32; length];
+    let rows = pixels.chunks_exact_mut(length).zip(targets.chunks_exact_mut(classes));
+    for (position, (out, target)) in positions.zip(rows) {
+        let index = order.at(position);
+        images.write_chw_f32(index, false, &mut image);
+        let shift = |step| shifts.below(position, step, 2 * LARGEST_SHIFT as u64 + 1) as i64 - LARGEST_SHIFT;
+        shifted(&image, [height, width], [shift(0), shift(1)], out);
+        if let Some(label) = images.label(index) {
+            target[label as usize] = 1.0;
+        }
+    }
+    let shape = [size, images.channels(), height, width];
+    let x = Tensor::from_data(TensorData::new(pixels, shape), device);
+    (x, Tensor::from_data(TensorData::new(targets, [size, classes]), device))
+}
+
+/// `image`, `[channels, height, width]`, moved down and right by these many pixels; what comes in is black (-1).
+fn shifted(image: &[f32], [height, width]: [usize; 2], [down, right]: [i64; 2], out: &mut [f32]) {
+    out.fill(-1.0);
+    let from = |to: usize, by: i64, side: usize| usize::try_from(to as i64 - by).ok().filter(|from| *from < side);
+    for (plane, out) in image.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width)) {
+        for (row, out) in out.chunks_exact_mut(width).enumerate() {
+            let Some(row) = from(row, down, height) else { continue };
+            for (column, out) in out.iter_mut().enumerate() {
+                if let Some(column) = from(column, right, width) {
+                    *out = plane[row * width + column];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digits() -> ImageSet {
+        data::open("mnist-5k", &data::LoadOptions::default()).unwrap().images
+    }
+
+    fn accuracy(classifier: &DigitClassifier, images: &ImageSet) -> f64 {
+        let called = classifier.classify(&pixels(images)).unwrap().called();
+        let right = called.iter().zip(images.labels().unwrap()).filter(|(called, label)| called.0 == **label as usize);
+        right.count() as f64 / images.len() as f64
+    }
+
+    #[test]
+    fn shifts_move_and_fill_with_black() {
+        let image = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+        let shift = |by| {
+            let mut out = [9.0; 6];
+            shifted(&image, [2, 3], by, &mut out);
+            out
+        };
+        assert_eq!(shift([0, 0]), image);
+        assert_eq!(shift([1, 0]), [-1.0, -1.0, -1.0, 1.0, 2.0, 3.0]);
+        assert_eq!(shift([0, -1]), [2.0, 3.0, -1.0, 5.0, 6.0, -1.0]);
+        assert_eq!(shift([-1, 2]), [-1.0, -1.0, 4.0, -1.0, -1.0, -1.0]);
+        assert_eq!(shift([2, 0]), [-1.0; 6]);
+    }
+
+    #[test]
+    fn the_called_class_is_the_most_probable() {
+        let judgement = Judgement { features: vec![], probabilities: vec![0.2, 0.5, 0.3, 0.9, 0.1, 0.0], classes: 3 };
+        assert_eq!(judgement.called(), [(1, 0.5), (0, 0.9)]);
+    }
+
+    #[test]
+    fn two_epochs_tell_most_digits() {
+        let digits = digits();
+        let classifier = DigitClassifier::train(&digits.subset(2500..5000), 0, 2, &Device::flex()).unwrap();
+        let held_out = digits.subset(0..1000);
+        let accuracy = accuracy(&classifier, &held_out);
+        assert!(accuracy > 0.9, "{accuracy}");
+        let judgement = classifier.classify(&pixels(&held_out)).unwrap();
+        assert_eq!(judgement.features.len(), 1000 * FEATURES);
+        assert!(judgement.features.iter().all(|feature| *feature >= 0.0));
+        for row in judgement.probabilities.chunks(10) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn the_seed_decides() {
+        let few = digits().subset(0..100);
+        let judge = |seed| {
+            let classifier = DigitClassifier::train(&few, seed, 1, &Device::flex()).unwrap();
+            classifier.classify(&pixels(&few)).unwrap().probabilities
+        };
+        assert_eq!(judge(1), judge(1));
+        assert_ne!(judge(1), judge(2));
+    }
+
+    #[test]
+    fn batches_do_not_change_the_judgement() {
+        let digits = digits();
+        let classifier = DigitClassifier::train(&digits.subset(0..50), 0, 1, &Device::flex()).unwrap();
+        // more than are classified at a time
+        let many = classifier.classify(&pixels(&digits.subset(0..CLASSIFY_AT_A_TIME + 1))).unwrap();
+        let last = classifier.classify(&pixels(&digits.subset([CLASSIFY_AT_A_TIME]))).unwrap();
+        let difference = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!(many.called().len(), CLASSIFY_AT_A_TIME + 1);
+        let apart = difference(&many.features[CLASSIFY_AT_A_TIME * FEATURES..], &last.features);
+        assert!(apart < 1e-4, "{apart}");
+    }
+
+    #[test]
+    fn what_cannot_be_learnt_or_judged_is_refused() {
+        let device = Device::flex();
+        let tiny = |labels| ImageSet::new("tiny", vec![0; 2 * 3 * 9], [2, 3, 9, 1], labels, None).unwrap();
+        let refused = |images: &ImageSet, epochs| DigitClassifier::train(images, 0, epochs, &device).unwrap_err();
+        assert_eq!(refused(&tiny(None), 1), MetricsError::NoLabels { name: "tiny".into() });
+        assert_eq!(refused(&tiny(Some(vec![0, 0])), 1), MetricsError::NoLabels { name: "tiny".into() });
+        assert_eq!(refused(&tiny(Some(vec![0, 1])), 1), MetricsError::TooSmall { height: 3, width: 9 });
+        let few = digits().subset(0..10);
+        assert_eq!(refused(&few.subset([]), 1), MetricsError::NoLabels { name: few.name().into() });
+        assert_eq!(refused(&few, 0), MetricsError::NoEpochs);
+        let classifier = DigitClassifier::train(&few, 0, 1, &device).unwrap();
+        let error = classifier.classify(&[0.0; 783]).unwrap_err();
+        assert_eq!(error, MetricsError::Length { what: "pixels to classify", length: 783, dim: 784 });
+        assert!(matches!(classifier.classify(&[f32::NAN; 784]), Err(MetricsError::NotFinite { row: 0, .. })));
+    }
+}

@@ -1,0 +1,35 @@
+//! Judges of pictures: how good samples are, how varied, and whether they are copies.
+//!
+//! [`DigitClassifier`] is a small network that is trained on real labelled images and then says what samples show and how
+//! sure it is; [`frechet_distance`] compares two sets in its features; [`nearest_distance`] finds, for each picture,
+//! how far the nearest of a set of references is, which uncovers copies of training images.
+//!
+//! The crate knows nothing of diffusion: it takes arrays of pixels, wherever they come from.
+//!
+//! ```
+//! use burn::tensor::Device;
+//! use metrics::{DigitClassifier, FEATURES, frechet_distance, nearest_distance, pixels};
+//!
+//! let digits = data::open("mnist-5k", &data::LoadOptions { limit: Some(200), ..Default::default() })?.images;
+//! let (train, held_out) = (digits.subset(0..100), digits.subset(100..200));
+//! let classifier = DigitClassifier::train(&train, 0, 1, &Device::flex())?;
+//! let judged = classifier.classify(&pixels(&held_out))?;
+//! assert_eq!(judged.called().len(), 100);
+//!
+//! let known = classifier.classify(&pixels(&train))?;
+//! assert!(frechet_distance(&judged.features, &known.features, FEATURES)? > 0.0);
+//! let distances = nearest_distance(&pixels(&held_out), &pixels(&train), train.image_len())?;
+//! assert!(distances.iter().all(|distance| *distance > 0.0));
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod classifier;
+mod error;
+mod frechet;
+mod nearest;
+
+pub use classifier::{DigitClassifier, FEATURES, Judgement, pixels};
+pub use error::MetricsError;
+pub use frechet::frechet_distance;
+pub use nearest::nearest_distance;

@@ -1,0 +1,283 @@
+//! Bad input, tried as a user would: an error that names the culprit, and never a panic.
+
+use end_to_end::{Workplace, png_size, tiny};
+
+/// An IDX file of images.
+fn idx(count: u32, pixels: usize) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [0x0803, count, 28, 28].iter().flat_map(|number| number.to_be_bytes()).collect();
+    bytes.resize(bytes.len() + pixels, 100);
+    bytes
+}
+
+#[test]
+fn data_that_is_not_there_or_broken() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
+    workplace.run(&["sample", "run", "--count", "2", "--save", "png", "--out", "broken"]).succeeded();
+    let png = workplace.read("broken/00000.png");
+    assert_eq!(png_size(&png), (28, 28));
+    workplace.write("broken/cut.png", &png[..png.len() / 2]);
+    workplace.write("noise/a.png", [7; 300]);
+    workplace.write("noise/b.png", &png);
+    workplace.write("notes/readme.txt", "no image");
+    std::fs::create_dir(workplace.path("empty")).expect("a folder");
+    workplace.write("cut-idx3-ubyte", idx(10, 9 * 784 + 5));
+    workplace.write("lying-idx3-ubyte", idx(4_000_000_000, 784));
+    workplace.write("strange-idx3-ubyte", [0xab; 100]);
+    workplace.write("zero-idx3-ubyte", idx(0, 0));
+
+    let cases: [(&str, &[&str]); 9] = [
+        ("missing", &["`missing`", "known dataset"]),
+        ("empty", &["empty", "looked for png"]),
+        ("notes", &["notes", "looked for png"]),
+        ("broken", &["1 of 3 images", "broken/cut.png", "skip_unreadable"]),
+        ("noise", &["1 of 2 images", "noise/a.png", "skip_unreadable"]),
+        ("cut-idx3-ubyte", &["cut-idx3-ubyte", "10x28x28", "7077"]),
+        ("lying-idx3-ubyte", &["lying-idx3-ubyte", "4000000000x28x28", "800"]),
+        ("strange-idx3-ubyte", &["strange-idx3-ubyte"]),
+        ("zero-idx3-ubyte", &["zero-idx3-ubyte"]),
+    ];
+    for (path, words) in cases {
+        workplace.train_tiny(&["--data", path]).refused(words);
+        if path != "zero-idx3-ubyte" {
+            workplace.run(&["data", "inspect", path]).refused(words);
+        }
+    }
+    assert!(!workplace.path("runs").exists(), "a run directory was made before the data was looked at");
+
+    // what can be read, if that is what was asked for
+    let finished = workplace.run(&["data", "inspect", "broken", "--skip-unreadable", "--json"]).succeeded();
+    assert_eq!((&finished.json()["count"], &finished.json()["skipped"]), (&2.into(), &1.into()));
+    assert!(finished.error.contains("broken/cut.png"), "{finished}");
+    workplace.train_tiny(&["--data", "broken", "--set", "data.skip_unreadable=true", "--steps", "1"]).succeeded();
+
+    workplace.run(&["data", "fetch", "mnisst"]).refused(&["`mnisst`", "mnist"]);
+    workplace.run(&["data", "fetch", "mnist", "--from", "empty"]).refused(&["empty"]);
+    for name in ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"] {
+        workplace.write(format!("other/{name}-ubyte.gz"), "of another kind");
+    }
+    let words = ["other/train-images-idx3-ubyte.gz", "`mnist`", "15 bytes instead of 9912422"];
+    workplace.run(&["data", "fetch", "mnist", "--from", "other"]).refused(&words);
+    workplace.train_tiny(&["--data", "mnist"]).refused(&["`mnist`", "diffuse data fetch mnist"]);
+    workplace.run(&["train", "--preset", "article"]).refused(&["path/to/your/images"]);
+    workplace.run(&["data", "inspect", "mnist-5k", "--preview", "not/here.png"]).refused(&["not/here.png"]);
+}
+
+#[test]
+fn configuration_that_cannot_be() {
+    let workplace = Workplace::new();
+    workplace.write("broken.toml", "[training\nsteps = 5");
+    workplace.write("wrong.toml", "[training]\nlearning_rat = 0.1");
+    workplace.write("kind.toml", "[training]\nepsilon = \"small\"");
+    let cases: [(&[&str], &[&str]); 20] = [
+        (&["--config", "missing.toml"], &["missing.toml"]),
+        (&["--config", "broken.toml"], &["broken.toml", "line 1"]),
+        (&["--config", "wrong.toml"], &["wrong.toml", "`training.learning_rat`", "`training.learning_rate`"]),
+        (&["--config", "kind.toml"], &["epsilon", "small"]),
+        (&["--set", "training.batchsize=4"], &["`training.batchsize`", "`training.batch_size`"]),
+        (&["--set", "training.steps"], &["training.steps", "KEY=VALUE"]),
+        (&["--preset", "digit"], &["`digit`", "digits"]),
+        (&["--batch-size", "0"], &["training.batch_size = 0"]),
+        (&["--steps", "0"], &["training.steps = 0"]),
+        (&["--steps", "18446744073709551615"], &["--steps 18446744073709551615"]),
+        (&["--set", "training.learning_rate=nan"], &["training.learning_rate = NaN"]),
+        (&["--set", "sampling.steps=2000"], &["2000", "1000"]),
+        (&["--set", "sampling.count=0"], &["sampling.count = 0"]),
+        (&["--set", "diffusion.family=cosin"], &["cosin", "cosine"]),
+        (&["--set", "diffusion.family=linear", "--set", "diffusion.timesteps=10"], &["10"]),
+        (&["--set", "data.pad_to=30", "--set", "unet.dim_mults=[1, 2]"], &["30x30", "divisible by 4", "32x32"]),
+        (&["--set", "data.pad_to=20"], &["20", "28"]),
+        (&["--set", "unet.dim=7"], &["unet.dim = 7"]),
+        (&["--set", "unet.attention=[\"full\", \"full\"]"], &["unet.attention has 2", "1"]),
+        (&["--set", "unet.dropout=1.5"], &["unet.dropout = 1.5"]),
+    ];
+    for (arguments, words) in cases {
+        // `unet.attention` of the tiny network would be the first to be wrong
+        let settings = if words[0].starts_with("30x30") { &["--set", "unet.attention=[]"][..] } else { &[] };
+        workplace.train_tiny(&[settings, arguments].concat()).refused(words);
+    }
+    assert!(!workplace.path("runs").exists(), "a run directory was made for an impossible configuration");
+    workplace.run(&["schedule", "--family", "cosin"]).refused(&["cosin", "cosine"]);
+    workplace.run(&["schedule", "--timesteps", "0"]).refused(&["0"]);
+    workplace.run(&["schedule", "--family", "linear", "--timesteps", "10"]).refused(&["10"]);
+}
+
+#[test]
+fn a_training_that_diverges_is_stopped() {
+    let workplace = Workplace::new();
+    let finished = workplace.train_tiny(&["--run", "run", "--set", "training.learning_rate=1e38"]);
+    finished.refused(&["run", "step 2", "diverged", "training.learning_rate"]);
+    assert!(!workplace.path("run/model.safetensors").exists(), "a model of no use was saved");
+}
+
+#[test]
+fn a_command_that_does_not_exist() {
+    let workplace = Workplace::new();
+    for arguments in [&["trian"][..], &["train", "--batchsize", "4"], &["sample"], &["sample", "run", "--save", "jpg"]]
+    {
+        workplace.run(arguments).refused(&["--help"]);
+    }
+}
+
+#[test]
+fn mixed_precision_works_or_is_refused() {
+    let workplace = Workplace::new();
+    for precision in ["bf16", "f16"] {
+        let setting = format!("training.mixed_precision={precision}");
+        let finished = workplace.train_tiny(&["--set", &setting, "--json"]);
+        if finished.code == Some(0) {
+            assert!(finished.json()["loss"].as_f64().is_some_and(f64::is_finite), "{finished}");
+        } else {
+            finished.refused(&[&format!("training.mixed_precision = {precision}"), "`no`"]);
+        }
+    }
+}
+
+#[test]
+fn devices_that_are_not_there() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--device", "quantum"]).refused(&["`quantum`", "flex", "cuda"]);
+    workplace.train_tiny(&["--device", "flex:1"]).refused(&["`flex:1`", "1"]);
+    workplace.run(&["sample", "run", "--device", "quantum"]).refused(&["`quantum`"]);
+    for (backend, is_compiled) in [("cuda", cfg!(feature = "cuda")), ("rocm", cfg!(feature = "rocm"))] {
+        if !is_compiled {
+            workplace.train_tiny(&["--device", backend]).refused(&[backend, &format!("--features {backend}")]);
+        }
+    }
+    assert!(!workplace.path("runs").exists(), "a run directory was made for a device that is not there");
+}
+
+#[test]
+fn model_files_that_are_none() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
+    let model = workplace.read("run/model.safetensors");
+    let length = u64::from_le_bytes(*model.first_chunk().expect("a length")) as usize;
+    let (header, weights) = model[8..].split_at(length);
+    let header = String::from_utf8(header.to_vec()).expect("a header");
+    let with_header = |old: &str, new: &str| -> Vec<u8> {
+        assert!(header.contains(old), "{old} is not in {header}");
+        let header = header.replacen(old, new, 1);
+        [&(header.len() as u64).to_le_bytes(), header.as_bytes(), weights].concat()
+    };
+    let noise: Vec<u8> = (0..5000u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut not_finite = model.clone();
+    let end = not_finite.len();
+    not_finite[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+
+    let cases: [(&str, Vec<u8>, &[&str]); 12] = [
+        ("empty", Vec::new(), &["not a whole safetensors file"]),
+        ("half", model[..model.len() / 2].to_vec(), &["not a whole safetensors file"]),
+        ("noise", noise, &["not a whole safetensors file"]),
+        ("huge", [&(1u64 << 62).to_le_bytes(), &model[8..]].concat(), &["not a whole safetensors file"]),
+        ("tensor", with_header("\"shape\":[", "\"shape\":[4611686018427387904,"), &["not a whole safetensors file"]),
+        // as long as the one that was saved
+        ("shape", with_header("\\\"dim\\\":8,", "\\\"dim\\\":6,"), &["do not fit", "[8, 4, 7, 7]", "[6, 4, 7, 7]"]),
+        ("wide", with_header("\\\"dim\\\":8,", "\\\"dim\\\":60000,"), &["do not fit", "60000"]),
+        ("none", with_header("\\\"dim\\\":8,", "\\\"dim\\\":0,"), &["unet.dim = 0"]),
+        ("large", with_header("\\\"height\\\":32,", "\\\"height\\\":4611686018427387904,"), &["4611686018427387904"]),
+        ("newer", with_header("\\\"format_version\\\":1,", "\\\"format_version\\\":9,"), &["format version 9"]),
+        ("foreign", with_header("\"diffuse\":", "\"another\":"), &["`diffuse`"]),
+        ("weight", not_finite, &["not finite"]),
+    ];
+    for (name, bytes, words) in cases {
+        let file = format!("{name}.safetensors");
+        workplace.write(&file, bytes);
+        workplace.run(&["sample", &file]).refused(&[&[file.as_str()], words].concat());
+    }
+    let finished = workplace.run(&["sample", "missing"]).refused(&["missing"]);
+    assert_eq!(finished.error.matches("No such file").count(), 1, "the cause is said twice: {finished}");
+    std::fs::create_dir(workplace.path("folder")).expect("a folder");
+    workplace.run(&["sample", "folder"]).refused(&["folder", "model.safetensors"]);
+    assert!(!workplace.path("samples").exists(), "a folder was made for no samples");
+
+    // and what cannot be drawn from one that is good
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["--class", "10"], &["class 10", "0 to 9"]),
+        (&["--count", "0"], &["--count 0"]),
+        (&["--count", "18446744073709551615"], &["--count 18446744073709551615"]),
+        (&["--steps", "0"], &["0"]),
+        (&["--steps", "1001"], &["1001", "1000"]),
+        (&["--eta=-1"], &["eta", "-1"]),
+        (&["--guidance", "inf"], &["guidance", "inf"]),
+    ];
+    for (arguments, words) in cases {
+        workplace.run(&[&["sample", "run"], arguments].concat()).refused(words);
+    }
+    workplace.write("taken", "a file");
+    workplace.run(&["sample", "run", "--count", "1", "--out", "taken"]).refused(&["taken", "--out"]);
+    workplace.run(&["schedule", "--out", "taken"]).refused(&["taken", "--out"]);
+    // the last weights of the run are as they were
+    assert!(workplace.read("run/model.safetensors") == model);
+}
+
+#[test]
+fn run_directories_that_cannot_be_used() {
+    let workplace = Workplace::new();
+    workplace.write("file", "a file");
+    workplace.train_tiny(&["--run", "file"]).refused(&["file", "it is a file", "--run"]);
+    workplace.train_tiny(&["--run", "file/below"]).refused(&["file/below"]);
+    workplace.write("full/notes.txt", "mine");
+    workplace.train_tiny(&["--run", "full"]).refused(&["full", "not empty", "--resume"]);
+    assert_eq!(workplace.text("full/notes.txt"), "mine");
+    assert_eq!(workplace.text("file"), "a file");
+
+    workplace.run(&["train", "--resume"]).refused(&["runs/", "--run"]);
+    workplace.run(&["train", "--resume", "--run", "full"]).refused(&["full", "config.toml"]);
+    workplace.train_tiny(&["--run", "run", "--steps", "2"]).succeeded();
+    let another = workplace.run(&["train", "--resume", "--run", "run", "--batch-size", "5"]);
+    another.refused(&["run", "training.batch_size: 4 in the run, 5 now"]);
+    let state = workplace.read("run/state.safetensors");
+    workplace.write("run/state.safetensors", &state[..state.len() / 2]);
+    workplace.run(&["train", "--resume", "--run", "run"]).refused(&["run/state.safetensors", "not a whole"]);
+    workplace.write("run/state.safetensors", workplace.read("run/model.safetensors"));
+    workplace.run(&["train", "--resume", "--run", "run"]).refused(&["run/state.safetensors"]);
+    workplace.write("run/config.toml", "[training]\nsteps = -1\n");
+    workplace.run(&["train", "--resume", "--run", "run"]).refused(&["run/config.toml", "steps"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_said_and_leaves_no_half_file() {
+    use std::process::Command;
+
+    /// A file system of 64 KiB, gone with the test.
+    struct Small<'a>(&'a Workplace);
+    impl Small<'_> {
+        fn mount(&self) -> bool {
+            let mount = Command::new("mount")
+                .args(["-t", "tmpfs", "-o", "size=64k", "diffuse-test"])
+                .arg(self.0.path("small"))
+                .output();
+            mount.is_ok_and(|output| output.status.success())
+        }
+    }
+    impl Drop for Small<'_> {
+        fn drop(&mut self) {
+            // the result says nothing that the end of the temporary folder would not
+            drop(Command::new("umount").arg(self.0.path("small")).output());
+        }
+    }
+
+    let workplace = Workplace::new();
+    // a device that is always full
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let output = workplace.command(&["schedule", "--json"]).stdout(full).output().expect("diffuse starts");
+    let finished = end_to_end::Finished::new(&["schedule"], output);
+    finished.refused(&["standard output", "No space left"]);
+
+    std::fs::create_dir(workplace.path("small")).expect("a folder");
+    let small = Small(&workplace);
+    if !small.mount() {
+        eprintln!("skipped: only root may mount a small file system");
+        return;
+    }
+    let finished = workplace.run(&tiny(&["--run", "small/run"]));
+    finished.refused(&["small/run/model.safetensors", "No space left"]);
+    let mut left: Vec<String> = std::fs::read_dir(workplace.path("small/run"))
+        .expect("a run directory")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["config.toml", "metrics.jsonl", "samples"]);
+}
