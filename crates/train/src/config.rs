@@ -252,7 +252,7 @@ impl Config {
                 ..DiffusionConfig::default()
             },
             training: TrainingConfig {
-                steps: 2000,
+                steps: 1500,
                 batch_size: 32,
                 parallel_parts: 2,
                 learning_rate: 4e-3,
