@@ -34,11 +34,15 @@ pub fn test(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
 /// `cargo xtask bench`: the program `bench` with these arguments.
 pub fn bench(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let root = cargo::workspace_root()?;
-    let mut line = CommandLine::new("cargo", ["run", "--package", "bench", "--bin", "bench"]);
+    // with `cli` beside it, cargo chooses the same features for the dependencies as everywhere else, and need not build
+    // burn anew
+    let packages = ["build", "--package", "cli", "--package", "bench", "--bin", "bench"];
+    let mut line = CommandLine::new("cargo", packages);
     line.arguments.extend(manifest(&root));
-    line.arguments.push("--".into());
-    line.arguments.extend(arguments);
-    cargo::become_program(&mut line.command())
+    match cargo::build(&line, Path::new("."), "bench")? {
+        Built::Program(program) => cargo::become_program(Command::new(program).args(arguments)),
+        Built::Failed(status) => Ok(cargo::exit_code(status)),
+    }
 }
 
 fn manifest(root: &Path) -> [OsString; 2] {

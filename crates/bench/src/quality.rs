@@ -150,11 +150,6 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
             (model, Some(seconds))
         }
     };
-    if arguments.model.is_none() {
-        // a subset does not remember what was padded
-        let image = &mut model.header.image;
-        (image.content_height, image.content_width) = (images.height(), images.width());
-    }
     let image = model.header.image;
     let (found, expected) = (
         [image.channels, image.content_height, image.content_width],

@@ -124,7 +124,10 @@ pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, Da
     pixels.truncate(kept * image_len);
     unreadable.sort();
     let labels = class_names.is_some().then_some(labels);
-    let images = ImageSet::new(name, pixels, [kept, height, width, channels], labels, class_names)?;
+    // without a target size all images have one
+    let content = options.size.or_else(|| sizes.keys().next().copied()).unwrap_or((height, width));
+    let images =
+        ImageSet::new(name, pixels, [kept, height, width, channels], labels, class_names)?.with_content_size(content);
     Ok(Loaded { images: images.with_source_sizes(sizes), skipped: unreadable, source: root.display().to_string() })
 }
 

@@ -49,6 +49,8 @@ pub struct ImageSet {
     classes: usize,
     class_names: Option<Vec<String>>,
     source_sizes: Option<Arc<BTreeMap<(usize, usize), usize>>>,
+    /// (height, width) without the border of [`Padding`].
+    content_size: (usize, usize),
 }
 
 impl ImageSet {
@@ -112,6 +114,7 @@ impl ImageSet {
             classes,
             class_names,
             source_sizes: None,
+            content_size: (height, width),
         })
     }
 
@@ -173,6 +176,11 @@ impl ImageSet {
     /// How many images came in each (height, width) before resizing; `None` where they all came as they are.
     pub fn source_sizes(&self) -> Option<&BTreeMap<(usize, usize), usize>> {
         self.source_sizes.as_deref()
+    }
+
+    /// (height, width) of the picture in the middle: smaller than the image where [`Padding`] put a border around it.
+    pub fn content_size(&self) -> (usize, usize) {
+        self.content_size
     }
 
     /// The bytes of image `index`, `[height, width, channels]`.
@@ -241,6 +249,11 @@ impl ImageSet {
         }
     }
 
+    pub(crate) fn with_content_size(mut self, size: (usize, usize)) -> Self {
+        self.content_size = size;
+        self
+    }
+
     pub(crate) fn with_source_sizes(mut self, sizes: BTreeMap<(usize, usize), usize>) -> Self {
         self.source_sizes = Some(Arc::new(sizes));
         self
@@ -270,6 +283,7 @@ impl ImageSet {
         let shape = [limited.len(), height, width, channels];
         let mut prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
         prepared.classes = limited.classes;
+        prepared.content_size = options.size.unwrap_or((limited.height, limited.width));
         Ok(prepared.with_source_sizes(sizes))
     }
 }
@@ -436,6 +450,8 @@ mod tests {
         let set = ten().prepared(&options).unwrap();
         assert_eq!((set.height(), set.width(), set.channels(), set.len()), (6, 8, 3, 10));
         assert_eq!(set.image(0)[..3], [7, 7, 7]);
+        assert_eq!((set.content_size(), set.subset(0..3).content_size()), ((4, 4), (4, 4)));
+        assert_eq!(ten().content_size(), (2, 3));
         assert_eq!(set.source_sizes(), Some(&BTreeMap::from([((2, 3), 10)])));
         assert_eq!((set.labels(), set.classes()), (ten().labels(), 5));
     }

@@ -394,15 +394,7 @@ impl Config {
 
     /// The header of the model file that a run with these images writes.
     pub fn header(&self, images: &ImageSet) -> Header {
-        let content = self.data.pad_to.and_then(|_| {
-            // what was padded is known where all images had one size
-            match (self.data.image_size, images.source_sizes().map(|sizes| sizes.keys().copied().collect::<Vec<_>>())) {
-                (Some(side), _) => Some((side, side)),
-                (None, Some(sizes)) if sizes.len() == 1 => sizes.first().copied(),
-                _ => None,
-            }
-        });
-        let (content_height, content_width) = content.unwrap_or((images.height(), images.width()));
+        let (content_height, content_width) = images.content_size();
         Header {
             format_version: FORMAT_VERSION,
             unet: self.unet.clone(),
@@ -412,8 +404,8 @@ impl Config {
                 channels: images.channels(),
                 height: images.height(),
                 width: images.width(),
-                content_height: content_height.min(images.height()),
-                content_width: content_width.min(images.width()),
+                content_height,
+                content_width,
             },
             classes: match self.unet.classes {
                 0 => Vec::new(),
