@@ -122,10 +122,7 @@ struct Asked {
 
 /// Measures and prints.
 pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
-    let device = match &arguments.device {
-        Some(name) => device::open(name)?,
-        None => device::open(device::default_name()?)?,
-    };
+    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
     let config = configuration(arguments)?;
     let count = arguments.count as usize;
     prepare_output(&arguments.out)?;

@@ -21,6 +21,9 @@ const LARGEST: u64 = 1 << 36;
 pub struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
+    /// Where each tensor lies, counted from `data_start`.
+    metadata: Metadata,
+    data_start: usize,
     header: String,
 }
 
@@ -39,11 +42,12 @@ impl TensorFile {
         }
         let bytes = fs::read(path).map_err(io)?;
         SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
-        let (_, metadata): (usize, Metadata) =
+        let (metadata_length, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let header = metadata.metadata().as_ref().and_then(|entries| entries.get(key)).cloned();
         let header = header.ok_or(CheckpointError::NoHeader { path: path.to_owned(), key })?;
-        Ok(Self { path: path.to_owned(), bytes, header })
+        // the length of the metadata stands before it, in 8 bytes
+        Ok(Self { path: path.to_owned(), bytes, metadata, data_start: 8 + metadata_length, header })
     }
 
     /// The header, as it was written.
@@ -62,13 +66,17 @@ impl TensorFile {
     /// [`CheckpointError::NotSafetensors`] if its numbers are of another kind.
     pub fn tensor(&self, name: &str) -> Result<Option<TensorData>, CheckpointError> {
         let broken = |reason: String| CheckpointError::NotSafetensors { path: self.path.clone(), reason };
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|error| broken(error.to_string()))?;
-        let Ok(view) = file.tensor(name) else { return Ok(None) };
-        if view.dtype() != Dtype::F32 {
-            return Err(broken(format!("the tensor `{name}` is of type {:?}, not F32", view.dtype())));
+        let Some(info) = self.metadata.info(name) else { return Ok(None) };
+        if info.dtype != Dtype::F32 {
+            return Err(broken(format!("the tensor `{name}` is of type {:?}, not F32", info.dtype)));
         }
-        let values: Vec<f32> = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-        Ok(Some(TensorData::new(values, view.shape().to_vec())))
+        let (start, end) = info.data_offsets;
+        // `read` has held all offsets against the size of the file
+        let Some(data) = self.bytes.get(self.data_start + start..self.data_start + end) else {
+            return Err(broken(format!("the tensor `{name}` lies outside of the file")));
+        };
+        let values: Vec<f32> = data.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        Ok(Some(TensorData::new(values, info.shape.clone())))
     }
 }
 

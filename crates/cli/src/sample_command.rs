@@ -78,11 +78,7 @@ pub struct SampleArguments {
 const FRAMES: usize = 12;
 
 pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
-    let device_name = match &arguments.device {
-        Some(name) => name.clone(),
-        None => device::default_name()?.to_owned(),
-    };
-    let device = device::open(&device_name)?;
+    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
     if !(1..=1 << 20).contains(&arguments.count) {
         return Err(UsageError(format!("--count {} is not possible: it must be 1 to 1048576", arguments.count)).into());
     }

@@ -86,7 +86,7 @@ fn draw(schedule: &Schedule, name: &str) -> Panels {
 
 /// A digit at ten moments of the forward process.
 fn destroyed(schedule: &Schedule) -> anyhow::Result<Pixels> {
-    let device = device::open(device::default_name()?)?;
+    let (_, device) = device::open_or_default(None)?;
     let images = data::open("mnist-5k", &LoadOptions::default())?.images;
     let mut values = vec![0f32; images.image_len()];
     images.write_chw_f32(0, false, &mut values);

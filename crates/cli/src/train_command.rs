@@ -91,11 +91,7 @@ impl TrainArguments {
 
 pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     // an impossible device is said before anything else is done
-    let device_name = match &arguments.device {
-        Some(name) => name.clone(),
-        None => device::default_name()?.to_owned(),
-    };
-    let device = device::open(&device_name)?;
+    let (device_name, device) = device::open_or_default(arguments.device.as_deref())?;
     let resumed = if arguments.resume { Some(directory_to_resume(arguments.run.as_deref())?) } else { None };
     let config = match &resumed {
         Some(directory) => arguments.lay_over(Layers::of(&Run::config_of(directory)?)?)?,

@@ -185,6 +185,18 @@ pub fn open(name: &str) -> Result<Device, DeviceError> {
     devices.into_iter().nth(index).ok_or(DeviceError::NotFound { backend, index, found })
 }
 
+/// Opens the device asked for, or the default one, and says which it is.
+///
+/// # Errors
+/// Those of [`default_name`] and [`open`].
+pub fn open_or_default(name: Option<&str>) -> Result<(&str, Device), DeviceError> {
+    let name = match name {
+        Some(name) => name,
+        None => default_name()?,
+    };
+    Ok((name, open(name)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +220,7 @@ mod tests {
             assert!(open("flex").is_ok());
             assert_eq!(open("flex:3"), Err(DeviceError::NotFound { backend: Backend::Flex, index: 3, found: 1 }));
             assert_eq!(default_name(), Ok("flex"));
+            assert_eq!(open_or_default(None), open_or_default(Some("flex")));
         }
     }
 }
