@@ -87,7 +87,7 @@ fn draw_preview(images: &ImageSet, path: &Path) -> anyhow::Result<()> {
             Pixels::new(images.height(), images.width(), images.channels(), bytes)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let scale = (64 / images.height().max(1)).clamp(1, 4);
+    let scale = pictures.first().map_or(1, Pixels::display_scale);
     let columns = (pictures.len() as f64).sqrt().ceil() as usize;
     save_png(&grid(&pictures, columns.max(1), 2, scale)?, path).context("the preview cannot be drawn; see --preview")
 }

@@ -127,7 +127,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
         _ => (arguments.count as f64).sqrt().ceil() as usize,
     };
-    let scale = (64 / first.height()).clamp(1, 4);
+    let scale = first.display_scale();
     let mut files = Vec::new();
     let path = |name: &str| arguments.out.join(name);
     if wants(Output::Grid) {

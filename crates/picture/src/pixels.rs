@@ -112,6 +112,11 @@ impl Pixels {
         self.data.get(start..start + self.channels)
     }
 
+    /// How many times a small picture is best enlarged to be seen on a screen: to about 64 rows, 4 times at the most.
+    pub fn display_scale(&self) -> usize {
+        (64 / self.height.max(1)).clamp(1, 4)
+    }
+
     /// The picture with each pixel as a square of `scale` x `scale` equal pixels: nothing is blurred.
     ///
     /// # Errors

@@ -228,8 +228,7 @@ impl Run {
         let noise = Noise::new(self.trainer.config().training.seed);
         let images = generate(&model, &Request::even(count, classes), &noise, &mut |_| ())?;
         let pictures = pictures(images)?;
-        // small images are shown larger
-        let scale = (64 / pictures.first().map_or(64, Pixels::height)).clamp(1, 4);
+        let scale = pictures.first().map_or(1, Pixels::display_scale);
         Ok(save_png(&grid(&pictures, columns.max(1), 2, scale)?, path)?)
     }
 
