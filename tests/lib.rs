@@ -243,3 +243,8 @@ pub fn png_size(bytes: &[u8]) -> (u32, u32) {
     let number = |start: usize| u32::from_be_bytes([0, 1, 2, 3].map(|offset| bytes[start + offset]));
     (number(16), number(20))
 }
+
+/// Its examples are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

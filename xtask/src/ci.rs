@@ -43,7 +43,11 @@ fn steps() -> Vec<Step> {
             cargo("doc --workspace --no-deps").with_variable("RUSTDOCFLAGS", "-D warnings"),
         ),
         run("tests", "every test, on the CPU", cargo("test --workspace")),
-        run("wgpu", "the end-to-end tests on a Vulkan device", cargo("test -p end-to-end --features wgpu")),
+        run(
+            "wgpu",
+            "network, training and sampling on a Vulkan device",
+            cargo("test --workspace --features wgpu --test wgpu"),
+        ),
         run(
             "cuda-check",
             "the CUDA backend compiles",

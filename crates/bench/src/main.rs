@@ -1,6 +1,7 @@
 //! The program `bench`: measures what this workspace makes. `cargo xtask bench quality` runs it.
 
 mod quality;
+mod step;
 
 use std::process::ExitCode;
 
@@ -18,11 +19,14 @@ struct Arguments {
 enum Command {
     /// Train on one half of the data, and let a classifier of the other half judge the samples
     Quality(quality::QualityArguments),
+    /// Time training steps and forward passes, beside PyTorch's if asked
+    Step(step::StepArguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Quality(arguments) => quality::run(&arguments),
+        Command::Step(arguments) => step::run(&arguments),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -188,13 +188,15 @@ fn write_npz(path: &Path, pictures: &[Pixels], labels: Option<&[usize]>) -> anyh
     let Some(first) = pictures.first() else { bail!("no image to write") };
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+    // the same pictures are the same bytes, whatever the time
+    let options = || npyz::zip::write::FileOptions::default().last_modified_time(npyz::zip::DateTime::default());
     let count = pictures.len() as u64;
     let shape = [count, first.height() as u64, first.width() as u64, first.channels() as u64];
-    let mut images = archive.array("arr_0", Default::default())?.default_dtype().shape(&shape).begin_nd()?;
+    let mut images = archive.array("arr_0", options())?.default_dtype().shape(&shape).begin_nd()?;
     images.extend(pictures.iter().flat_map(|picture| picture.data().iter().copied()))?;
     images.finish()?;
     if let Some(labels) = labels {
-        let mut writer = archive.array("arr_1", Default::default())?.default_dtype().shape(&[count]).begin_nd()?;
+        let mut writer = archive.array("arr_1", options())?.default_dtype().shape(&[count]).begin_nd()?;
         writer.extend(labels.iter().map(|label| *label as i64))?;
         writer.finish()?;
     }

@@ -33,7 +33,7 @@ impl Attention {
         }
     }
 
-    /// `[batch, channels, height, width]`, as it comes.
+    /// `[batch, height, width, channels]`, as it comes.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Linear(attention) => attention.forward(x),
@@ -65,16 +65,11 @@ impl LinearAttention {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, _, height, width] = x.dims();
-        let memory = self.mem_kv.val();
-        let [_, heads, head_dim, _] = memory.dims();
-        // q, k, v: [batch, heads, head_dim, pixels]
-        let [q, k, v] = split_heads(self.to_qkv.forward(self.norm.forward(x)), heads, head_dim);
-        let [memory_k, memory_v] = split_memory(memory, batch);
-        let k = Tensor::cat(vec![memory_k, k], 3);
-        let v = Tensor::cat(vec![memory_v, v], 3);
-        let out = ops::linear_attention(q, k, v).reshape([batch, heads * head_dim, height, width]);
-        self.out_norm.forward(self.to_out.forward(out))
+        let [batch, height, width, _] = x.dims();
+        let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
+        let out = ops::linear_attention(qkv, self.mem_kv.val());
+        let hidden = out.dims()[2];
+        self.out_norm.forward(self.to_out.forward(out.reshape([batch, height, width, hidden])))
     }
 }
 
@@ -99,29 +94,10 @@ impl FullAttention {
     }
 
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let [batch, _, height, width] = x.dims();
-        let memory = self.mem_kv.val();
-        let [_, heads, _, head_dim] = memory.dims();
-        // q, k, v: [batch, heads, pixels, head_dim]
-        let [q, k, v] =
-            split_heads(self.to_qkv.forward(self.norm.forward(x)), heads, head_dim).map(|part| part.swap_dims(2, 3));
-        let [memory_k, memory_v] = split_memory(memory, batch);
-        let k = Tensor::cat(vec![memory_k, k], 2);
-        let v = Tensor::cat(vec![memory_v, v], 2);
-        let out = ops::attention(q, k, v).swap_dims(2, 3).reshape([batch, heads * head_dim, height, width]);
-        self.to_out.forward(out)
+        let [batch, height, width, _] = x.dims();
+        let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
+        let out = ops::attention(qkv, self.mem_kv.val());
+        let hidden = out.dims()[2];
+        self.to_out.forward(out.reshape([batch, height, width, hidden]))
     }
-}
-
-/// `[batch, 3 heads head_dim, height, width]` to three of `[batch, heads, head_dim, pixels]`.
-fn split_heads(qkv: Tensor<4>, heads: usize, head_dim: usize) -> [Tensor<4>; 3] {
-    let [batch, _, height, width] = qkv.dims();
-    let qkv = qkv.reshape([batch, 3 * heads, head_dim, height * width]);
-    [0, 1, 2].map(|part| qkv.clone().narrow(1, part * heads, heads))
-}
-
-/// `[2, heads, a, b]` to key and value of `[batch, heads, a, b]`.
-fn split_memory(memory: Tensor<4>, batch: usize) -> [Tensor<4>; 2] {
-    let [_, heads, rows, columns] = memory.dims();
-    [0, 1].map(|part| memory.clone().narrow(0, part, 1).expand([batch, heads, rows, columns]))
 }

@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::ops;
+use crate::ops::{self, Convolution};
 
 /// PyTorch's default for weights and biases: uniform in ±1/sqrt(fan_in).
 fn uniform(fan_in: usize) -> Initializer {
@@ -14,7 +14,7 @@ fn uniform(fan_in: usize) -> Initializer {
     Initializer::Uniform { min: -bound, max: bound }
 }
 
-/// A convolution with stride 1 that keeps height and width.
+/// A convolution that keeps height and width, unless it is told to walk differently.
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[channels_out, channels_in, kernel, kernel]`
@@ -37,11 +37,28 @@ impl Conv2d {
         Self { bias: None, ..Self::new(channels, 1, device) }
     }
 
-    /// `[batch, channels_in, height, width]` to `[batch, channels_out, height, width]`.
+    /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let kernel = self.weight.lazy_shape()[2];
+        self.walk(x, self.weight.val(), Convolution::same(kernel))
+    }
+
+    /// The same after nearest-neighbour upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
+    pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
+        let kernel = self.weight.lazy_shape()[2];
+        self.walk(x, self.weight.val(), Convolution::upsampled(kernel))
+    }
+
+    /// A 1x1 convolution of [`ops::space_to_depth`], without moving a pixel: squares of four pixels, whose weights lie
+    /// in the same order, `[batch, height / 2, width / 2, channels_out]`.
+    pub fn forward_squares(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
-        let padding = weight.dims()[2] / 2;
-        ops::conv2d(x, weight, self.bias.as_ref().map(Param::val), padding)
+        let [channels_out, depth, _, _] = weight.dims();
+        self.walk(x, weight.reshape([channels_out, depth / 4, 2, 2]), Convolution::patches(2))
+    }
+
+    fn walk(&self, x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
+        ops::conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
     }
 }
 
@@ -81,8 +98,13 @@ impl RmsNorm {
         Self { g: Initializer::Ones.init([1, channels, 1, 1], device) }
     }
 
-    /// `[batch, channels, height, width]`, as it comes.
+    /// `[batch, height, width, channels]`, as it comes.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::rms_norm(x, self.g.val())
+        ops::rms_norm(x, self.gain())
+    }
+
+    /// `[channels]`
+    pub fn gain(&self) -> Tensor<1> {
+        self.g.val().flatten(0, 3)
     }
 }

@@ -22,8 +22,8 @@ pub struct Condition<'a> {
     pub labels: Option<Tensor<1, Int>>,
     /// An earlier estimate of x_0, shape of x_t; None is zeros. Ignored by a network without self-conditioning.
     pub self_condition: Option<Tensor<4>>,
-    /// Masks for dropout, in training: called with the number of the layer and its shape `[batch, channels, height,
-    /// width]`; gives 0 where an element is dropped and 1 / (1 - probability) elsewhere. None drops nothing.
+    /// Masks for dropout, in training: called with the number of the layer and its shape `[batch, height, width,
+    /// channels]`; gives 0 where an element is dropped and 1 / (1 - probability) elsewhere. None drops nothing.
     pub dropout: Option<&'a dyn Fn(usize, [usize; 4]) -> Tensor<4>>,
 }
 
@@ -69,8 +69,8 @@ enum Resample {
 impl Resample {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
-            Self::Down(conv) => conv.forward(ops::space_to_depth(x, 2)),
-            Self::Up(conv) => conv.forward(ops::upsample_nearest(x)),
+            Self::Down(conv) => conv.forward_squares(x),
+            Self::Up(conv) => conv.forward_upsampled(x),
             Self::Same(conv) => conv.forward(x),
         }
     }
@@ -216,7 +216,9 @@ impl Unet {
         let time = ops::silu(time);
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };
 
-        let x = self.init_conv.forward(ops::space_to_depth(x, self.config.patch_size));
+        // inside, images are channels-last
+        let x = ops::space_to_depth(x.permute([0, 2, 3, 1]), self.config.patch_size);
+        let x = self.init_conv.forward(x);
         let stem = x.clone();
         let mut skips = Vec::with_capacity(2 * self.downs.len());
         let mut x = x;
@@ -235,7 +237,7 @@ impl Unet {
         x = self.mid_block2.forward(x, time.clone(), &mut dropout);
 
         let mut with_skip = |x: Tensor<4>| match skips.pop() {
-            Some(skip) => Tensor::cat(vec![x, skip], 1),
+            Some(skip) => ops::concat_channels(x, skip),
             None => unreachable!("a level up takes the two skips that its level down pushed"),
         };
         for level in &self.ups {
@@ -245,7 +247,7 @@ impl Unet {
             x = level.resample.forward(x);
         }
 
-        x = self.final_res_block.forward(Tensor::cat(vec![x, stem], 1), time, &mut dropout);
-        ops::depth_to_space(self.final_conv.forward(x), self.config.patch_size)
+        x = self.final_res_block.forward(ops::concat_channels(x, stem), time, &mut dropout);
+        ops::depth_to_space(self.final_conv.forward(x), self.config.patch_size).permute([0, 3, 1, 2])
     }
 }

@@ -23,8 +23,8 @@ impl Block {
         Self { proj: Conv2d::new(channels, 3, device), norm: RmsNorm::new(channels[1], device) }
     }
 
-    fn forward(&self, x: Tensor<4>, scale_shift: Option<(Tensor<4>, Tensor<4>)>) -> Tensor<4> {
-        ops::norm_scale_shift_silu(self.proj.forward(x), self.norm.g.val(), scale_shift)
+    fn forward(&self, x: Tensor<4>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
+        ops::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
     }
 }
 
@@ -49,15 +49,11 @@ impl ResnetBlock {
     }
 
     /// # Shapes
-    /// - `x`: `[batch, channels_in, height, width]`
+    /// - `x`: `[batch, height, width, channels_in]`
     /// - `time`: SiLU of the time embedding, `[batch, time_dim]`
-    /// - result: `[batch, channels_out, height, width]`
+    /// - result: `[batch, height, width, channels_out]`
     pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
-        let scale_shift = self.mlp.forward(time);
-        let [batch, twice] = scale_shift.dims();
-        let scale_shift = scale_shift.reshape([batch, twice, 1, 1]);
-        let (scale, shift) = (scale_shift.clone().narrow(1, 0, twice / 2), scale_shift.narrow(1, twice / 2, twice / 2));
-        let h = self.block1.forward(x.clone(), Some((scale, shift)));
+        let h = self.block1.forward(x.clone(), Some(self.mlp.forward(time)));
         let h = dropout.apply(h);
         let h = self.block2.forward(h, None);
         h + match &self.res_conv {

@@ -1,0 +1,185 @@
+//! The hot operations of a diffusion U-Net.
+//!
+//! Images are channels-last, `[batch, height, width, channels]`: then a pixel is one run of memory, a 1x1 convolution is
+//! one matrix product, and a norm over channels reads what lies side by side.
+//!
+//! ```
+//! use burn::tensor::{Device, Tensor};
+//! use kernels::{Convolution, conv2d, rms_norm_silu};
+//!
+//! let device = Device::flex();
+//! let x = Tensor::<4>::ones([2, 8, 8, 3], &device);
+//! let weight = Tensor::<4>::ones([16, 3, 3, 3], &device);
+//! let y = conv2d(x, weight, None, Convolution::same(3));
+//! assert_eq!(y.dims(), [2, 8, 8, 16]);
+//! assert_eq!(rms_norm_silu(y, Tensor::ones([16], &device), None).dims(), [2, 8, 8, 16]);
+//! ```
+
+use burn::tensor::{Tensor, assert_shape};
+
+pub mod plain;
+
+/// How a convolution walks over its input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Convolution {
+    /// Pixels from one position to the next.
+    pub stride: usize,
+    /// Zeros around the input, on each side.
+    pub padding: usize,
+    /// Whether the input is upsampled before, every pixel to a square of four.
+    pub upsample: bool,
+}
+
+impl Convolution {
+    /// Keeps height and width, with a kernel of this odd size.
+    pub const fn same(kernel: usize) -> Self {
+        Self { stride: 1, padding: kernel / 2, upsample: false }
+    }
+
+    /// Squares of `size` x `size` pixels that do not overlap.
+    pub const fn patches(size: usize) -> Self {
+        Self { stride: size, padding: 0, upsample: false }
+    }
+
+    /// Doubles height and width by nearest neighbour, then is [`same`](Self::same).
+    pub const fn upsampled(kernel: usize) -> Self {
+        Self { upsample: true, ..Self::same(kernel) }
+    }
+}
+
+/// 2-D convolution with zero padding.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels_in]`; `weight`: `[channels_out, channels_in, kernel, kernel]`
+/// - `bias`: `[channels_out]`
+/// - result: `[batch, height_out, width_out, channels_out]`
+pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Convolution) -> Tensor<4> {
+    let [_, _, _, channels] = x.dims();
+    let [channels_out, _, kernel, _] = weight.dims();
+    assert_shape!(weight, [channels_out, channels, kernel, kernel]);
+    if let Some(bias) = &bias {
+        assert_shape!(bias, [channels_out]);
+    }
+    plain::conv2d(x, weight, bias, options)
+}
+
+/// `x weight^T + bias`, as PyTorch's `linear`.
+///
+/// # Shapes
+/// - `x`: `[batch, features_in]`; `weight`: `[features_out, features_in]`; `bias`: `[features_out]`
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    plain::linear(x, weight, bias)
+}
+
+/// RMS norm over the channels: `x / |x| sqrt(channels) gain` (Zhang and Sennrich 2019, arXiv:1910.07467; lucidrains
+/// writes it with the Euclidean norm, which is never taken below 1e-12).
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`; `gain`: `[channels]`
+pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
+    let [_, _, _, channels] = x.dims();
+    assert_shape!(gain, [channels]);
+    plain::rms_norm(x, gain)
+}
+
+/// [`rms_norm`], then scale and shift from the timestep, then SiLU: the middle of a ResNet block.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`; `gain`: `[channels]`
+/// - `scale_shift`: `[batch, 2 channels]`, all scales before the shifts; the scale is relative to 1
+pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
+    let [batch, _, _, channels] = x.dims();
+    assert_shape!(gain, [channels]);
+    if let Some(scale_shift) = &scale_shift {
+        assert_shape!(scale_shift, [batch, 2 * channels]);
+    }
+    plain::rms_norm_silu(x, gain, scale_shift)
+}
+
+/// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    plain::silu(x)
+}
+
+/// `x Phi(x)` with the error function, not its tanh approximation.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    plain::gelu(x)
+}
+
+/// Softmax attention `softmax(q k^T / sqrt(head_dim)) v` of each head, with learned keys and values ("memory") before
+/// those of the positions.
+///
+/// # Shapes
+/// - `qkv`: `[batch, positions, 3 heads head_dim]`: q of all heads, then k, then v
+/// - `memory`: `[2 (key, value), heads, memory, head_dim]`
+/// - result: `[batch, positions, heads head_dim]`
+pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
+    let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
+    assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
+    assert_shape!(memory, [2, heads, count, head_dim]);
+    plain::attention(qkv, memory)
+}
+
+/// Linear attention: keys are normalised over positions, queries over channels, so that `k v^T` is computed once
+/// (Shen et al. 2018, arXiv:1812.01243).
+///
+/// # Shapes
+/// - `qkv`: `[batch, positions, 3 heads head_dim]`: q of all heads, then k, then v
+/// - `memory`: `[2 (key, value), heads, head_dim, memory]`
+/// - result: `[batch, positions, heads head_dim]`
+pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
+    let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
+    assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
+    assert_shape!(memory, [2, heads, head_dim, count]);
+    plain::linear_attention(qkv, memory)
+}
+
+/// Puts the channels of two images side by side.
+///
+/// # Shapes
+/// - `first`: `[batch, height, width, a]`; `second`: `[batch, height, width, b]`
+/// - result: `[batch, height, width, a + b]`
+pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
+    let [batch, height, width, channels] = second.dims();
+    assert_shape!(first, [batch, height, width, _]);
+    assert_shape!(second, [batch, height, width, channels]);
+    plain::concat_channels(first, second)
+}
+
+/// Patches become channels: `b (h p) (w p) c -> b h w (c p p)`.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`, height and width divisible by `patch`
+/// - result: `[batch, height / patch, width / patch, channels * patch^2]`
+pub fn space_to_depth(x: Tensor<4>, patch: usize) -> Tensor<4> {
+    if patch == 1 {
+        return x;
+    }
+    let [batch, height, width, channels] = x.dims();
+    let (rows, columns) = (height / patch, width / patch);
+    x.reshape([batch, rows, patch, columns, patch, channels]).permute([0, 1, 3, 5, 2, 4]).reshape([
+        batch,
+        rows,
+        columns,
+        channels * patch * patch,
+    ])
+}
+
+/// Channels become patches: the inverse of [`space_to_depth`].
+///
+/// # Shapes
+/// - `x`: `[batch, rows, columns, channels * patch^2]`
+/// - result: `[batch, rows * patch, columns * patch, channels]`
+pub fn depth_to_space(x: Tensor<4>, patch: usize) -> Tensor<4> {
+    if patch == 1 {
+        return x;
+    }
+    let [batch, rows, columns, depth] = x.dims();
+    let channels = depth / (patch * patch);
+    x.reshape([batch, rows, columns, channels, patch, patch]).permute([0, 1, 4, 2, 5, 3]).reshape([
+        batch,
+        rows * patch,
+        columns * patch,
+        channels,
+    ])
+}

@@ -1,0 +1,224 @@
+//! Every operation against the composition of plain burn operations in f64: the result and all gradients.
+
+use burn::tensor::{DType, Device, Tensor, TensorData};
+use kernels::{Convolution, plain};
+use proptest::prelude::*;
+
+/// A function of flat tensors.
+type Function<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;
+
+/// Pseudo-random numbers in (-1, 1), all different.
+fn numbers(count: usize, seed: u64) -> Vec<f64> {
+    (0..count as u64)
+        .map(|index| {
+            let mixed = (index + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed.wrapping_mul(0xD1B5_4A32_D192_ED03);
+            let mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            ((mixed >> 11) as f64 / (1u64 << 53) as f64) * 2.0 - 1.0
+        })
+        .collect()
+}
+
+/// The result, and the gradient of each input of a sum of all results with different weights.
+fn evaluate(function: Function, inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f64>> {
+    let device = Device::flex().autodiff();
+    let upload =
+        |values: &[f64]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), (&device, dtype));
+    let leaves: Vec<Tensor<1>> = inputs.iter().map(|values| upload(values).require_grad()).collect();
+    let result = function(&leaves);
+    let weights = upload(&numbers(result.dims()[0], 99));
+    let gradients = (result.clone() * weights).sum().backward();
+    let read = |tensor: Tensor<1>| tensor.into_data().iter::<f64>().collect::<Vec<f64>>();
+    let gradient = |leaf: &Tensor<1>| read(leaf.grad(&gradients).expect("a gradient"));
+    core::iter::once(read(result.inner())).chain(leaves.iter().map(gradient)).collect()
+}
+
+/// The largest difference between native f32 and plain f64, over the largest value of each tensor, or 1 (a gradient may
+/// be a difference of large numbers).
+fn error(native: Function, plain: Function, inputs: &[Vec<f64>]) -> f64 {
+    let ours = evaluate(native, inputs, DType::F32);
+    let reference = evaluate(plain, inputs, DType::F64);
+    let mut largest = 0f64;
+    for (ours, reference) in ours.iter().zip(&reference) {
+        assert_eq!(ours.len(), reference.len());
+        let scale = reference.iter().fold(1f64, |scale, value| scale.max(value.abs()));
+        for (ours, reference) in ours.iter().zip(reference) {
+            let difference = (ours - reference).abs() / scale;
+            // a NaN is the largest of all
+            largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
+        }
+    }
+    largest
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn convolutions(
+        batch in 1..4usize, height in 2..13usize, width in 2..13usize, channels_in in 1..37usize, channels_out in 1..37usize,
+        kernel in prop::sample::select(vec![1usize, 3, 5, 7]), upsample: bool, seed: u64,
+    ) {
+        let options = Convolution { upsample, ..Convolution::same(kernel) };
+        let function = |conv2d: fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, Convolution) -> Tensor<4>| {
+            move |leaves: &[Tensor<1>]| {
+                let x = leaves[0].clone().reshape([batch, height, width, channels_in]);
+                let weight = leaves[1].clone().reshape([channels_out, channels_in, kernel, kernel]);
+                conv2d(x, weight, Some(leaves[2].clone()), options).flatten(0, 3)
+            }
+        };
+        let inputs = [
+            numbers(batch * height * width * channels_in, seed),
+            numbers(channels_out * channels_in * kernel * kernel, seed ^ 1),
+            numbers(channels_out, seed ^ 2),
+        ];
+        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
+        // Winograd F(4x4, 3x3) has the largest
+        prop_assert!(error < 3e-5, "{error}");
+    }
+
+    #[test]
+    fn convolutions_of_patches(
+        batch in 1..4usize, rows in 1..7usize, columns in 1..7usize, channels_in in 1..20usize, channels_out in 1..20usize,
+        patch in 1..4usize, seed: u64,
+    ) {
+        let function = |conv2d: fn(Tensor<4>, Tensor<4>, Option<Tensor<1>>, Convolution) -> Tensor<4>| {
+            move |leaves: &[Tensor<1>]| {
+                let x = leaves[0].clone().reshape([batch, rows * patch, columns * patch, channels_in]);
+                let weight = leaves[1].clone().reshape([channels_out, channels_in, patch, patch]);
+                conv2d(x, weight, None, Convolution::patches(patch)).flatten(0, 3)
+            }
+        };
+        let inputs = [
+            numbers(batch * rows * columns * patch * patch * channels_in, seed),
+            numbers(channels_out * channels_in * patch * patch, seed ^ 1),
+        ];
+        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
+        prop_assert!(error < 2e-6, "{error}");
+    }
+
+    #[test]
+    fn rms_norms(
+        batch in 1..4usize, height in 1..9usize, width in 1..9usize, channels in 1..70usize, silu: bool, scale_shift: bool,
+        seed: u64,
+    ) {
+        type Norm = fn(Tensor<4>, Tensor<1>, Option<Tensor<2>>) -> Tensor<4>;
+        let function = |norm: fn(Tensor<4>, Tensor<1>) -> Tensor<4>, norm_silu: Norm| {
+            move |leaves: &[Tensor<1>]| {
+                let x = leaves[0].clone().reshape([batch, height, width, channels]);
+                let (gain, scales) = (leaves[1].clone(), || leaves[2].clone().reshape([batch, 2 * channels]));
+                let y = match (silu, scale_shift) {
+                    (false, _) => norm(x, gain),
+                    (true, false) => norm_silu(x, gain, None),
+                    (true, true) => norm_silu(x, gain, Some(scales())),
+                };
+                y.flatten(0, 3)
+            }
+        };
+        let mut inputs = vec![numbers(batch * height * width * channels, seed), numbers(channels, seed ^ 1)];
+        if silu && scale_shift {
+            inputs.push(numbers(batch * 2 * channels, seed ^ 2));
+        }
+        let ours = function(kernels::rms_norm, kernels::rms_norm_silu);
+        let error = error(&ours, &function(plain::rms_norm, plain::rms_norm_silu), &inputs);
+        prop_assert!(error < 4e-6, "{error}");
+    }
+
+    #[test]
+    fn attentions(
+        batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..40usize, memory in 0..6usize,
+        linear: bool, seed: u64,
+    ) {
+        // the plain composition has no word for an empty memory
+        prop_assume!(memory > 0);
+        let shape = if linear { [2, heads, head_dim, memory] } else { [2, heads, memory, head_dim] };
+        let function = |attention: fn(Tensor<3>, Tensor<4>) -> Tensor<3>| {
+            move |leaves: &[Tensor<1>]| {
+                let qkv = leaves[0].clone().reshape([batch, positions, 3 * heads * head_dim]);
+                attention(qkv, leaves[1].clone().reshape(shape)).flatten(0, 2)
+            }
+        };
+        let wide = |values: Vec<f64>| values.into_iter().map(|value| 3.0 * value).collect::<Vec<f64>>();
+        let inputs = [
+            wide(numbers(batch * positions * 3 * heads * head_dim, seed)),
+            wide(numbers(2 * heads * memory * head_dim, seed ^ 1)),
+        ];
+        let error = match linear {
+            true => error(&function(kernels::linear_attention), &function(plain::linear_attention), &inputs),
+            false => error(&function(kernels::attention), &function(plain::attention), &inputs),
+        };
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn activations(count in 1..200usize, seed: u64) {
+        let wide: Vec<f64> = numbers(count, seed).into_iter().map(|value| 12.0 * value).collect();
+        let inputs = [wide];
+        let silu = error(&|leaves| kernels::silu(leaves[0].clone()), &|leaves| plain::silu(leaves[0].clone()), &inputs);
+        prop_assert!(silu < 1e-6, "silu {silu}");
+        let gelu = error(&|leaves| kernels::gelu(leaves[0].clone()), &|leaves| plain::gelu(leaves[0].clone()), &inputs);
+        prop_assert!(gelu < 1e-6, "gelu {gelu}");
+    }
+
+    #[test]
+    fn linear_layers(batch in 1..20usize, features_in in 1..40usize, features_out in 1..40usize, seed: u64) {
+        let function = |linear: fn(Tensor<2>, Tensor<2>, Tensor<1>) -> Tensor<2>| {
+            move |leaves: &[Tensor<1>]| {
+                let x = leaves[0].clone().reshape([batch, features_in]);
+                let weight = leaves[1].clone().reshape([features_out, features_in]);
+                linear(x, weight, leaves[2].clone()).flatten(0, 1)
+            }
+        };
+        let inputs = [
+            numbers(batch * features_in, seed),
+            numbers(features_out * features_in, seed ^ 1),
+            numbers(features_out, seed ^ 2),
+        ];
+        let error = error(&function(kernels::linear), &function(plain::linear), &inputs);
+        prop_assert!(error < 2e-6, "{error}");
+    }
+
+    #[test]
+    fn concatenations(rows in 1..20usize, first in 1..40usize, second in 1..40usize, seed: u64) {
+        let function = |concat: fn(Tensor<4>, Tensor<4>) -> Tensor<4>| {
+            move |leaves: &[Tensor<1>]| {
+                let [a, b] = [(0, first), (1, second)].map(|(leaf, channels)| leaves[leaf].clone().reshape([1, 1, rows, channels]));
+                concat(a, b).flatten(0, 3)
+            }
+        };
+        let inputs = [numbers(rows * first, seed), numbers(rows * second, seed ^ 1)];
+        let error = error(&function(kernels::concat_channels), &function(plain::concat_channels), &inputs);
+        prop_assert!(error < 1e-7, "{error}");
+    }
+}
+
+#[test]
+fn patches_become_channels_and_back() {
+    let device = Device::flex();
+    let values = numbers(2 * 8 * 12 * 3, 5);
+    let x =
+        Tensor::<1>::from_data(TensorData::new(values, [2 * 8 * 12 * 3]), (&device, DType::F32)).reshape([2, 8, 12, 3]);
+    let there = kernels::space_to_depth(x.clone(), 2);
+    assert_eq!(there.dims(), [2, 4, 6, 12]);
+    // channel c, row p1, column p2 of the patch is channel 4 c + 2 p1 + p2
+    let corner: f32 = there.clone().slice([0..1, 2..3, 3..4, 7..8]).into_scalar();
+    assert_eq!(corner, x.clone().slice([0..1, 5..6, 7..8, 1..2]).into_scalar::<f32>());
+    kernels::depth_to_space(there, 2).into_data().assert_eq(&x.to_data(), true);
+    let up = plain::upsample_nearest(x.clone());
+    assert_eq!(up.dims(), [2, 16, 24, 3]);
+    let one: f32 = up.slice([1..2, 7..8, 23..24, 2..3]).into_scalar();
+    assert_eq!(one, x.slice([1..2, 3..4, 11..12, 2..3]).into_scalar::<f32>());
+}
+
+#[test]
+fn a_zero_image_has_finite_gradients() {
+    let device = Device::flex().autodiff();
+    for with_silu in [false, true] {
+        let x = Tensor::<4>::zeros([1, 2, 2, 4], &device).require_grad();
+        let gain = Tensor::<1>::ones([4], &device);
+        let y =
+            if with_silu { kernels::rms_norm_silu(x.clone(), gain, None) } else { kernels::rms_norm(x.clone(), gain) };
+        let gradients = y.sum().backward();
+        let gradient: Vec<f32> = x.grad(&gradients).expect("a gradient").into_data().try_to_vec().expect("f32");
+        assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
+    }
+}
