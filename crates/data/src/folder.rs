@@ -71,6 +71,10 @@ pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, Da
         return Err(unreadable_error(root, unreadable, total));
     };
     if !options.skip_unreadable && !unreadable.is_empty() {
+        // so that they are all counted and named at once, those with a good header too
+        unreadable.par_extend(
+            readable.par_iter().filter_map(|(path, _)| decode(path).err().map(|reason| (path.clone(), reason))),
+        );
         return Err(unreadable_error(root, unreadable, total));
     }
     let differs = |header: &Header| (header.height, header.width) != (first.height, first.width);
@@ -547,7 +551,7 @@ mod tests {
         let error = load_default(&root).unwrap_err().to_string();
         assert!(error.contains("skip_unreadable") && error.contains("bad/bomb.png"), "{error}");
         let DataError::Unreadable { count, total, first, .. } = load_default(&root).unwrap_err() else { panic!() };
-        assert!(count > 0 && total == names.len() + 2);
+        assert_eq!((count, total), (names.len(), names.len() + 2));
         assert!(first.lines().count() <= 6);
     }
 

@@ -17,7 +17,12 @@
 
 use burn::tensor::{Tensor, assert_shape};
 
+#[cfg(feature = "flex")]
+mod cpu;
 pub mod plain;
+
+#[cfg(feature = "flex")]
+use cpu::operation::{apply, is_native};
 
 /// How a convolution walks over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +84,10 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     let [_, _, _, channels] = x.dims();
     assert_shape!(gain, [channels]);
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        return apply(cpu::rms_norm::RmsNorm { silu: false }, [x.into_dispatch(), gain.into_dispatch()]);
+    }
     plain::rms_norm(x, gain)
 }
 
@@ -93,16 +102,32 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        let norm = cpu::rms_norm::RmsNorm { silu: true };
+        return match scale_shift {
+            Some(scale_shift) => apply(norm, [x.into_dispatch(), gain.into_dispatch(), scale_shift.into_dispatch()]),
+            None => apply(norm, [x.into_dispatch(), gain.into_dispatch()]),
+        };
+    }
     plain::rms_norm_silu(x, gain, scale_shift)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        return apply(cpu::activation::Activation::Silu, [x.into_dispatch()]);
+    }
     plain::silu(x)
 }
 
 /// `x Phi(x)` with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        return apply(cpu::activation::Activation::Gelu, [x.into_dispatch()]);
+    }
     plain::gelu(x)
 }
 
@@ -117,6 +142,10 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
+    #[cfg(feature = "flex")]
+    if is_native(&qkv) {
+        return apply(cpu::attention::Attention, [qkv.into_dispatch(), memory.into_dispatch()]);
+    }
     plain::attention(qkv, memory)
 }
 
@@ -131,6 +160,10 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, head_dim, count]);
+    #[cfg(feature = "flex")]
+    if is_native(&qkv) {
+        return apply(cpu::linear_attention::LinearAttention, [qkv.into_dispatch(), memory.into_dispatch()]);
+    }
     plain::linear_attention(qkv, memory)
 }
 
@@ -143,6 +176,10 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = second.dims();
     assert_shape!(first, [batch, height, width, _]);
     assert_shape!(second, [batch, height, width, channels]);
+    #[cfg(feature = "flex")]
+    if is_native(&first) {
+        return apply(cpu::resample::Concatenate, [first.into_dispatch(), second.into_dispatch()]);
+    }
     plain::concat_channels(first, second)
 }
 

@@ -1,0 +1,238 @@
+//! How a native operation becomes a burn operation: one backend method for all of them, and one backward step.
+//!
+//! An [`Operation`] works on slices and knows neither burn nor gradients' graph. [`apply`] runs it on tensors of the
+//! `flex` backend; under autodiff its inputs are kept (or, with gradient checkpointing, found again) until
+//! [`Operation::backward`] wants them.
+
+use core::fmt::Debug;
+use std::sync::Arc;
+
+use burn::{
+    backend::{
+        Autodiff, Backend, Dispatch, Flex,
+        autodiff::{
+            NodeId,
+            checkpoint::{
+                base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
+            },
+            grads::Gradients,
+            ops::{Backward, Ops, OpsKind},
+        },
+        backend_extension,
+        flex::FlexTensor,
+        tensor::FloatTensor,
+    },
+    tensor::{DType, Device, Tensor, TensorData},
+};
+
+/// The values of a contiguous tensor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View<'a> {
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Its elements, row by row.
+    pub values: &'a [f32],
+}
+
+/// An operation on contiguous f32 tensors.
+pub(crate) trait Operation: Debug + Send + Sync + 'static {
+    /// The shape of the result.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize>;
+
+    /// Writes every element of the result; `output` holds zeros before. Gives what [`backward`](Self::backward) wants to
+    /// know besides the inputs, and cannot have cheaper by computing it again.
+    fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32>;
+
+    /// Writes the gradients that are asked for: `gradients` has one slot for each input, of zeros before, or None.
+    /// `kept` is what [`forward`](Self::forward) gave.
+    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
+
+    /// Whether gradient checkpointing had better compute the result a second time than keep it.
+    fn is_cheap(&self) -> bool {
+        true
+    }
+}
+
+/// Whether the native operations can work on this tensor: f32 on the `flex` backend.
+pub(crate) fn is_native<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+}
+
+/// A place for each gradient of an operation that computes them all in one pass: those that nobody asked for are thrown
+/// away.
+pub(crate) fn all<'a, const N: usize>(
+    inputs: &[View],
+    gradients: &'a mut [Option<&mut [f32]>],
+    unwanted: &'a mut [Vec<f32>; N],
+) -> [&'a mut [f32]; N] {
+    let mut slots =
+        gradients.iter_mut().zip(inputs).zip(unwanted).map(|((gradient, input), unwanted)| match gradient {
+            Some(gradient) => &mut **gradient,
+            None => {
+                unwanted.resize(input.values.len(), 0.0);
+                unwanted.as_mut_slice()
+            }
+        });
+    core::array::from_fn(|_| slots.next().unwrap_or_default())
+}
+
+/// Runs an operation on one to four tensors that are all native ([`is_native`]).
+pub(crate) fn apply<const D: usize, const N: usize>(
+    operation: impl Operation,
+    inputs: [burn::backend::DispatchTensor; N],
+) -> Tensor<D> {
+    const { assert!(N >= 1 && N <= 4) };
+    // burn routes a fixed number of tensors: what is missing is the first once more
+    let [first, second, third, fourth] =
+        core::array::from_fn(|index| inputs[if index < N { index } else { 0 }].clone());
+    drop(inputs);
+    Tensor::from_dispatch(<Dispatch as NativeBackend>::native(Arc::new(operation), N, first, second, third, fourth))
+}
+
+/// The one method that burn routes to the backend of the tensors.
+#[backend_extension(Flex, Autodiff)]
+pub(crate) trait NativeBackend: Backend {
+    /// The operation on the first `count` of the tensors.
+    fn native(
+        operation: Arc<dyn Operation>,
+        count: usize,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+        fourth: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl NativeBackend for Flex {
+    fn native(
+        operation: Arc<dyn Operation>,
+        count: usize,
+        first: FlexTensor,
+        second: FlexTensor,
+        third: FlexTensor,
+        fourth: FlexTensor,
+    ) -> FlexTensor {
+        run(&*operation, &contiguous([first, second, third, fourth].into_iter().take(count))).0
+    }
+}
+
+impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
+    fn native(
+        operation: Arc<dyn Operation>,
+        count: usize,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        third: FloatTensor<Self>,
+        fourth: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        fn tracked<C: CheckpointStrategy, const N: usize>(
+            operation: Arc<dyn Operation>,
+            inputs: Vec<FloatTensor<Autodiff<Flex, C>>>,
+        ) -> FloatTensor<Autodiff<Flex, C>> {
+            let nodes = inputs.iter().map(|input| input.node()).collect::<Vec<_>>();
+            let ids = nodes.iter().map(|node| node.id()).collect();
+            let nodes: [_; N] = nodes.try_into().expect("the number of inputs that chose N");
+            let prepared = Native(operation.clone()).prepare::<C>(nodes);
+            let prepared = if operation.is_cheap() {
+                prepared
+                    .memory_bound()
+                    .retro_forward(Again { operation: operation.clone(), inputs: ids })
+                    .parents(&inputs)
+            } else {
+                prepared.compute_bound()
+            };
+            match prepared.stateful() {
+                OpsKind::Tracked(mut prepared) => {
+                    let nodes = inputs.iter().map(|input| prepared.checkpoint(input)).collect();
+                    let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
+                    let (output, kept) = run(&*operation, &inputs);
+                    prepared.finish(State { inputs: nodes, kept: kept.into() }, output)
+                }
+                OpsKind::UnTracked(prepared) => {
+                    let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
+                    prepared.finish(run(&*operation, &inputs).0)
+                }
+            }
+        }
+        let inputs: Vec<_> = [first, second, third, fourth].into_iter().take(count).collect();
+        match inputs.len() {
+            1 => tracked::<C, 1>(operation, inputs),
+            2 => tracked::<C, 2>(operation, inputs),
+            3 => tracked::<C, 3>(operation, inputs),
+            4 => tracked::<C, 4>(operation, inputs),
+            count => unreachable!("no operation has {count} inputs"),
+        }
+    }
+}
+
+/// What a backward step finds its inputs by, and what the operation kept.
+#[derive(Clone, Debug)]
+struct State {
+    inputs: Vec<NodeId>,
+    kept: Arc<[f32]>,
+}
+
+/// The backward step of any operation with `N` inputs.
+#[derive(Debug)]
+struct Native(Arc<dyn Operation>);
+
+impl<const N: usize> Backward<Flex, N> for Native {
+    type State = State;
+
+    fn backward(self, ops: Ops<State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+        let gradient = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let inputs =
+            contiguous(ops.state.inputs.into_iter().map(|node| checkpointer.retrieve_node_output::<FlexTensor>(node)));
+        let mut results: Vec<Option<Vec<f32>>> = inputs
+            .iter()
+            .zip(&ops.parents)
+            .map(|(input, parent)| parent.as_ref().map(|_| vec![0.0; input.layout().num_elements()]))
+            .collect();
+        let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
+        self.0.backward(&views(&inputs), &ops.state.kept, values(&gradient), &mut slices);
+        for ((input, parent), result) in inputs.iter().zip(&ops.parents).zip(results) {
+            if let (Some(node), Some(result)) = (parent, result) {
+                grads.register::<Flex>(node.id, tensor(result, input.layout().shape()));
+            }
+        }
+    }
+}
+
+/// Computes a result again, for gradient checkpointing.
+#[derive(Debug)]
+struct Again {
+    operation: Arc<dyn Operation>,
+    inputs: Vec<NodeId>,
+}
+
+impl RetroForward for Again {
+    fn forward(&self, states: &mut BackwardStates, out_node: NodeId) {
+        let inputs = contiguous(self.inputs.iter().map(|node| states.get_state::<FlexTensor>(node)));
+        states.save(out_node, run(&*self.operation, &inputs).0);
+    }
+}
+
+/// The result and what the operation keeps.
+fn run(operation: &dyn Operation, inputs: &[FlexTensor]) -> (FlexTensor, Vec<f32>) {
+    let views = views(inputs);
+    let shape = operation.output_shape(&views.iter().map(|view| view.shape).collect::<Vec<_>>());
+    let mut output = vec![0.0; shape.iter().product()];
+    let kept = operation.forward(&views, &mut output);
+    (tensor(output, &shape), kept)
+}
+
+fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+fn contiguous(inputs: impl IntoIterator<Item = FlexTensor>) -> Vec<FlexTensor> {
+    inputs.into_iter().map(|input| input.to_contiguous()).collect()
+}
+
+fn views(inputs: &[FlexTensor]) -> Vec<View<'_>> {
+    inputs.iter().map(|input| View { shape: input.layout().shape(), values: values(input) }).collect()
+}
+
+fn values(tensor: &FlexTensor) -> &[f32] {
+    tensor.as_slice().expect("a contiguous f32 tensor")
+}

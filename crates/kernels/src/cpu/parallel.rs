@@ -1,0 +1,26 @@
+//! Tasks over all threads. What a task covers is set by the shape, so the result is the same for any number of threads.
+
+use pulp::{Arch, WithSimd};
+use rayon::prelude::*;
+
+/// Elements of one task in a pass bound by memory: 64 KiB, some microseconds.
+pub(crate) const BLOCK: usize = 16 * 1024;
+
+/// Work (in elements of a cheap pass) below which waking other threads costs more than it brings.
+const THRESHOLD: usize = 2 * BLOCK;
+
+/// Runs every task with the best instruction set of the machine, on all threads if the work is worth it.
+pub(crate) fn run<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>, work: usize) {
+    let arch = Arch::new();
+    if work < THRESHOLD || tasks.len() == 1 {
+        tasks.into_iter().for_each(|task| arch.dispatch(task));
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each(|task| arch.dispatch(task));
+    }
+}
+
+/// Panics unless a slice has the length that the shape asks for.
+#[track_caller]
+pub(crate) fn check(name: &str, found: usize, expected: usize) {
+    assert!(found == expected, "{name} has {found} elements, the shape asks for {expected}");
+}

@@ -1,0 +1,127 @@
+//! Softmax over the last axis.
+//!
+//! ```text
+//! y_c = e^(x_c - max x) / Σ e^(x - max x)    backward: ẋ = y (ẏ - Σ_c y ẏ)
+//! ```
+//!
+//! The backward works from the output. A row that holds NaN or +inf, or nothing but -inf, becomes NaN.
+
+use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::simd::{exp, largest, map, sum};
+use pulp::{Simd, WithSimd};
+
+/// The softmax of every row of `columns` elements.
+pub(crate) fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
+    check_rows(columns, input.len());
+    check("output", output.len(), input.len());
+    let block = (BLOCK / columns).max(1) * columns;
+    let blocks = input.chunks(block).zip(output.chunks_mut(block));
+    run(blocks.map(|(input, output)| Forward { columns, input, output }).collect(), 2 * input.len());
+}
+
+/// The gradient of the input, from the output of [`forward`] and its gradient.
+pub(crate) fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
+    check_rows(columns, output.len());
+    check("output_gradient", output_gradient.len(), output.len());
+    check("input_gradient", input_gradient.len(), output.len());
+    let block = (BLOCK / columns).max(1) * columns;
+    let blocks = output.chunks(block).zip(output_gradient.chunks(block)).zip(input_gradient.chunks_mut(block));
+    let tasks = blocks.map(|((output, output_gradient), input_gradient)| Backward {
+        columns,
+        output,
+        output_gradient,
+        input_gradient,
+    });
+    run(tasks.collect(), 2 * output.len());
+}
+
+#[track_caller]
+fn check_rows(columns: usize, elements: usize) {
+    assert!(columns > 0 && elements.is_multiple_of(columns), "{elements} elements are no rows of {columns}");
+}
+
+/// `output = scale softmax(row)`.
+#[inline(always)]
+pub(crate) fn softmax_row<S: Simd>(simd: S, row: &[f32], scale: f32, output: &mut [f32]) {
+    let greatest = simd.splat_f32s(largest(simd, row));
+    map(
+        simd,
+        [row],
+        [&mut *output],
+        #[inline(always)]
+        |[x], _| [exp(simd, simd.sub_f32s(x, greatest))],
+    );
+    let total = sum(
+        simd,
+        [output],
+        #[inline(always)]
+        |[x]| x,
+    );
+    let factor = simd.splat_f32s(scale / total);
+    map(
+        simd,
+        [],
+        [output],
+        #[inline(always)]
+        |[], [x]| [simd.mul_f32s(x, factor)],
+    );
+}
+
+/// `gradient = weights (gradient - Σ weights gradient / scale)`, for weights that add to `scale`.
+#[inline(always)]
+pub(crate) fn softmax_row_backward<S: Simd>(simd: S, weights: &[f32], scale: f32, gradient: &mut [f32]) {
+    let dot = sum(
+        simd,
+        [weights, &*gradient],
+        #[inline(always)]
+        |[a, b]| simd.mul_f32s(a, b),
+    );
+    let mean = simd.splat_f32s(dot / scale);
+    map(
+        simd,
+        [weights],
+        [gradient],
+        #[inline(always)]
+        |[weight], [gradient]| [simd.mul_f32s(weight, simd.sub_f32s(gradient, mean))],
+    );
+}
+
+struct Forward<'a> {
+    columns: usize,
+    input: &'a [f32],
+    output: &'a mut [f32],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let rows = self.input.chunks_exact(self.columns).zip(self.output.chunks_exact_mut(self.columns));
+        rows.for_each(
+            #[inline(always)]
+            |(input, output)| softmax_row(simd, input, 1.0, output),
+        );
+    }
+}
+
+struct Backward<'a> {
+    columns: usize,
+    output: &'a [f32],
+    output_gradient: &'a [f32],
+    input_gradient: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { columns, output, output_gradient, input_gradient } = self;
+        let rows = output.chunks_exact(columns).zip(output_gradient.chunks_exact(columns));
+        for ((output, output_gradient), input_gradient) in rows.zip(input_gradient.chunks_exact_mut(columns)) {
+            input_gradient.copy_from_slice(output_gradient);
+            softmax_row_backward(simd, output, 1.0, input_gradient);
+        }
+    }
+}
