@@ -17,6 +17,7 @@
 
 use burn::tensor::{Tensor, assert_shape};
 
+pub mod adam;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod plain;

@@ -1,6 +1,6 @@
 //! The exponential moving average of the weights, which samples are drawn from.
 
-use burn::module::Module;
+use burn::{module::Module, tensor::Tensor};
 use serde::{Deserialize, Serialize};
 use unet::Unet;
 
@@ -67,36 +67,32 @@ impl EmaConfig {
     }
 }
 
-/// A second set of weights that follows the first.
+/// A second set of weights that follows the first: `average = decay average + (1 - decay) weights`.
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
-    /// Updates asked for so far.
+    /// Steps seen so far.
     pub(crate) step: u64,
-    pub(crate) unet: Unet,
+    /// The average of each parameter, flat.
+    pub(crate) average: Vec<Tensor<1>>,
 }
 
 impl Ema {
     /// Starts as a copy.
     pub fn new(config: EmaConfig, unet: &Unet) -> Self {
-        Self { config, step: 0, unet: unet.valid() }
+        Self { config, step: 0, average: flat_parameters(unet) }
     }
 
-    /// The averaged network, for inference.
-    pub fn unet(&self) -> &Unet {
-        &self.unet
+    /// The averaged network, for inference; `unet` is the one that it follows.
+    pub fn unet(&self, unet: &Unet) -> Unet {
+        map_flat(unet.valid(), |index, _| self.average[index].clone())
     }
 
-    /// Follows `unet` by one step: `average = decay average + (1 - decay) weights`.
-    pub fn update(&mut self, unet: &Unet) {
+    /// The averages and the decay of this step, where it has one; counts the step.
+    pub(crate) fn next(&mut self) -> Option<(&mut [Tensor<1>], f64)> {
         let decay = self.config.decay_at(self.step);
         self.step += 1;
-        let Some(decay) = decay else { return };
-        let weights = flat_parameters(unet);
-        self.unet = map_flat(self.unet.clone(), |index, average| {
-            let weight = weights[index].clone();
-            if decay == 0.0 { weight } else { average.clone() + (weight - average) * (1.0 - decay) }
-        });
+        decay.map(|decay| (self.average.as_mut_slice(), decay))
     }
 }
 

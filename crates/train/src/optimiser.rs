@@ -1,6 +1,7 @@
 //! Adam and AdamW, with PyTorch's definitions.
 
 use burn::tensor::Tensor;
+use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam};
 use unet::Unet;
 
 use crate::{
@@ -46,25 +47,43 @@ impl Adam {
         Self { config, steps: 0, first: zeros.clone(), second: zeros }
     }
 
-    /// One step along `gradients`.
-    pub fn step(&mut self, unet: Unet, gradients: &Gradients, learning_rate: f64) -> Unet {
+    /// One step along `gradients` times `clip`; `average` follows with this decay, if it has a part in the step.
+    pub fn step(
+        &mut self,
+        unet: Unet,
+        gradients: Gradients,
+        clip: f64,
+        learning_rate: f64,
+        mut average: Option<(&mut [Tensor<1>], f64)>,
+    ) -> Unet {
         self.steps += 1;
-        let AdamConfig { kind, betas: [beta_1, beta_2], epsilon, weight_decay } = self.config;
-        let correction_1 = 1.0 - beta_1.powf(self.steps as f64);
-        let correction_2 = 1.0 - beta_2.powf(self.steps as f64);
+        let AdamConfig { kind, betas, epsilon, weight_decay } = self.config;
+        let step = AdamStep {
+            number: self.steps,
+            learning_rate,
+            betas,
+            epsilon,
+            weight_decay: match kind {
+                OptimiserKind::Adam => WeightDecay::Coupled(weight_decay),
+                OptimiserKind::Adamw => WeightDecay::Decoupled(weight_decay),
+            },
+            clip,
+            average_decay: average.as_ref().map_or(1.0, |(_, decay)| *decay),
+        };
+        // tensors are moved out and back: those that nobody else holds can be changed in place
+        let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
+        let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
+        let mut gradients = gradients.into_iter();
         map_flat(unet, |index, value| {
-            let Some(gradient) = gradients[index].clone() else { return value };
-            let (value, gradient) = match kind {
-                _ if weight_decay == 0.0 => (value, gradient),
-                OptimiserKind::Adam => (value.clone(), gradient + value * weight_decay),
-                OptimiserKind::Adamw => (value * (1.0 - learning_rate * weight_decay), gradient),
-            };
-            let first = self.first[index].clone() * beta_1 + gradient.clone() * (1.0 - beta_1);
-            let second = self.second[index].clone() * beta_2 + gradient.clone() * gradient * (1.0 - beta_2);
-            let denominator = second.clone().sqrt() / correction_2.sqrt() + epsilon;
-            let value = value - first.clone() / denominator * (learning_rate / correction_1);
-            (self.first[index], self.second[index]) = (first, second);
-            value
+            let Some(gradient) = gradients.next().flatten() else { return value };
+            let (mean, square) = (take(&mut self.first[index]), take(&mut self.second[index]));
+            let average_before = average.as_mut().map(|(list, _)| take(&mut list[index]));
+            let after = adam(&step, AdamParameter { value, gradient, mean, square, average: average_before });
+            (self.first[index], self.second[index]) = (after.mean, after.square);
+            if let (Some((list, _)), Some(average)) = (&mut average, after.average) {
+                list[index] = average;
+            }
+            after.value
         })
     }
 }
@@ -86,7 +105,7 @@ mod tests {
         let mut values = Vec::new();
         for gradient in [0.5, -0.2, 0.3] {
             let gradients = flat_parameters(&unet).iter().map(|value| Some(value.ones_like() * gradient)).collect();
-            unet = adam.step(unet, &gradients, 0.1);
+            unet = adam.step(unet, gradients, 1.0, 0.1, None);
             values.push(flat_parameters(&unet)[0].clone().narrow(0, 0, 1).into_scalar());
         }
         values

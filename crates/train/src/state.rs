@@ -31,9 +31,9 @@ impl Trainer {
     /// # Errors
     /// [`CheckpointError::Io`] names the file.
     pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
-        let names = self.unet.parameter_names();
-        let mut tensors = named("weights", &names, &flat_parameters(&self.unet));
-        tensors.extend(named("average", &names, &flat_parameters(&self.ema.unet)));
+        let names = self.unet().parameter_names();
+        let mut tensors = named("weights", &names, &flat_parameters(self.unet()));
+        tensors.extend(named("average", &names, &self.ema.average));
         tensors.extend(named("first_moment", &names, &self.optimiser.first));
         tensors.extend(named("second_moment", &names, &self.optimiser.second));
         let header = StateHeader {
@@ -59,8 +59,8 @@ impl Trainer {
             let (found, supported) = (header.format_version, checkpoint::FORMAT_VERSION);
             return Err(CheckpointError::Version { path: path.to_owned(), found, supported }.into());
         }
-        let names = self.unet.parameter_names();
-        let current = flat_parameters(&self.unet);
+        let names = self.unet().parameter_names();
+        let current = flat_parameters(self.unet());
         let read = |prefix: &str| -> Result<Vec<TensorData>, CheckpointError> {
             let mut list = Vec::with_capacity(names.len());
             for (name, like) in names.iter().zip(&current) {
@@ -75,10 +75,10 @@ impl Trainer {
         };
         let (weights, average) = (read("weights")?, read("average")?);
         let (first, second) = (read("first_moment")?, read("second_moment")?);
-        let device = self.ema.unet.device();
+        let device = self.unet().device().inner();
         let upload = |list: &[TensorData], index: usize| Tensor::<1>::from_data(list[index].clone(), &device);
-        self.unet = map_flat(self.unet.clone(), |index, _| upload(&weights, index));
-        self.ema.unet = map_flat(self.ema.unet.clone(), |index, _| upload(&average, index));
+        self.unet = self.unet.take().map(|unet| map_flat(unet, |index, _| upload(&weights, index)));
+        self.ema.average = (0..names.len()).map(|index| upload(&average, index)).collect();
         self.optimiser.first = (0..names.len()).map(|index| upload(&first, index)).collect();
         self.optimiser.second = (0..names.len()).map(|index| upload(&second, index)).collect();
         (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);

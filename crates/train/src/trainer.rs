@@ -45,7 +45,8 @@ pub struct Trainer {
     order: Order,
     device: Device,
     pub(crate) step: u64,
-    pub(crate) unet: Unet,
+    /// Some but for the moment in which the optimiser has it.
+    pub(crate) unet: Option<Unet>,
     pub(crate) optimiser: Adam,
     pub(crate) ema: Ema,
 }
@@ -85,7 +86,7 @@ impl Trainer {
             noise,
             device,
             step: 0,
-            unet,
+            unet: Some(unet),
         })
     }
 
@@ -101,12 +102,15 @@ impl Trainer {
 
     /// The network in training.
     pub fn unet(&self) -> &Unet {
-        &self.unet
+        match &self.unet {
+            Some(unet) => unet,
+            None => unreachable!("only a step takes it, and gives it back"),
+        }
     }
 
     /// The averaged network with everything that sampling needs.
     pub fn model(&self) -> Model {
-        Model { unet: self.ema.unet().clone(), header: self.header() }
+        Model { unet: self.ema.unet(self.unet()), header: self.header() }
     }
 
     fn header(&self) -> Header {
@@ -135,14 +139,14 @@ impl Trainer {
             let mean = |gradient: Tensor<1>| gradient / micro_batches as f64;
             gradients = gradients.map(|list| list.into_iter().map(|gradient| gradient.map(mean)).collect());
         }
-        let mut gradients = gradients.unwrap_or_default();
-        let gradient_norm = clip_by_global_norm(&mut gradients, largest_norm);
+        let gradients = gradients.unwrap_or_default();
+        let (gradient_norm, clip) = clip_by_global_norm(&gradients, largest_norm);
         if !(loss.is_finite() && gradient_norm.is_finite()) {
             let loss = if loss.is_finite() { gradient_norm } else { loss };
             return Err(TrainError::Diverged { step: self.step + 1, loss, learning_rate });
         }
-        self.unet = self.optimiser.step(self.unet.clone(), &gradients, learning_rate);
-        self.ema.update(&self.unet);
+        let (optimiser, average) = (&mut self.optimiser, self.ema.next());
+        self.unet = self.unet.take().map(|unet| optimiser.step(unet, gradients, clip, learning_rate, average));
         self.step += 1;
         Ok(StepReport { step: self.step, loss, gradient_norm, learning_rate })
     }
@@ -155,7 +159,7 @@ impl Trainer {
         let trainer = &*self;
         let compute = |part: &[u64], batch: Batch| {
             // leaves of its own: graphs of different threads must not meet
-            let unet = map_flat(trainer.unet.clone(), |_, value| value);
+            let unet = map_flat(trainer.unet().clone(), |_, value| value);
             let loss = trainer.loss(&unet, part, batch) * (part.len() as f64 / positions.len() as f64);
             let value = f64::from(loss.clone().inner().into_scalar::<f32>());
             (value, trainer.gradients(&unet, loss))
@@ -271,7 +275,7 @@ impl Trainer {
         asked.then(|| {
             let condition = Condition { labels: labels.map(Tensor::inner), ..Condition::default() };
             let x_t = x_t.clone().inner();
-            let output = self.unet.valid().forward(x_t.clone(), t.clone().inner(), condition);
+            let output = self.unet().valid().forward(x_t.clone(), t.clone().inner(), condition);
             let output = output.narrow(1, 0, x_t.dims()[1]);
             let estimate = Prediction::from_output(self.config.diffusion.objective, output, x_t, levels).x_0;
             // back on the device of the graph, with its way of checkpointing

@@ -57,20 +57,8 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         match self.activation {
-            Activation::Silu => map(
-                simd,
-                [self.input],
-                [self.output],
-                #[inline(always)]
-                |[x], _| [silu(simd, x)],
-            ),
-            Activation::Gelu => map(
-                simd,
-                [self.input],
-                [self.output],
-                #[inline(always)]
-                |[x], _| [gelu(simd, x)],
-            ),
+            Activation::Silu => map!(simd, [self.input], [self.output], |[x], _| [silu(simd, x)]),
+            Activation::Gelu => map!(simd, [self.input], [self.output], |[x], _| [gelu(simd, x)]),
         }
     }
 }
@@ -89,20 +77,12 @@ impl WithSimd for Backward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let (inputs, outputs) = ([self.input, self.output_gradient], [self.input_gradient]);
         match self.activation {
-            Activation::Silu => map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[x, gradient], _| [simd.mul_f32s(gradient, silu_derivative(simd, x))],
-            ),
-            Activation::Gelu => map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[x, gradient], _| [simd.mul_f32s(gradient, gelu_derivative(simd, x))],
-            ),
+            Activation::Silu => {
+                map!(simd, inputs, outputs, |[x, gradient], _| [simd.mul_f32s(gradient, silu_derivative(simd, x))])
+            }
+            Activation::Gelu => {
+                map!(simd, inputs, outputs, |[x, gradient], _| [simd.mul_f32s(gradient, gelu_derivative(simd, x))])
+            }
         }
     }
 }

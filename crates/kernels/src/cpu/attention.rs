@@ -25,9 +25,9 @@
 use crate::cpu::linear_attention::Shape;
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{check, run};
-use crate::cpu::scratch;
-use crate::cpu::simd::{exp, larger, map, sum};
+use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::scratch::Scratch;
+use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use pulp::{Simd, WithSimd};
 
 /// Queries of one block.
@@ -46,17 +46,6 @@ impl Shape {
         self.work() + 8 * self.rows() * (self.positions + self.memory)
     }
 
-    /// The memory's part of a head as blocks of keys and values, then the positions' part.
-    fn key_blocks<'a>(&self, memory: [Matrix<'a>; 2], positions: [Matrix<'a>; 2]) -> Vec<[Matrix<'a>; 2]> {
-        let mut blocks = Vec::new();
-        for [key, value] in [memory, positions] {
-            for (first, count) in blocks_of(key.rows(), KEYS) {
-                blocks.push([key.slice(first, count), value.slice(first, count)]);
-            }
-        }
-        blocks
-    }
-
     /// Keys and values of the memory of one head.
     fn memory_head<'a>(&self, memory: &'a [f32], head: usize) -> [Matrix<'a>; 2] {
         let length = self.memory * self.head_dim;
@@ -64,11 +53,6 @@ impl Shape {
             Matrix::new(&memory[(part * self.heads + head) * length..][..length], self.head_dim, 0, self.head_dim)
         })
     }
-}
-
-/// The first row and the number of rows of every block.
-fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..rows).step_by(block).map(move |first| (first, block.min(rows - first)))
 }
 
 /// The attention's output `[batch, positions, heads, head_dim]`, and the log-sum-exp of every row of scores
@@ -180,82 +164,55 @@ impl WithSimd for Forward<'_> {
         let Self { shape, first, head: [query, key, value], memory, mut output, log_sum_exp } = self;
         let head_dim = shape.head_dim;
         let count = log_sum_exp.len();
-        scratch::with(
-            (head_dim + KEYS + 3) * count,
-            #[inline(always)]
-            |buffer| {
-                let (query_block, buffer) = buffer.split_at_mut(head_dim * count);
-                let (scores, statistics) = buffer.split_at_mut(KEYS * count);
-                let (greatest, statistics) = statistics.split_at_mut(count);
-                let (total, previous) = statistics.split_at_mut(count);
-                transpose(query.slice(first, count), (head_dim as f32).powf(-0.5), query_block);
-                let query_block = Matrix::new(query_block, count, 0, count);
-                greatest.fill(f32::NEG_INFINITY);
-                total.fill(0.0);
-                for (index, [key, value]) in shape.key_blocks(memory, [key, value]).into_iter().enumerate() {
-                    let mut scores = MatrixMut::new(&mut scores[..key.rows() * count], count);
-                    scores.product(false, 1.0, key, query_block);
-                    previous.copy_from_slice(greatest);
-                    for row in 0..key.rows() {
-                        let row = scores.row(row);
-                        map(
-                            simd,
-                            [row],
-                            [&mut *greatest],
-                            #[inline(always)]
-                            |[x], [old]| [larger(simd, x, old)],
-                        );
-                    }
-                    // what the sums and outputs so far are worth against the new maximum
-                    map(
-                        simd,
-                        [greatest],
-                        [&mut *previous, &mut *total],
-                        #[inline(always)]
-                        |[new], [old, total]| {
-                            let factor = exp(simd, simd.sub_f32s(old, new));
-                            [factor, simd.mul_f32s(total, factor)]
-                        },
-                    );
-                    for row in 0..key.rows() {
-                        let outputs = [scores.row(row), &mut *total];
-                        map(
-                            simd,
-                            [greatest],
-                            outputs,
-                            #[inline(always)]
-                            |[greatest], [score, total]| {
-                                let weight = exp(simd, simd.sub_f32s(score, greatest));
-                                [weight, simd.add_f32s(total, weight)]
-                            },
-                        );
-                    }
-                    if index > 0 {
-                        for (row, &factor) in previous.iter().enumerate() {
-                            scale_row(simd, output.row(row), factor);
-                        }
-                    }
-                    output.product(index > 0, 1.0, scores.as_ref().transposed(), value);
+        let mut buffer = Scratch::new((head_dim + KEYS + 3) * count);
+        let (query_block, buffer) = buffer.split_at_mut(head_dim * count);
+        let (scores, statistics) = buffer.split_at_mut(KEYS * count);
+        let (greatest, statistics) = statistics.split_at_mut(count);
+        let (total, factors) = statistics.split_at_mut(count);
+        transpose(query.slice(first, count), (head_dim as f32).powf(-0.5), query_block);
+        let query_block = Matrix::new(query_block, count, 0, count);
+        greatest.fill(f32::NEG_INFINITY);
+        total.fill(0.0);
+        let mut keep = false;
+        for [key, value] in [memory, [key, value]] {
+            for (first, keys) in blocks_of(key.rows(), KEYS) {
+                let (key, value) = (key.slice(first, keys), value.slice(first, keys));
+                let mut weights = MatrixMut::new(&mut scores[..keys * count], count);
+                weights.product(false, 1.0, key, query_block);
+                factors.copy_from_slice(greatest);
+                let scores = weights.as_ref();
+                let maxima = [&mut *greatest];
+                fold_rows!(simd, keys, |row| scores.row(row), maxima, |x, [old]| [larger(simd, x, old)]);
+                // what the sums and outputs so far are worth against the new maximum
+                map!(simd, [greatest], [&mut *factors, &mut *total], |[new], [old, total]| {
+                    let factor = exp(simd, simd.sub_f32s(old, new));
+                    [factor, simd.mul_f32s(total, factor)]
+                });
+                for row in 0..keys {
+                    map!(simd, [greatest], [weights.row(row)], |[greatest], [score]| {
+                        [exp(simd, simd.sub_f32s(score, greatest))]
+                    });
                 }
-                for (row, value) in log_sum_exp.iter_mut().enumerate() {
-                    scale_row(simd, output.row(row), 1.0 / total[row]);
-                    *value = greatest[row] + total[row].ln();
+                let (weights, sums) = (weights.as_ref(), [&mut *total]);
+                fold_rows!(simd, keys, |row| weights.row(row), sums, |x, [sum]| [simd.add_f32s(sum, x)]);
+                if keep {
+                    factors.iter().enumerate().for_each(|(row, &factor)| scale_row(simd, output.row(row), factor));
                 }
-            },
-        );
+                output.product(keep, 1.0, weights.transposed(), value);
+                keep = true;
+            }
+        }
+        for (row, value) in log_sum_exp.iter_mut().enumerate() {
+            scale_row(simd, output.row(row), 1.0 / total[row]);
+            *value = greatest[row] + total[row].ln();
+        }
     }
 }
 
 #[inline(always)]
 fn scale_row<S: Simd>(simd: S, row: &mut [f32], factor: f32) {
     let factor = simd.splat_f32s(factor);
-    map(
-        simd,
-        [],
-        [row],
-        #[inline(always)]
-        |[], [x]| [simd.mul_f32s(x, factor)],
-    );
+    map!(simd, [], [row], |[], [x]| [simd.mul_f32s(x, factor)]);
 }
 
 /// One head of one sample; `memory_gradient` takes `[2, memory, head_dim]`.
@@ -283,70 +240,52 @@ impl WithSimd for Backward<'_> {
         let (memory_key_gradient, memory_value_gradient) = memory_gradient.split_at_mut(shape.memory * head_dim);
         let mut memory_key_gradient = MatrixMut::new(memory_key_gradient, head_dim);
         let mut memory_value_gradient = MatrixMut::new(memory_value_gradient, head_dim);
-        scratch::with(
-            (2 * (head_dim + KEYS) + 1) * QUERIES,
-            #[inline(always)]
-            |buffer| {
-                for (block, (first, count)) in blocks_of(shape.positions, QUERIES).enumerate() {
-                    let (query_block, buffer) = buffer.split_at_mut(head_dim * count);
-                    let (gradient_block, buffer) = buffer.split_at_mut(head_dim * count);
-                    let (weights, buffer) = buffer.split_at_mut(KEYS * count);
-                    let (gradients, buffer) = buffer.split_at_mut(KEYS * count);
-                    let log_sum_exp = &log_sum_exp[first..][..count];
-                    let dots = &mut buffer[..count];
-                    let (query, output) = (query.slice(first, count), output.slice(first, count));
-                    let output_gradient = output_gradient.slice(first, count);
-                    let mut query_gradient = query_gradient.slice(first, count);
-                    for (row, dot) in dots.iter_mut().enumerate() {
-                        let rows = [output.row(row), output_gradient.row(row)];
-                        *dot = sum(
-                            simd,
-                            rows,
-                            #[inline(always)]
-                            |[a, b]| simd.mul_f32s(a, b),
-                        );
+        let mut buffer = Scratch::new((2 * (head_dim + KEYS) + 1) * QUERIES);
+        for (first, count) in blocks_of(shape.positions, QUERIES) {
+            let later = first > 0;
+            let (query_block, buffer) = buffer.split_at_mut(head_dim * count);
+            let (gradient_block, buffer) = buffer.split_at_mut(head_dim * count);
+            let (weights, buffer) = buffer.split_at_mut(KEYS * count);
+            let (gradients, buffer) = buffer.split_at_mut(KEYS * count);
+            let (log_sum_exp, dots) = (&log_sum_exp[first..][..count], &mut buffer[..count]);
+            let (query, output) = (query.slice(first, count), output.slice(first, count));
+            let output_gradient = output_gradient.slice(first, count);
+            let mut query_gradient = query_gradient.slice(first, count);
+            for (row, dot) in dots.iter_mut().enumerate() {
+                *dot = sum!(simd, [output.row(row), output_gradient.row(row)], |[a, b]| simd.mul_f32s(a, b));
+            }
+            transpose(query, scale, query_block);
+            transpose(output_gradient, 1.0, gradient_block);
+            let query_block = Matrix::new(query_block, count, 0, count);
+            let gradient_block = Matrix::new(gradient_block, count, 0, count);
+            let mut keep = false;
+            let [memory_key, memory_value] = memory;
+            let parts = [
+                (memory_key, memory_value, &mut memory_key_gradient, &mut memory_value_gradient),
+                (key, value, &mut key_gradient, &mut value_gradient),
+            ];
+            for (key, value, key_gradient, value_gradient) in parts {
+                for (first, keys) in blocks_of(key.rows(), KEYS) {
+                    let (key, value) = (key.slice(first, keys), value.slice(first, keys));
+                    let mut weights = MatrixMut::new(&mut weights[..keys * count], count);
+                    let mut gradients = MatrixMut::new(&mut gradients[..keys * count], count);
+                    weights.product(false, 1.0, key, query_block);
+                    gradients.product(false, 1.0, value, gradient_block);
+                    for row in 0..keys {
+                        let (inputs, outputs) = ([log_sum_exp, &*dots], [weights.row(row), gradients.row(row)]);
+                        map!(simd, inputs, outputs, |[log_sum_exp, dot], [score, gradient]| {
+                            let weight = exp(simd, simd.sub_f32s(score, log_sum_exp));
+                            [weight, simd.mul_f32s(weight, simd.sub_f32s(gradient, dot))]
+                        });
                     }
-                    transpose(query, scale, query_block);
-                    transpose(output_gradient, 1.0, gradient_block);
-                    let query_block = Matrix::new(query_block, count, 0, count);
-                    let gradient_block = Matrix::new(gradient_block, count, 0, count);
-                    let mut keep = false;
-                    let [memory_key, memory_value] = memory;
-                    let parts = [
-                        (memory_key, memory_value, &mut memory_key_gradient, &mut memory_value_gradient),
-                        (key, value, &mut key_gradient, &mut value_gradient),
-                    ];
-                    for (key, value, key_gradient, value_gradient) in parts {
-                        for (first, keys) in blocks_of(key.rows(), KEYS) {
-                            let (key, value) = (key.slice(first, keys), value.slice(first, keys));
-                            let mut weights = MatrixMut::new(&mut weights[..keys * count], count);
-                            let mut gradients = MatrixMut::new(&mut gradients[..keys * count], count);
-                            weights.product(false, 1.0, key, query_block);
-                            gradients.product(false, 1.0, value, gradient_block);
-                            for row in 0..keys {
-                                let inputs = [log_sum_exp, &*dots];
-                                let outputs = [weights.row(row), gradients.row(row)];
-                                map(
-                                    simd,
-                                    inputs,
-                                    outputs,
-                                    #[inline(always)]
-                                    |[log_sum_exp, dot], [score, gradient]| {
-                                        let weight = exp(simd, simd.sub_f32s(score, log_sum_exp));
-                                        [weight, simd.mul_f32s(weight, simd.sub_f32s(gradient, dot))]
-                                    },
-                                );
-                            }
-                            let (weights, gradients) = (weights.as_ref(), gradients.as_ref());
-                            value_gradient.slice(first, keys).product(block > 0, 1.0, weights, output_gradient);
-                            key_gradient.slice(first, keys).product(block > 0, scale, gradients, query);
-                            query_gradient.product(keep, scale, gradients.transposed(), key);
-                            keep = true;
-                        }
-                    }
+                    let (weights, gradients) = (weights.as_ref(), gradients.as_ref());
+                    value_gradient.slice(first, keys).product(later, 1.0, weights, output_gradient);
+                    key_gradient.slice(first, keys).product(later, scale, gradients, query);
+                    query_gradient.product(keep, scale, gradients.transposed(), key);
+                    keep = true;
                 }
-            },
-        );
+            }
+        }
     }
 }
 

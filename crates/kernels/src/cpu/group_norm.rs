@@ -21,7 +21,7 @@
 use crate::cpu::activation::{silu, silu_derivative};
 use crate::cpu::epilogue::{Affine, Epilogue, Gradients, Shape};
 use crate::cpu::parallel::{check, run};
-use crate::cpu::simd::map;
+use crate::cpu::simd::{fold_rows, map};
 use pulp::{Simd, WithSimd};
 
 /// The groups of channels and what keeps the variance from 0.
@@ -212,38 +212,17 @@ impl WithSimd for Moments<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let channels = self.moments.len() / 2;
         let (mean, squares) = self.moments.split_at_mut(channels);
-        let rows = self.input.chunks_exact(channels);
-        let share = simd.splat_f32s(1.0 / rows.len() as f32);
+        let rows = self.input.len() / channels;
+        let share = simd.splat_f32s(1.0 / rows as f32);
         mean.fill(0.0);
         squares.fill(0.0);
-        for row in rows.clone() {
-            map(
-                simd,
-                [row],
-                [&mut *mean],
-                #[inline(always)]
-                |[x], [sum]| [simd.add_f32s(sum, x)],
-            );
-        }
-        map(
-            simd,
-            [],
-            [&mut *mean],
-            #[inline(always)]
-            |[], [sum]| [simd.mul_f32s(sum, share)],
-        );
-        for row in rows {
-            map(
-                simd,
-                [row, &*mean],
-                [&mut *squares],
-                #[inline(always)]
-                |[x, mean], [sum]| {
-                    let difference = simd.sub_f32s(x, mean);
-                    [simd.mul_add_e_f32s(difference, difference, sum)]
-                },
-            );
-        }
+        let row = |index: usize| &self.input[index * channels..][..channels];
+        fold_rows!(simd, rows, row, [&mut *mean], |x, [sum]| [simd.add_f32s(sum, x)]);
+        map!(simd, [], [&mut *mean], |[], [sum]| [simd.mul_f32s(sum, share)]);
+        fold_rows!(simd, rows, row, [&mut *mean, &mut *squares], |x, [mean, sum]| {
+            let difference = simd.sub_f32s(x, mean);
+            [mean, simd.mul_add_e_f32s(difference, difference, sum)]
+        });
     }
 }
 
@@ -264,16 +243,10 @@ impl WithSimd for Forward<'_> {
         let Self { input, slope, offset, silu: with_silu, output } = self;
         let channels = slope.len();
         for (input, output) in input.chunks_exact(channels).zip(output.chunks_exact_mut(channels)) {
-            map(
-                simd,
-                [input, slope, offset],
-                [output],
-                #[inline(always)]
-                |[x, slope, offset], _| {
-                    let z = simd.mul_add_e_f32s(x, slope, offset);
-                    [if with_silu { silu(simd, z) } else { z }]
-                },
-            );
+            map!(simd, [input, slope, offset], [output], |[x, slope, offset], _| {
+                let z = simd.mul_add_e_f32s(x, slope, offset);
+                [if with_silu { silu(simd, z) } else { z }]
+            });
         }
     }
 }
@@ -303,18 +276,12 @@ impl WithSimd for Sums<'_> {
         for ((input, output_gradient), z_gradient) in rows.zip(z_gradient.chunks_exact_mut(channels)) {
             let inputs = [input, output_gradient, scale, start, slope, offset];
             let outputs = [z_gradient, &mut *sum, &mut *sum_normed];
-            map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[x, gradient, scale, start, slope, offset], [_, sum, normed_sum]| {
-                    let normed = simd.mul_add_e_f32s(x, scale, start);
-                    let z = simd.mul_add_e_f32s(normed, slope, offset);
-                    let gradient = if with_silu { simd.mul_f32s(gradient, silu_derivative(simd, z)) } else { gradient };
-                    [gradient, simd.add_f32s(sum, gradient), simd.mul_add_e_f32s(gradient, normed, normed_sum)]
-                },
-            );
+            map!(simd, inputs, outputs, |[x, gradient, scale, start, slope, offset], [_, sum, normed_sum]| {
+                let normed = simd.mul_add_e_f32s(x, scale, start);
+                let z = simd.mul_add_e_f32s(normed, slope, offset);
+                let gradient = if with_silu { simd.mul_f32s(gradient, silu_derivative(simd, z)) } else { gradient };
+                [gradient, simd.add_f32s(sum, gradient), simd.mul_add_e_f32s(gradient, normed, normed_sum)]
+            });
         }
     }
 }
@@ -335,15 +302,9 @@ impl WithSimd for Backward<'_> {
         let (scale, rest) = self.factors.split_at(channels);
         let (pull, constant) = rest.split_at(channels);
         for (input, gradient) in self.input.chunks_exact(channels).zip(self.gradient.chunks_exact_mut(channels)) {
-            map(
-                simd,
-                [input, scale, pull, constant],
-                [gradient],
-                #[inline(always)]
-                |[x, scale, pull, constant], [z]| {
-                    [simd.mul_add_e_f32s(z, scale, simd.mul_add_e_f32s(x, pull, constant))]
-                },
-            );
+            map!(simd, [input, scale, pull, constant], [gradient], |[x, scale, pull, constant], [z]| {
+                [simd.mul_add_e_f32s(z, scale, simd.mul_add_e_f32s(x, pull, constant))]
+            });
         }
     }
 }

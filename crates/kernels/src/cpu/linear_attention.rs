@@ -21,9 +21,9 @@
 
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{check, run};
-use crate::cpu::scratch;
-use crate::cpu::simd::{exp, larger, map, sum};
+use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::scratch::Scratch;
+use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use crate::cpu::softmax::{softmax_row, softmax_row_backward};
 use pulp::{Simd, WithSimd};
 
@@ -83,6 +83,18 @@ impl Shape {
     pub(crate) fn head<'a>(&self, qkv: &'a [f32], head: usize) -> [Matrix<'a>; 3] {
         let Self { heads, head_dim, .. } = *self;
         [0, 1, 2].map(|part| Matrix::new(qkv, 3 * heads * head_dim, (part * heads + head) * head_dim, head_dim))
+    }
+
+    /// Keys and values of the memory of one head, `[head_dim, memory]` each, as rows of head_dim in `rows`.
+    fn transpose_memory<'a>(&self, memory: &[f32], head: usize, rows: &'a mut [f32]) -> [Matrix<'a>; 2] {
+        let (head_dim, slots) = (self.head_dim, self.memory);
+        for (index, value) in rows.iter_mut().enumerate() {
+            let (row, dim) = (index / head_dim, index % head_dim);
+            let (part, slot) = (row / slots, row % slots);
+            *value = memory[((part * self.heads + head) * head_dim + dim) * slots + slot];
+        }
+        let (key, value) = rows.split_at(slots * head_dim);
+        [Matrix::new(key, head_dim, 0, head_dim), Matrix::new(value, head_dim, 0, head_dim)]
     }
 
     /// The mutable views of [`Shape::head`] for all heads of one sample.
@@ -153,23 +165,6 @@ pub(crate) fn backward(
     }
 }
 
-/// The memory's keys or values of one head, `[head_dim, memory]`, as rows of head_dim.
-fn transpose_memory(shape: Shape, memory: &[f32], part: usize, head: usize, rows: &mut [f32]) {
-    let (head_dim, slots) = (shape.head_dim, shape.memory);
-    let memory = &memory[(part * shape.heads + head) * head_dim * slots..][..head_dim * slots];
-    for (slot, row) in rows.chunks_exact_mut(head_dim).enumerate() {
-        row.iter_mut().enumerate().for_each(|(dim, value)| *value = memory[dim * slots + slot]);
-    }
-}
-
-/// Calls `function` for each block of rows: the first row and their number.
-#[inline(always)]
-fn for_blocks(rows: usize, mut function: impl FnMut(usize, usize)) {
-    for first in (0..rows).step_by(BLOCK) {
-        function(first, BLOCK.min(rows - first));
-    }
-}
-
 /// One head of one sample.
 struct Forward<'a> {
     shape: Shape,
@@ -190,79 +185,46 @@ impl WithSimd for Forward<'_> {
         let [query, key, value] = shape.head(qkv, head);
         let (context, statistics) = kept.split_at_mut(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at_mut(head_dim);
-        scratch::with(
-            (2 * shape.memory + BLOCK) * head_dim,
-            #[inline(always)]
-            |buffer| {
-                let (memory_rows, block) = buffer.split_at_mut(2 * shape.memory * head_dim);
-                let (memory_key, memory_value) = memory_rows.split_at_mut(shape.memory * head_dim);
-                transpose_memory(shape, memory, 0, head, memory_key);
-                transpose_memory(shape, memory, 1, head, memory_value);
-                let memory_key = Matrix::new(memory_key, head_dim, 0, head_dim);
-                let memory_value = Matrix::new(memory_value, head_dim, 0, head_dim);
-                let mut block = MatrixMut::new(block, head_dim);
-                let parts = [(memory_key, memory_value), (key, value)];
+        let mut context = MatrixMut::new(context, head_dim);
+        let mut buffer = Scratch::new((2 * shape.memory + BLOCK) * head_dim);
+        let (memory_rows, block) = buffer.split_at_mut(2 * shape.memory * head_dim);
+        let [memory_key, memory_value] = shape.transpose_memory(memory, head, memory_rows);
+        let mut block = MatrixMut::new(block, head_dim);
+        let parts = [(memory_key, memory_value), (key, value)];
 
-                greatest.fill(f32::NEG_INFINITY);
-                for (key, _) in parts {
-                    for row in 0..key.rows() {
-                        let row = key.row(row);
-                        map(
-                            simd,
-                            [row],
-                            [&mut *greatest],
-                            #[inline(always)]
-                            |[x], [old]| [larger(simd, x, old)],
-                        );
-                    }
+        greatest.fill(f32::NEG_INFINITY);
+        for (key, _) in parts {
+            let greatest = [&mut *greatest];
+            fold_rows!(simd, key.rows(), |row| key.row(row), greatest, |x, [old]| [larger(simd, x, old)]);
+        }
+        reciprocal.fill(0.0);
+        let mut keep = false;
+        for (key, value) in parts {
+            for (first, count) in blocks_of(key.rows(), BLOCK) {
+                for row in 0..count {
+                    map!(simd, [key.row(first + row), &*greatest], [block.row(row)], |[x, greatest], _| {
+                        [exp(simd, simd.sub_f32s(x, greatest))]
+                    });
                 }
-                let sums = reciprocal;
-                sums.fill(0.0);
-                let mut context = MatrixMut::new(context, head_dim);
-                let mut keep = false;
-                for (key, value) in parts {
-                    for_blocks(
-                        key.rows(),
-                        #[inline(always)]
-                        |first, count| {
-                            for row in 0..count {
-                                let inputs = [key.row(first + row), &*greatest];
-                                map(
-                                    simd,
-                                    inputs,
-                                    [block.row(row), &mut *sums],
-                                    #[inline(always)]
-                                    |[x, greatest], [_, sum]| {
-                                        let value = exp(simd, simd.sub_f32s(x, greatest));
-                                        [value, simd.add_f32s(sum, value)]
-                                    },
-                                );
-                            }
-                            let weights = block.as_ref().slice(0, count).transposed();
-                            context.product(keep, 1.0, weights, value.slice(first, count));
-                            keep = true;
-                        },
-                    );
-                }
-                for (dim, sum) in sums.iter_mut().enumerate() {
-                    *sum = 1.0 / *sum;
-                    context.row(dim).iter_mut().for_each(|value| *value *= *sum);
-                }
+                let weights = block.as_ref().slice(0, count);
+                let sums = [&mut *reciprocal];
+                fold_rows!(simd, count, |row| weights.row(row), sums, |x, [sum]| [simd.add_f32s(sum, x)]);
+                context.product(keep, 1.0, weights.transposed(), value.slice(first, count));
+                keep = true;
+            }
+        }
+        for (dim, sum) in reciprocal.iter_mut().enumerate() {
+            *sum = 1.0 / *sum;
+            context.row(dim).iter_mut().for_each(|value| *value *= *sum);
+        }
 
-                let scale = (head_dim as f32).powf(-0.5);
-                for_blocks(
-                    shape.positions,
-                    #[inline(always)]
-                    |first, count| {
-                        for row in 0..count {
-                            softmax_row(simd, query.row(first + row), scale, block.row(row));
-                        }
-                        let weights = block.as_ref().slice(0, count);
-                        output.slice(first, count).product(false, 1.0, weights, context.as_ref());
-                    },
-                );
-            },
-        );
+        let scale = (head_dim as f32).powf(-0.5);
+        for (first, count) in blocks_of(shape.positions, BLOCK) {
+            for row in 0..count {
+                softmax_row(simd, query.row(first + row), scale, block.row(row));
+            }
+            output.slice(first, count).product(false, 1.0, block.as_ref().slice(0, count), context.as_ref());
+        }
     }
 }
 
@@ -290,97 +252,60 @@ impl WithSimd for Backward<'_> {
         let (context, statistics) = kept.split_at(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at(head_dim);
         let output_gradient = Matrix::new(output_gradient, heads * head_dim, head * head_dim, head_dim);
+        let mut buffer = Scratch::new((2 * shape.memory + BLOCK + head_dim + 1) * head_dim);
+        let (memory_rows, buffer) = buffer.split_at_mut(2 * shape.memory * head_dim);
+        let (block, buffer) = buffer.split_at_mut(BLOCK * head_dim);
+        let (context_gradient, dots) = buffer.split_at_mut(head_dim * head_dim);
+        let [memory_key, memory_value] = shape.transpose_memory(memory, head, memory_rows);
+        let mut block = MatrixMut::new(block, head_dim);
+
+        let scale = (head_dim as f32).powf(-0.5);
+        let context_rows = Matrix::new(context, head_dim, 0, head_dim);
+        let mut context_gradient_rows = MatrixMut::new(&mut *context_gradient, head_dim);
+        for (first, count) in blocks_of(shape.positions, BLOCK) {
+            for row in 0..count {
+                softmax_row(simd, query.row(first + row), scale, block.row(row));
+            }
+            let output_gradient = output_gradient.slice(first, count);
+            let weights = block.as_ref().slice(0, count);
+            context_gradient_rows.product(first > 0, 1.0, weights.transposed(), output_gradient);
+            query_gradient.slice(first, count).product(false, 1.0, output_gradient, context_rows.transposed());
+            for row in 0..count {
+                softmax_row_backward(simd, weights.row(row), scale, query_gradient.row(first + row));
+            }
+        }
+
+        let rows = context.chunks_exact(head_dim).zip(context_gradient.chunks_exact(head_dim));
+        for (dot, (row, gradient)) in dots.iter_mut().zip(rows) {
+            *dot = sum!(simd, [row, gradient], |[a, b]| simd.mul_f32s(a, b));
+        }
+        let context_gradient = Matrix::new(context_gradient, head_dim, 0, head_dim);
         let (memory_key_gradient, memory_value_gradient) = memory_gradient.split_at_mut(shape.memory * head_dim);
-        let length = (2 * shape.memory + BLOCK + head_dim + 1) * head_dim;
-        scratch::with(
-            length,
-            #[inline(always)]
-            |buffer| {
-                let (memory_rows, buffer) = buffer.split_at_mut(2 * shape.memory * head_dim);
-                let (memory_key, memory_value) = memory_rows.split_at_mut(shape.memory * head_dim);
-                transpose_memory(shape, memory, 0, head, memory_key);
-                transpose_memory(shape, memory, 1, head, memory_value);
-                let (block, buffer) = buffer.split_at_mut(BLOCK * head_dim);
-                let mut block = MatrixMut::new(block, head_dim);
-                let (context_gradient, dots) = buffer.split_at_mut(head_dim * head_dim);
-                let mut context_gradient_rows = MatrixMut::new(&mut *context_gradient, head_dim);
-
-                let scale = (head_dim as f32).powf(-0.5);
-                let transposed_context = Matrix::new(context, head_dim, 0, head_dim).transposed();
-                let mut keep = false;
-                for_blocks(
-                    shape.positions,
-                    #[inline(always)]
-                    |first, count| {
-                        for row in 0..count {
-                            softmax_row(simd, query.row(first + row), scale, block.row(row));
-                        }
-                        let weights = block.as_ref().slice(0, count);
-                        let output_gradient = output_gradient.slice(first, count);
-                        context_gradient_rows.product(keep, 1.0, weights.transposed(), output_gradient);
-                        keep = true;
-                        query_gradient.slice(first, count).product(false, 1.0, output_gradient, transposed_context);
-                        for row in 0..count {
-                            softmax_row_backward(simd, block.row(row), scale, query_gradient.row(first + row));
-                        }
-                    },
-                );
-
-                let rows = context.chunks_exact(head_dim).zip(context_gradient.chunks_exact(head_dim));
-                for (dot, (row, gradient)) in dots.iter_mut().zip(rows) {
-                    *dot = sum(
-                        simd,
-                        [row, gradient],
-                        #[inline(always)]
-                        |[a, b]| simd.mul_f32s(a, b),
-                    );
+        let mut memory_key_gradient = MatrixMut::new(memory_key_gradient, head_dim);
+        let mut memory_value_gradient = MatrixMut::new(memory_value_gradient, head_dim);
+        let parts = [
+            (memory_key, memory_value, &mut memory_key_gradient, &mut memory_value_gradient),
+            (key, value, &mut key_gradient, &mut value_gradient),
+        ];
+        for (key, value, key_gradient, value_gradient) in parts {
+            for (first, count) in blocks_of(key.rows(), BLOCK) {
+                for row in 0..count {
+                    let inputs = [key.row(first + row), greatest, reciprocal];
+                    map!(simd, inputs, [block.row(row)], |[x, greatest, reciprocal], _| {
+                        [simd.mul_f32s(exp(simd, simd.sub_f32s(x, greatest)), reciprocal)]
+                    });
                 }
-                let context_gradient = Matrix::new(context_gradient, head_dim, 0, head_dim);
-                let memory_key = Matrix::new(memory_key, head_dim, 0, head_dim);
-                let memory_value = Matrix::new(memory_value, head_dim, 0, head_dim);
-                let mut memory_key_gradient = MatrixMut::new(memory_key_gradient, head_dim);
-                let mut memory_value_gradient = MatrixMut::new(memory_value_gradient, head_dim);
-                let parts = [
-                    (memory_key, memory_value, &mut memory_key_gradient, &mut memory_value_gradient),
-                    (key, value, &mut key_gradient, &mut value_gradient),
-                ];
-                for (key, value, key_gradient, value_gradient) in parts {
-                    for_blocks(
-                        key.rows(),
-                        #[inline(always)]
-                        |first, count| {
-                            for row in 0..count {
-                                let inputs = [key.row(first + row), greatest, reciprocal];
-                                map(
-                                    simd,
-                                    inputs,
-                                    [block.row(row)],
-                                    #[inline(always)]
-                                    |[x, greatest, reciprocal], _| {
-                                        [simd.mul_f32s(exp(simd, simd.sub_f32s(x, greatest)), reciprocal)]
-                                    },
-                                );
-                            }
-                            let weights = block.as_ref().slice(0, count);
-                            value_gradient.slice(first, count).product(false, 1.0, weights, context_gradient);
-                            let value = value.slice(first, count);
-                            key_gradient.slice(first, count).product(false, 1.0, value, context_gradient.transposed());
-                            for row in 0..count {
-                                let inputs = [&*block.row(row), &*dots];
-                                let gradient = key_gradient.row(first + row);
-                                map(
-                                    simd,
-                                    inputs,
-                                    [gradient],
-                                    #[inline(always)]
-                                    |[weight, dot], [gradient]| [simd.mul_f32s(weight, simd.sub_f32s(gradient, dot))],
-                                );
-                            }
-                        },
-                    );
+                let (weights, value) = (block.as_ref().slice(0, count), value.slice(first, count));
+                value_gradient.slice(first, count).product(false, 1.0, weights, context_gradient);
+                key_gradient.slice(first, count).product(false, 1.0, value, context_gradient.transposed());
+                for row in 0..count {
+                    let inputs = [weights.row(row), &*dots];
+                    map!(simd, inputs, [key_gradient.row(first + row)], |[weight, dot], [gradient]| {
+                        [simd.mul_f32s(weight, simd.sub_f32s(gradient, dot))]
+                    });
                 }
-            },
-        );
+            }
+        }
     }
 }
 

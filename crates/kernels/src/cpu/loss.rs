@@ -93,33 +93,20 @@ impl WithSimd for Forward<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let inputs = [self.prediction, self.target];
         *self.sum = match self.loss {
-            Loss::Squared => sum(
-                simd,
-                inputs,
-                #[inline(always)]
-                |[prediction, target]| {
-                    let difference = simd.sub_f32s(prediction, target);
-                    simd.mul_f32s(difference, difference)
-                },
-            ),
-            Loss::Absolute => sum(
-                simd,
-                inputs,
-                #[inline(always)]
-                |[prediction, target]| simd.abs_f32s(simd.sub_f32s(prediction, target)),
-            ),
-            Loss::Huber(limit) => sum(
-                simd,
-                inputs,
-                #[inline(always)]
-                |[prediction, target]| {
-                    let difference = simd.sub_f32s(prediction, target);
-                    let held = clamp(simd, difference, limit);
-                    // held (d - held / 2) is d²/2 within, δ (|d| - δ/2) beyond
-                    let half = simd.splat_f32s(-0.5);
-                    simd.mul_f32s(held, simd.mul_add_e_f32s(held, half, difference))
-                },
-            ),
+            Loss::Squared => sum!(simd, inputs, |[prediction, target]| {
+                let difference = simd.sub_f32s(prediction, target);
+                simd.mul_f32s(difference, difference)
+            }),
+            Loss::Absolute => {
+                sum!(simd, inputs, |[prediction, target]| simd.abs_f32s(simd.sub_f32s(prediction, target)))
+            }
+            Loss::Huber(limit) => sum!(simd, inputs, |[prediction, target]| {
+                let difference = simd.sub_f32s(prediction, target);
+                let held = clamp(simd, difference, limit);
+                // held (d - held / 2) is d²/2 within, δ (|d| - δ/2) beyond
+                let half = simd.splat_f32s(-0.5);
+                simd.mul_f32s(held, simd.mul_add_e_f32s(held, half, difference))
+            }),
         };
     }
 }
@@ -141,36 +128,18 @@ impl WithSimd for Backward<'_> {
         let (inputs, outputs) = ([prediction, target], [gradient]);
         let [zero, one] = [0.0, 1.0].map(|value| simd.splat_f32s(value));
         match loss {
-            Loss::Squared => map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[prediction, target], _| {
-                    [simd.mul_f32s(simd.sub_f32s(prediction, target), simd.splat_f32s(2.0 * factor))]
-                },
-            ),
-            Loss::Absolute => map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[prediction, target], _| {
-                    let difference = simd.sub_f32s(prediction, target);
-                    let sign = simd.select_f32s(simd.greater_than_f32s(difference, zero), one, difference);
-                    let sign = simd.select_f32s(simd.less_than_f32s(difference, zero), simd.neg_f32s(one), sign);
-                    [simd.mul_f32s(sign, simd.splat_f32s(factor))]
-                },
-            ),
-            Loss::Huber(limit) => map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[prediction, target], _| {
-                    [simd.mul_f32s(clamp(simd, simd.sub_f32s(prediction, target), limit), simd.splat_f32s(factor))]
-                },
-            ),
+            Loss::Squared => map!(simd, inputs, outputs, |[prediction, target], _| {
+                [simd.mul_f32s(simd.sub_f32s(prediction, target), simd.splat_f32s(2.0 * factor))]
+            }),
+            Loss::Absolute => map!(simd, inputs, outputs, |[prediction, target], _| {
+                let difference = simd.sub_f32s(prediction, target);
+                let sign = simd.select_f32s(simd.greater_than_f32s(difference, zero), one, difference);
+                let sign = simd.select_f32s(simd.less_than_f32s(difference, zero), simd.neg_f32s(one), sign);
+                [simd.mul_f32s(sign, simd.splat_f32s(factor))]
+            }),
+            Loss::Huber(limit) => map!(simd, inputs, outputs, |[prediction, target], _| {
+                [simd.mul_f32s(clamp(simd, simd.sub_f32s(prediction, target), limit), simd.splat_f32s(factor))]
+            }),
         }
     }
 }

@@ -8,15 +8,18 @@
 //! (lanes), `parallel` (tasks), `scratch` (reused buffers), `matrix` (strided matrix products), `epilogue` (what is fused
 //! into a normalisation), and `operation`, which makes burn operations of them.
 
+#[macro_use]
+mod simd;
+
 pub(crate) mod activation;
 pub(crate) mod attention;
 mod epilogue;
 pub(crate) mod linear_attention;
 mod matrix;
 pub(crate) mod operation;
+pub(crate) mod optimiser;
 mod parallel;
 pub(crate) mod resample;
 pub(crate) mod rms_norm;
 mod scratch;
-mod simd;
 mod softmax;

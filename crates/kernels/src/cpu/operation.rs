@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, Flex,
+        Autodiff, Backend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, Flex,
         autodiff::{
             NodeId,
             checkpoint::{
@@ -79,7 +79,7 @@ pub(crate) fn all<'a, const N: usize>(
 /// Runs an operation on one to four tensors that are all native ([`is_native`]).
 pub(crate) fn apply<const D: usize, const N: usize>(
     operation: impl Operation,
-    inputs: [burn::backend::DispatchTensor; N],
+    inputs: [DispatchTensor; N],
 ) -> Tensor<D> {
     const { assert!(N >= 1 && N <= 4) };
     // burn routes a fixed number of tensors: what is missing is the first once more
@@ -210,6 +210,32 @@ impl RetroForward for Again {
         let inputs = contiguous(self.inputs.iter().map(|node| states.get_state::<FlexTensor>(node)));
         states.save(out_node, run(&*self.operation, &inputs).0);
     }
+}
+
+/// The tensor that lies behind a native one without a graph, contiguous.
+pub(crate) fn flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
+    match tensor.into_dispatch().kind {
+        DispatchTensorKind::Flex(tensor) => tensor.float().to_contiguous(),
+        #[expect(unreachable_patterns, reason = "there may be other backends in the build")]
+        _ => unreachable!("the caller asked `is_native`"),
+    }
+}
+
+/// The inverse of [`flex`].
+pub(crate) fn unflex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
+    let kind = DispatchTensorKind::Flex(BackendTensor::Float(tensor));
+    Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() })
+}
+
+/// The values of a contiguous tensor.
+pub(crate) fn flat(tensor: &FlexTensor) -> &[f32] {
+    values(tensor)
+}
+
+/// The values of a contiguous tensor, to be changed: copied first if someone else holds them.
+pub(crate) fn flat_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+    let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
+    &mut tensor.storage_mut()[start..end]
 }
 
 /// The result and what the operation keeps.

@@ -12,37 +12,12 @@
 //!
 //! The constants are computed in f64 and rounded once. Each element is read and written once: 36 bytes with the average.
 
+use crate::adam::{AdamParameter, AdamStep, WeightDecay};
+use crate::cpu::operation::{flat, flat_mut, flex, unflex};
 use crate::cpu::parallel::{BLOCK, check, run};
 use crate::cpu::simd::map;
+use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
-
-/// How weight decay acts.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum WeightDecay {
-    /// Adam: added to the gradient (L2).
-    Coupled(f64),
-    /// AdamW: taken from the weight itself.
-    Decoupled(f64),
-}
-
-/// The settings of one step.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Step {
-    /// The number of this step, from 1 on: for the bias correction.
-    pub number: u64,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Decay of the first and second moment.
-    pub betas: [f64; 2],
-    /// Added to the root of the second moment.
-    pub epsilon: f64,
-    /// Weight decay.
-    pub weight_decay: WeightDecay,
-    /// What every gradient is multiplied by.
-    pub clip: f64,
-    /// Decay of the average of the weights.
-    pub average_decay: f64,
-}
 
 /// One parameter with its state; slices of one length.
 #[derive(Debug)]
@@ -82,7 +57,7 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 }
 
 /// One step of all parameters.
-pub(crate) fn update(step: Step, parameters: Vec<Parameter<'_>>) {
+pub(crate) fn update(step: &AdamStep, parameters: Vec<Parameter<'_>>) {
     let length = parameters.iter().map(|parameter| parameter.value.len()).sum::<usize>();
     let constants = Constants::new(step);
     let mut tasks = Vec::new();
@@ -109,6 +84,29 @@ pub(crate) fn update(step: Step, parameters: Vec<Parameter<'_>>) {
     run(tasks, 3 * length);
 }
 
+/// [`update`] of one burn parameter, in place where nobody else holds a tensor.
+pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
+    let AdamParameter { value, gradient, mean, square, average } = parameter;
+    let [mut value, mut mean, mut square] = [value, mean, square].map(flex);
+    let (gradient, mut average) = (flex(gradient), average.map(flex));
+    let parts = Parameter {
+        value: flat_mut(&mut value),
+        gradient: flat(&gradient),
+        mean: flat_mut(&mut mean),
+        square: flat_mut(&mut square),
+        average: average.as_mut().map_or(&mut [], flat_mut),
+    };
+    update(step, vec![parts]);
+    let [value, gradient, mean, square] = [value, gradient, mean, square].map(unflex);
+    AdamParameter { value, gradient, mean, square, average: average.map(unflex) }
+}
+
+/// The norm of all gradients, of burn tensors.
+pub(crate) fn global_norm(gradients: &[&Tensor<1>]) -> f64 {
+    let gradients: Vec<_> = gradients.iter().map(|gradient| flex((*gradient).clone())).collect();
+    squared_norm(&gradients.iter().map(flat).collect::<Vec<_>>()).sqrt()
+}
+
 /// The constants of a step, rounded.
 #[derive(Clone, Copy)]
 struct Constants {
@@ -128,7 +126,7 @@ struct Constants {
 }
 
 impl Constants {
-    fn new(step: Step) -> Self {
+    fn new(step: &AdamStep) -> Self {
         let [first, second] = step.betas;
         let power = |beta: f64| 1.0 - beta.powf(step.number as f64);
         let (keep, decay) = match step.weight_decay {
@@ -175,26 +173,14 @@ impl WithSimd for Block<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { constants, parameter: Parameter { value, gradient, mean, square, average } } = self;
         if average.is_empty() {
-            map(
-                simd,
-                [gradient],
-                [value, mean, square],
-                #[inline(always)]
-                |[gradient], old| constants.step(simd, gradient, old),
-            );
+            map!(simd, [gradient], [value, mean, square], |[gradient], old| constants.step(simd, gradient, old));
             return;
         }
         let outputs = [value, mean, square, average];
-        map(
-            simd,
-            [gradient],
-            outputs,
-            #[inline(always)]
-            |[gradient], [value, mean, square, average]| {
-                let [value, mean, square] = constants.step(simd, gradient, [value, mean, square]);
-                let [decay, rest] = constants.average.map(|constant| simd.splat_f32s(constant));
-                [value, mean, square, simd.mul_add_e_f32s(average, decay, simd.mul_f32s(value, rest))]
-            },
-        );
+        map!(simd, [gradient], outputs, |[gradient], [value, mean, square, average]| {
+            let [value, mean, square] = constants.step(simd, gradient, [value, mean, square]);
+            let [decay, rest] = constants.average.map(|constant| simd.splat_f32s(constant));
+            [value, mean, square, simd.mul_add_e_f32s(average, decay, simd.mul_f32s(value, rest))]
+        });
     }
 }

@@ -19,6 +19,11 @@ pub(crate) fn run<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>, work: usize) {
     }
 }
 
+/// The first row and the number of rows of every block.
+pub(crate) fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..rows).step_by(block).map(move |first| (first, block.min(rows - first)))
+}
+
 /// Panics unless a slice has the length that the shape asks for.
 #[track_caller]
 pub(crate) fn check(name: &str, found: usize, expected: usize) {

@@ -93,13 +93,7 @@ pub(crate) fn backward(
 /// `√C / n` of one pixel, and whether the clamp holds there.
 #[inline(always)]
 fn inverse_norm<S: Simd>(simd: S, pixel: &[f32]) -> (f32, bool) {
-    let norm = sum(
-        simd,
-        [pixel],
-        #[inline(always)]
-        |[x]| simd.mul_f32s(x, x),
-    )
-    .sqrt();
+    let norm = sum!(simd, [pixel], |[x]| simd.mul_f32s(x, x)).sqrt();
     let root = (pixel.len() as f32).sqrt();
     match norm {
         norm if norm < LEAST_NORM => (root / LEAST_NORM, true),
@@ -126,16 +120,10 @@ impl WithSimd for Forward<'_> {
         let channels = slope.len();
         for (input, output) in input.chunks_exact(channels).zip(output.chunks_exact_mut(channels)) {
             let inverse = simd.splat_f32s(inverse_norm(simd, input).0);
-            map(
-                simd,
-                [input, slope, offset],
-                [output],
-                #[inline(always)]
-                |[x, slope, offset], _| {
-                    let z = simd.mul_add_e_f32s(simd.mul_f32s(x, inverse), slope, offset);
-                    [if with_silu { silu(simd, z) } else { z }]
-                },
-            );
+            map!(simd, [input, slope, offset], [output], |[x, slope, offset], _| {
+                let z = simd.mul_add_e_f32s(simd.mul_f32s(x, inverse), slope, offset);
+                [if with_silu { silu(simd, z) } else { z }]
+            });
         }
     }
 }
@@ -167,30 +155,19 @@ impl WithSimd for Backward<'_> {
             // the pixel's gradient holds w until the sum over its channels is known
             let inputs = [input, output_gradient, slope, offset];
             let outputs = [&mut *input_gradient, &mut *sum, &mut *sum_normed];
-            map(
-                simd,
-                inputs,
-                outputs,
-                #[inline(always)]
-                |[x, gradient, slope, offset], [_, sum, sum_normed]| {
-                    let normed = simd.mul_f32s(x, inverse);
-                    let z = simd.mul_add_e_f32s(normed, slope, offset);
-                    let z_gradient =
-                        if with_silu { simd.mul_f32s(gradient, silu_derivative(simd, z)) } else { gradient };
-                    let weighted = simd.mul_f32s(z_gradient, slope);
-                    dot = simd.mul_add_e_f32s(weighted, normed, dot);
-                    [weighted, simd.add_f32s(sum, z_gradient), simd.mul_add_e_f32s(z_gradient, normed, sum_normed)]
-                },
-            );
+            map!(simd, inputs, outputs, |[x, gradient, slope, offset], [_, sum, sum_normed]| {
+                let normed = simd.mul_f32s(x, inverse);
+                let z = simd.mul_add_e_f32s(normed, slope, offset);
+                let z_gradient = if with_silu { simd.mul_f32s(gradient, silu_derivative(simd, z)) } else { gradient };
+                let weighted = simd.mul_f32s(z_gradient, slope);
+                dot = simd.mul_add_e_f32s(weighted, normed, dot);
+                [weighted, simd.add_f32s(sum, z_gradient), simd.mul_add_e_f32s(z_gradient, normed, sum_normed)]
+            });
             let mean = if clamped { 0.0 } else { simd.reduce_sum_f32s(dot) / channels as f32 };
             let pull = simd.mul_f32s(simd.splat_f32s(-mean), inverse);
-            map(
-                simd,
-                [input],
-                [input_gradient],
-                #[inline(always)]
-                |[x], [weighted]| [simd.mul_f32s(inverse, simd.mul_add_e_f32s(x, pull, weighted))],
-            );
+            map!(simd, [input], [input_gradient], |[x], [weighted]| [
+                simd.mul_f32s(inverse, simd.mul_add_e_f32s(x, pull, weighted))
+            ]);
         }
     }
 }

@@ -8,47 +8,105 @@
 
 use pulp::Simd;
 
+macro_rules! map {
+    ($simd:expr, $inputs:expr, $outputs:expr, |$input:pat_param, $output:pat_param| $body:expr) => {
+        $crate::cpu::simd::map_with(
+            $simd,
+            $inputs,
+            $outputs,
+            #[inline(always)]
+            |$input, $output| $body,
+        )
+    };
+}
+
+macro_rules! sum {
+    ($simd:expr, $inputs:expr, |$input:pat_param| $body:expr) => {
+        $crate::cpu::simd::sum_with(
+            $simd,
+            $inputs,
+            #[inline(always)]
+            |$input| $body,
+        )
+    };
+}
+
+macro_rules! fold_rows {
+    ($simd:expr, $count:expr, $row:expr, $sums:expr, |$input:pat_param, $sum:pat_param| $body:expr) => {
+        $crate::cpu::simd::fold_rows_with(
+            $simd,
+            $count,
+            $row,
+            $sums,
+            #[inline(always)]
+            |$input, $sum| $body,
+        )
+    };
+}
+
+pub(crate) use {fold_rows, map, sum};
+
 /// `outputs = function(inputs, outputs)`, element by element; the function's second argument is what the outputs held.
 ///
-/// Mark the closure `#[inline(always)]`: out of line it would be compiled without the instruction set, twenty times slower.
+/// Called through the macro of its name, which marks the closure to be inlined: out of line it would be compiled without
+/// the instruction set, twenty times slower.
 #[inline(always)]
-pub(crate) fn map<S: Simd, const IN: usize, const OUT: usize>(
+pub(crate) fn map_with<S: Simd, const IN: usize, const OUT: usize>(
     simd: S,
     inputs: [&[f32]; IN],
-    mut outputs: [&mut [f32]; OUT],
+    outputs: [&mut [f32]; OUT],
     mut function: impl FnMut([S::f32s; IN], [S::f32s; OUT]) -> [S::f32s; OUT],
 ) {
     let length = outputs[0].len();
-    let (inputs, tails) = split(simd, inputs, length);
-    let mut old = [simd.splat_f32s(0.0); OUT];
-    let vectors = length / S::F32_LANES;
-    {
-        let mut bodies = outputs.each_mut().map(|slice| &mut S::as_mut_simd_f32s(&mut slice[..length]).0[..vectors]);
-        for index in 0..vectors {
-            for (old, body) in old.iter_mut().zip(&bodies) {
-                *old = body[index];
-            }
-            old = function(load(simd, &inputs, index), old);
-            for (old, body) in old.iter().zip(&mut bodies) {
-                body[index] = *old;
-            }
+    let (inputs, input_tails) = split(simd, inputs, length);
+    let (mut outputs, mut output_tails) = split_mut(simd, outputs, length);
+    let mut values = [simd.splat_f32s(0.0); OUT];
+    for index in 0..length / S::F32_LANES {
+        for (value, body) in values.iter_mut().zip(&outputs) {
+            *value = body[index];
+        }
+        values = function(load(simd, &inputs, index), values);
+        for (value, body) in values.iter().zip(&mut outputs) {
+            body[index] = *value;
         }
     }
-    let done = vectors * S::F32_LANES;
-    if done < length {
-        for (old, slice) in old.iter_mut().zip(&outputs) {
-            *old = simd.partial_load_f32s(&slice[done..length]);
+    if !length.is_multiple_of(S::F32_LANES) {
+        for (value, tail) in values.iter_mut().zip(&output_tails) {
+            *value = simd.partial_load_f32s(tail);
         }
-        old = function(load_tails(simd, tails), old);
-        for (old, slice) in old.iter().zip(&mut outputs) {
-            simd.partial_store_f32s(&mut slice[done..length], *old);
+        values = function(load_tails(simd, input_tails), values);
+        for (value, tail) in values.iter().zip(&mut output_tails) {
+            simd.partial_store_f32s(tail, *value);
         }
     }
 }
 
-/// The sum of `term(inputs)` over all elements; `term` of zeros must be 0. For the closure see [`map`].
+/// `sums = function(row, sums)` for each of `count` rows, element by element; four rows at a time, so that the sums are
+/// read and written less. Called through its macro, as [`map_with`].
 #[inline(always)]
-pub(crate) fn sum<S: Simd, const IN: usize>(
+pub(crate) fn fold_rows_with<'a, S: Simd, const OUT: usize>(
+    simd: S,
+    count: usize,
+    row: impl Fn(usize) -> &'a [f32],
+    mut sums: [&mut [f32]; OUT],
+    function: impl Fn(S::f32s, [S::f32s; OUT]) -> [S::f32s; OUT],
+) {
+    let fours = count / 4 * 4;
+    for first in (0..fours).step_by(4) {
+        let rows = [row(first), row(first + 1), row(first + 2), row(first + 3)];
+        map!(simd, rows, reborrow(&mut sums), |[a, b, c, d], sums| function(
+            d,
+            function(c, function(b, function(a, sums)))
+        ));
+    }
+    for index in fours..count {
+        map!(simd, [row(index)], reborrow(&mut sums), |[x], sums| function(x, sums));
+    }
+}
+
+/// The sum of `term(inputs)` over all elements; `term` of zeros must be 0. Called through its macro, as [`map_with`].
+#[inline(always)]
+pub(crate) fn sum_with<S: Simd, const IN: usize>(
     simd: S,
     inputs: [&[f32]; IN],
     term: impl Fn([S::f32s; IN]) -> S::f32s,
@@ -69,7 +127,7 @@ pub(crate) fn sum<S: Simd, const IN: usize>(
         partial[0] = simd.add_f32s(partial[0], term(load(simd, &bodies, index)));
         index += 1;
     }
-    if length % S::F32_LANES > 0 {
+    if !length.is_multiple_of(S::F32_LANES) {
         partial[1] = simd.add_f32s(partial[1], term(load_tails(simd, tails)));
     }
     let [a, b, c, d] = partial;
@@ -86,6 +144,30 @@ fn split<S: Simd, const N: usize>(_: S, slices: [&[f32]; N], length: usize) -> (
         *body = &body[..length / S::F32_LANES];
     }
     (bodies, tails)
+}
+
+#[inline(always)]
+#[expect(clippy::type_complexity, reason = "two arrays of slices")]
+fn split_mut<'a, S: Simd, const N: usize>(
+    _: S,
+    mut slices: [&'a mut [f32]; N],
+    length: usize,
+) -> ([&'a mut [S::f32s]; N], [&'a mut [f32]; N]) {
+    let (mut bodies, mut tails) = (core::array::from_fn(|_| &mut [] as &mut [_]), core::array::from_fn(|_| &mut [] as &mut [_]));
+    for i in 0..N {
+        let (body, tail) = S::as_mut_simd_f32s(&mut std::mem::take(&mut slices[i])[..length]);
+        (bodies[i], tails[i]) = (&mut body[..length / S::F32_LANES], tail);
+    }
+    (bodies, tails)
+}
+
+#[inline(always)]
+fn reborrow<'a, const N: usize>(slices: &'a mut [&mut [f32]; N]) -> [&'a mut [f32]; N] {
+    let mut again = core::array::from_fn(|_| &mut [] as &mut [_]);
+    for (again, slice) in again.iter_mut().zip(slices) {
+        *again = &mut **slice;
+    }
+    again
 }
 
 #[inline(always)]
@@ -166,7 +248,7 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 
 #[cfg(test)]
 mod tests {
-    use super::{exp, map};
+    use super::exp;
     use pulp::{Arch, Simd, WithSimd};
 
     struct Exp<'a>(&'a mut [f32]);
@@ -176,13 +258,7 @@ mod tests {
 
         #[inline(always)]
         fn with_simd<S: Simd>(self, simd: S) {
-            map(
-                simd,
-                [],
-                [self.0],
-                #[inline(always)]
-                |[], [x]| [exp(simd, x)],
-            );
+            map!(simd, [], [self.0], |[], [x]| [exp(simd, x)]);
         }
     }
 

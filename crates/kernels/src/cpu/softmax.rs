@@ -44,46 +44,27 @@ fn check_rows(columns: usize, elements: usize) {
 #[inline(always)]
 pub(crate) fn softmax_row<S: Simd>(simd: S, row: &[f32], scale: f32, output: &mut [f32]) {
     let greatest = simd.splat_f32s(largest(simd, row));
-    map(
-        simd,
-        [row],
-        [&mut *output],
-        #[inline(always)]
-        |[x], _| [exp(simd, simd.sub_f32s(x, greatest))],
-    );
-    let total = sum(
-        simd,
-        [output],
-        #[inline(always)]
-        |[x]| x,
-    );
+    let mut lanes = simd.splat_f32s(0.0);
+    map!(simd, [row], [&mut *output], |[x], _| {
+        let value = exp(simd, simd.sub_f32s(x, greatest));
+        lanes = simd.add_f32s(lanes, value);
+        [value]
+    });
+    let total = match row.len() % S::F32_LANES {
+        0 => simd.reduce_sum_f32s(lanes),
+        // the lanes that the row has not must not count
+        _ => sum!(simd, [&*output], |[x]| x),
+    };
     let factor = simd.splat_f32s(scale / total);
-    map(
-        simd,
-        [],
-        [output],
-        #[inline(always)]
-        |[], [x]| [simd.mul_f32s(x, factor)],
-    );
+    map!(simd, [], [output], |[], [x]| [simd.mul_f32s(x, factor)]);
 }
 
 /// `gradient = weights (gradient - Σ weights gradient / scale)`, for weights that add to `scale`.
 #[inline(always)]
 pub(crate) fn softmax_row_backward<S: Simd>(simd: S, weights: &[f32], scale: f32, gradient: &mut [f32]) {
-    let dot = sum(
-        simd,
-        [weights, &*gradient],
-        #[inline(always)]
-        |[a, b]| simd.mul_f32s(a, b),
-    );
+    let dot = sum!(simd, [weights, &*gradient], |[a, b]| simd.mul_f32s(a, b));
     let mean = simd.splat_f32s(dot / scale);
-    map(
-        simd,
-        [weights],
-        [gradient],
-        #[inline(always)]
-        |[weight], [gradient]| [simd.mul_f32s(weight, simd.sub_f32s(gradient, mean))],
-    );
+    map!(simd, [weights], [gradient], |[weight], [gradient]| [simd.mul_f32s(weight, simd.sub_f32s(gradient, mean))]);
 }
 
 struct Forward<'a> {
@@ -98,10 +79,7 @@ impl WithSimd for Forward<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let rows = self.input.chunks_exact(self.columns).zip(self.output.chunks_exact_mut(self.columns));
-        rows.for_each(
-            #[inline(always)]
-            |(input, output)| softmax_row(simd, input, 1.0, output),
-        );
+        rows.for_each(|(input, output)| softmax_row(simd, input, 1.0, output));
     }
 }
 

@@ -1,0 +1,90 @@
+//! Adam and AdamW with PyTorch's definitions, the clipping of the gradient before and the average of the weights behind
+//! them, in one pass over the parameters (on the CPU; elsewhere as burn operations).
+
+use burn::tensor::Tensor;
+
+/// How weight decay acts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WeightDecay {
+    /// Adam: added to the gradient (L2).
+    Coupled(f64),
+    /// AdamW: taken from the weight itself.
+    Decoupled(f64),
+}
+
+/// The settings of one step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamStep {
+    /// The number of this step, from 1 on: for the bias correction.
+    pub number: u64,
+    /// Learning rate.
+    pub learning_rate: f64,
+    /// Decay of the first and second moment.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// Weight decay.
+    pub weight_decay: WeightDecay,
+    /// What every gradient is multiplied by.
+    pub clip: f64,
+    /// Decay of the average of the weights.
+    pub average_decay: f64,
+}
+
+/// A parameter and what belongs to it: flat, of one length, and without gradient tracking.
+#[derive(Clone, Debug)]
+pub struct AdamParameter {
+    /// The weights.
+    pub value: Tensor<1>,
+    /// Their gradient.
+    pub gradient: Tensor<1>,
+    /// First moment.
+    pub mean: Tensor<1>,
+    /// Second moment.
+    pub square: Tensor<1>,
+    /// Exponential moving average of the weights; None where it has no part in this step.
+    pub average: Option<Tensor<1>>,
+}
+
+/// One step of Adam (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) or AdamW (Loshchilov and Hutter 2017,
+/// arXiv:1711.05101). On the CPU tensors that nobody else holds are changed in place.
+pub fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
+    #[cfg(feature = "flex")]
+    if crate::cpu::operation::is_native(&parameter.value) {
+        return crate::cpu::optimiser::adam(step, parameter);
+    }
+    plain(step, parameter)
+}
+
+/// [`adam`] as a composition of burn operations.
+pub fn plain(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
+    let AdamParameter { value, gradient, mean, square, average } = parameter;
+    let AdamStep { learning_rate, betas: [beta_1, beta_2], epsilon, clip, average_decay, .. } = *step;
+    let [correction_1, correction_2] = step.betas.map(|beta| 1.0 - beta.powf(step.number as f64));
+    let gradient = if clip == 1.0 { gradient } else { gradient * clip };
+    let (value, gradient) = match step.weight_decay {
+        WeightDecay::Coupled(0.0) | WeightDecay::Decoupled(0.0) => (value, gradient),
+        WeightDecay::Coupled(decay) => (value.clone(), gradient + value * decay),
+        WeightDecay::Decoupled(decay) => (value * (1.0 - learning_rate * decay), gradient),
+    };
+    let mean = mean * beta_1 + gradient.clone() * (1.0 - beta_1);
+    let square = square * beta_2 + gradient.clone() * gradient.clone() * (1.0 - beta_2);
+    let denominator = square.clone().sqrt() / correction_2.sqrt() + epsilon;
+    let value = value - mean.clone() / denominator * (learning_rate / correction_1);
+    let average = average.map(|average| match average_decay {
+        0.0 => value.clone(),
+        decay => average.clone() + (value.clone() - average) * (1.0 - decay),
+    });
+    AdamParameter { value, gradient, mean, square, average }
+}
+
+/// The Euclidean norm of all gradients together; 0 of none.
+pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
+    let gradients: Vec<&Tensor<1>> = gradients.into_iter().collect();
+    #[cfg(feature = "flex")]
+    if gradients.iter().all(|gradient| crate::cpu::operation::is_native(gradient)) {
+        return crate::cpu::optimiser::global_norm(&gradients);
+    }
+    let squares = gradients.into_iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
+    squares.reduce(|sum, square| sum + square).map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt())
+}
