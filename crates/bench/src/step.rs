@@ -36,6 +36,9 @@ pub struct StepArguments {
     /// Threads of both sides; all cores if not given
     #[arg(long)]
     threads: Option<usize>,
+    /// Where the time of one training step goes, by operation and shape, instead of times
+    #[arg(long, conflicts_with_all = ["against_torch", "json"])]
+    breakdown: bool,
     /// Print one JSON object instead of a table
     #[arg(long)]
     json: bool,
@@ -84,13 +87,15 @@ pub fn run(arguments: &StepArguments) -> anyhow::Result<()> {
         None => std::thread::available_parallelism().context("cannot find out how many cores there are")?.get(),
     };
     rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().context("cannot start the threads")?;
+    if arguments.breakdown {
+        return breakdown(arguments);
+    }
     let mut peer = arguments.against_torch.as_deref().map(Peer::start).transpose()?;
     let mut report = Report { torch: peer.as_ref().map(|peer| peer.version.clone()), rows: Vec::new() };
-    let wanted = |case: &&Case| arguments.only.as_ref().is_none_or(|part| case.name.contains(part.as_str()));
     if !arguments.json {
         println(&format!("{:<20} {:<8} {:>9} {:>9} {:>6}", "case", "what", "ms", "torch ms", "ratio"))?;
     }
-    for case in CASES.iter().filter(wanted) {
+    for case in wanted(arguments) {
         let mut trainer = trainer(case)?;
         for what in ["train", "forward"] {
             let (mut ours, mut torch) = (f64::INFINITY, f64::INFINITY);
@@ -143,6 +148,31 @@ pub fn run(arguments: &StepArguments) -> anyhow::Result<()> {
     }
     if let Some(peak) = peer.and_then(|peer| peer.peak_bytes) {
         eprintln!("peak memory of the PyTorch process: {} MB", peak / 1_000_000);
+    }
+    Ok(())
+}
+
+/// The cases that `--only` leaves.
+fn wanted(arguments: &StepArguments) -> impl Iterator<Item = &'static Case> {
+    CASES.iter().filter(|case| arguments.only.as_ref().is_none_or(|part| case.name.contains(part.as_str())))
+}
+
+/// Prints the operations of one step of each case, the longest first, and what is left for everything else.
+fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
+    for case in wanted(arguments) {
+        let mut trainer = trainer(case)?;
+        trainer.step()?;
+        let start = Instant::now();
+        let (result, entries) = kernels::profile::record(|| trainer.step());
+        result?;
+        let total = start.elapsed();
+        println(&format!("{}: {:.1} ms", case.name, 1e3 * total.as_secs_f64()))?;
+        for entry in &entries {
+            let milliseconds = 1e3 * entry.time.as_secs_f64();
+            println(&format!("{milliseconds:>9.2} ms  {:>4} x  {}", entry.calls, entry.name))?;
+        }
+        let native: f64 = entries.iter().map(|entry| entry.time.as_secs_f64()).sum();
+        println(&format!("{:>9.2} ms          everything else", 1e3 * (total.as_secs_f64() - native)))?;
     }
     Ok(())
 }

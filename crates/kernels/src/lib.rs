@@ -21,6 +21,7 @@ pub mod adam;
 #[cfg(feature = "flex")]
 mod cpu;
 pub mod plain;
+pub mod profile;
 
 #[cfg(feature = "flex")]
 use cpu::operation::{apply, is_native};

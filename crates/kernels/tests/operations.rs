@@ -222,3 +222,147 @@ fn a_zero_image_has_finite_gradients() {
         assert!(gradient.iter().all(|g| g.is_finite()), "{gradient:?}");
     }
 }
+
+/// One of each operation, on sizes that are split into several tasks: the name, its inputs and the function.
+fn large() -> Vec<(&'static str, Vec<Vec<f64>>, Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Sync>)> {
+    let image = |leaf: &Tensor<1>, side: usize, channels: usize| leaf.clone().reshape([2, side, side, channels]);
+    let convolution =
+        move |side: usize, channels_in: usize, channels_out: usize, kernel: usize, options: Convolution| {
+            let inputs = vec![
+                numbers(2 * side * side * channels_in, 1),
+                numbers(channels_out * channels_in * kernel * kernel, 2),
+            ];
+            let function = move |leaves: &[Tensor<1>]| {
+                let weight = leaves[1].clone().reshape([channels_out, channels_in, kernel, kernel]);
+                kernels::conv2d(image(&leaves[0], side, channels_in), weight, None, options).flatten(0, 3)
+            };
+            ("conv2d", inputs, Box::new(function) as Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Sync>)
+        };
+    vec![
+        convolution(32, 48, 40, 3, Convolution::same(3)),
+        convolution(6, 200, 130, 3, Convolution::same(3)),
+        convolution(16, 48, 40, 3, Convolution::upsampled(3)),
+        convolution(32, 3, 40, 7, Convolution::same(7)),
+        convolution(32, 40, 48, 1, Convolution::same(1)),
+        convolution(32, 40, 48, 2, Convolution::patches(2)),
+        (
+            "rms_norm_silu",
+            vec![numbers(2 * 32 * 32 * 40, 1), numbers(40, 2), numbers(2 * 80, 3)],
+            Box::new(move |leaves| {
+                let scale_shift = leaves[2].clone().reshape([2, 80]);
+                kernels::rms_norm_silu(image(&leaves[0], 32, 40), leaves[1].clone(), Some(scale_shift)).flatten(0, 3)
+            }),
+        ),
+        (
+            "attention",
+            vec![numbers(2 * 300 * 3 * 64, 1), numbers(2 * 2 * 4 * 32, 2)],
+            Box::new(|leaves| {
+                let memory = leaves[1].clone().reshape([2, 2, 4, 32]);
+                kernels::attention(leaves[0].clone().reshape([2, 300, 192]), memory).flatten(0, 2)
+            }),
+        ),
+        (
+            "linear_attention",
+            vec![numbers(2 * 300 * 3 * 64, 1), numbers(2 * 2 * 32 * 4, 2)],
+            Box::new(|leaves| {
+                let memory = leaves[1].clone().reshape([2, 2, 32, 4]);
+                kernels::linear_attention(leaves[0].clone().reshape([2, 300, 192]), memory).flatten(0, 2)
+            }),
+        ),
+        ("silu", vec![numbers(70_000, 1)], Box::new(|leaves| kernels::silu(leaves[0].clone()))),
+        ("gelu", vec![numbers(70_000, 1)], Box::new(|leaves| kernels::gelu(leaves[0].clone()))),
+        (
+            "concat_channels",
+            vec![numbers(2 * 32 * 32 * 24, 1), numbers(2 * 32 * 32 * 40, 2)],
+            Box::new(move |leaves| {
+                kernels::concat_channels(image(&leaves[0], 32, 24), image(&leaves[1], 32, 40)).flatten(0, 3)
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for (name, inputs, function) in large() {
+        let with_threads = |count: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build().expect("threads");
+            pool.install(|| evaluate(&*function, &inputs, DType::F32))
+        };
+        let one = with_threads(1);
+        for count in [2, 3] {
+            assert_eq!(one, with_threads(count), "{name} with {count} threads");
+        }
+    }
+}
+
+#[test]
+fn what_is_not_finite_stays_so() {
+    for (name, inputs, function) in large() {
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for position in [0, inputs[0].len() / 2 + 3, inputs[0].len() - 1] {
+                // what e^-inf = 0 makes of it is finite and right
+                let mut inputs = inputs.clone();
+                inputs[0][position] = bad;
+                let results = evaluate(&*function, &inputs, DType::F32);
+                let finite = results[0].iter().all(|value| value.is_finite());
+                let limit =
+                    ["silu", "gelu", "attention", "linear_attention"].contains(&name) && bad == f64::NEG_INFINITY;
+                assert!(!finite || limit, "{name}: {bad} at {position} is not seen in the result");
+            }
+        }
+    }
+}
+
+#[test]
+fn one_pass_of_adam_is_adam() {
+    use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam, global_norm, plain};
+    let device = Device::flex();
+    let count = 40_003;
+    let parameter = |dtype: DType, average: bool| {
+        let upload = |seed: u64, factor: f64| {
+            let values: Vec<f64> = numbers(count, seed).into_iter().map(|value| factor * value).collect();
+            Tensor::<1>::from_data(TensorData::new(values, [count]), (&device, dtype))
+        };
+        AdamParameter {
+            value: upload(1, 1.0),
+            gradient: upload(2, 3.0),
+            mean: upload(3, 1.0),
+            square: upload(4, 1.0).abs(),
+            average: average.then(|| upload(5, 1.0)),
+        }
+    };
+    for weight_decay in [WeightDecay::Coupled(0.0), WeightDecay::Coupled(0.1), WeightDecay::Decoupled(0.1)] {
+        for (number, average_decay) in [(1, 0.0), (7, 0.9)] {
+            let step = AdamStep {
+                number,
+                learning_rate: 0.01,
+                betas: [0.9, 0.99],
+                epsilon: 1e-8,
+                weight_decay,
+                clip: 0.3,
+                average_decay,
+            };
+            let (ours, reference) =
+                (adam(&step, parameter(DType::F32, true)), plain(&step, parameter(DType::F64, true)));
+            let pairs = [
+                (ours.value, reference.value),
+                (ours.mean, reference.mean),
+                (ours.square, reference.square),
+                (ours.average.expect("an average"), reference.average.expect("an average")),
+            ];
+            for (ours, reference) in pairs {
+                let ours = ours.into_data().iter::<f64>().collect::<Vec<f64>>();
+                for (ours, reference) in ours.iter().zip(reference.into_data().iter::<f64>()) {
+                    assert!((ours - reference).abs() < 2e-6, "{weight_decay:?}, step {number}: {ours}, {reference}");
+                }
+            }
+            assert!(adam(&step, parameter(DType::F32, false)).average.is_none());
+        }
+    }
+    let gradients = [parameter(DType::F32, false).gradient, parameter(DType::F32, false).value];
+    let squares: f64 = [(2, 3.0), (1, 1.0f64)]
+        .iter()
+        .flat_map(|(seed, factor)| numbers(count, *seed).into_iter().map(move |value| (factor * value).powi(2)))
+        .sum();
+    assert!((global_norm(&gradients) / squares.sqrt() - 1.0).abs() < 1e-6);
+}

@@ -25,6 +25,8 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 
+use crate::profile;
+
 /// The values of a contiguous tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
@@ -189,7 +191,9 @@ impl<const N: usize> Backward<Flex, N> for Native {
             .map(|(input, parent)| parent.as_ref().map(|_| vec![0.0; input.layout().num_elements()]))
             .collect();
         let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
-        self.0.backward(&views(&inputs), &ops.state.kept, values(&gradient), &mut slices);
+        let (operation, views) = (&self.0, views(&inputs));
+        let name = || format!("{operation:?} backward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
+        profile::time(name, || operation.backward(&views, &ops.state.kept, values(&gradient), &mut slices));
         for ((input, parent), result) in inputs.iter().zip(&ops.parents).zip(results) {
             if let (Some(node), Some(result)) = (parent, result) {
                 grads.register::<Flex>(node.id, tensor(result, input.layout().shape()));
@@ -243,7 +247,8 @@ fn run(operation: &dyn Operation, inputs: &[FlexTensor]) -> (FlexTensor, Vec<f32
     let views = views(inputs);
     let shape = operation.output_shape(&views.iter().map(|view| view.shape).collect::<Vec<_>>());
     let mut output = vec![0.0; shape.iter().product()];
-    let kept = operation.forward(&views, &mut output);
+    let name = || format!("{operation:?} forward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
+    let kept = profile::time(name, || operation.forward(&views, &mut output));
     (tensor(output, &shape), kept)
 }
 

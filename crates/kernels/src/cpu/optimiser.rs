@@ -16,6 +16,7 @@ use crate::adam::{AdamParameter, AdamStep, WeightDecay};
 use crate::cpu::operation::{flat, flat_mut, flex, unflex};
 use crate::cpu::parallel::{BLOCK, check, run};
 use crate::cpu::simd::map;
+use crate::profile;
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 
@@ -96,7 +97,7 @@ pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
         square: flat_mut(&mut square),
         average: average.as_mut().map_or(&mut [], flat_mut),
     };
-    update(step, vec![parts]);
+    profile::time(|| "Adam".to_owned(), || update(step, vec![parts]));
     let [value, gradient, mean, square] = [value, gradient, mean, square].map(unflex);
     AdamParameter { value, gradient, mean, square, average: average.map(unflex) }
 }

@@ -153,7 +153,8 @@ fn split_mut<'a, S: Simd, const N: usize>(
     mut slices: [&'a mut [f32]; N],
     length: usize,
 ) -> ([&'a mut [S::f32s]; N], [&'a mut [f32]; N]) {
-    let (mut bodies, mut tails) = (core::array::from_fn(|_| &mut [] as &mut [_]), core::array::from_fn(|_| &mut [] as &mut [_]));
+    let (mut bodies, mut tails) =
+        (core::array::from_fn(|_| &mut [] as &mut [_]), core::array::from_fn(|_| &mut [] as &mut [_]));
     for i in 0..N {
         let (body, tail) = S::as_mut_simd_f32s(&mut std::mem::take(&mut slices[i])[..length]);
         (bodies[i], tails[i]) = (&mut body[..length / S::F32_LANES], tail);
