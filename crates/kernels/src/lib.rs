@@ -67,6 +67,14 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     if let Some(bias) = &bias {
         assert_shape!(bias, [channels_out]);
     }
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        let operation = cpu::convolution::Conv2d(options);
+        return match bias {
+            Some(bias) => apply(operation, [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()]),
+            None => apply(operation, [x.into_dispatch(), weight.into_dispatch()]),
+        };
+    }
     plain::conv2d(x, weight, bias, options)
 }
 
@@ -75,6 +83,11 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
 /// # Shapes
 /// - `x`: `[batch, features_in]`; `weight`: `[features_out, features_in]`; `bias`: `[features_out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+        return apply(cpu::convolution::Linear, inputs);
+    }
     plain::linear(x, weight, bias)
 }
 

@@ -13,6 +13,7 @@ mod simd;
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod convolution;
 mod epilogue;
 pub(crate) mod linear_attention;
 mod matrix;

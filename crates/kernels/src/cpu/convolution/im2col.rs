@@ -1,0 +1,430 @@
+//! Convolution as a matrix product over patches ("im2col"), for any kernel, stride and padding.
+//!
+//! # Mathematics
+//! Row `r` of the patch matrix `P` holds the input pixels under the kernel at output pixel `r`, in the order (kernel row,
+//! kernel column, channel); with channels last a kernel row is one contiguous piece of the image. With the weights as a
+//! matrix `W` `[kernel² channels_in, channels_out]` in the same order
+//!
+//! - forward: `y = P W + bias`
+//! - input gradient: `dP = dy Wᵀ`, each row added back to the pixels it came from
+//! - weight gradient: `dW = Pᵀ dy`; bias gradient: the sum of the rows of `dy`
+//!
+//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and forgotten. A 1x1 convolution
+//! is the case in which a patch is one pixel; a 2x2 convolution of stride 2 that in which every pixel is in one patch.
+
+use super::Convolution;
+use crate::cpu::convolution::{
+    product::Product,
+    scratch::Scratch,
+    simd::{Shared, dispatch, for_each_task, load, store, transpose},
+};
+use pulp::{Simd, WithSimd};
+use std::ops::Range;
+
+/// Output channels (or rows of the weight gradient) that are multiplied together.
+const BLOCK: usize = 64;
+/// Floats of gathered patches in the cache.
+const PATCHES: usize = 1 << 16;
+/// With at most this many rows every task packs its weights itself.
+const FEW: usize = 192;
+/// Rows of patches that the weight gradient sums at a time.
+const GRADIENT_GROUP: usize = 128;
+
+fn block(count: usize, index: usize) -> Range<usize> {
+    index * BLOCK..(index * BLOCK + BLOCK).min(count)
+}
+
+/// Row stride that spreads rows over the sets of the cache.
+fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(32) + 16
+}
+
+fn intersection(a: &Range<usize>, b: &Range<usize>) -> Range<usize> {
+    let start = a.start.max(b.start);
+    start..a.end.min(b.end).max(start)
+}
+
+impl Convolution {
+    /// Output pixels of the batch.
+    fn rows(&self) -> usize {
+        self.batch * self.output_size().iter().product::<usize>()
+    }
+
+    /// Length of a patch.
+    fn depth(&self) -> usize {
+        self.kernel * self.kernel * self.channels_in
+    }
+
+    /// Whether patches are the pixels themselves.
+    fn is_pointwise(&self) -> bool {
+        self.kernel == 1 && self.stride == 1 && self.padding == 0 && !self.upsample
+    }
+
+    /// Rows of patches gathered at a time: a multiple of the register tile.
+    fn group(&self) -> usize {
+        (PATCHES / self.depth().max(1) / 12).clamp(1, 16) * 12
+    }
+
+    /// Calls `each` with pieces of a patch, as ranges of its columns, and where they start in the image (none: outside).
+    #[inline(always)]
+    fn pieces(&self, row: usize, mut each: impl FnMut(Range<usize>, Option<usize>)) {
+        let (channels, kernel, scale) = (self.channels_in, self.kernel, usize::from(self.upsample));
+        let [height_out, width_out] = self.output_size();
+        let (image, i, j) = (row / width_out / height_out, row / width_out % height_out, row % width_out);
+        let [height, width] = self.size();
+        // The first columns of the kernel may lie before the image, the last ones behind it.
+        let left = j * self.stride;
+        let before = self.padding.saturating_sub(left).min(kernel);
+        let inside = before..(width + self.padding).saturating_sub(left).clamp(before, kernel);
+        for kernel_row in 0..kernel {
+            let y = (i * self.stride + kernel_row).wrapping_sub(self.padding);
+            let start = kernel_row * kernel * channels;
+            if y >= height {
+                each(start..start + kernel * channels, None);
+                continue;
+            }
+            let line = (image * self.height + (y >> scale)) * self.width;
+            let at = |kernel_column: usize| (line + ((left + kernel_column - self.padding) >> scale)) * channels;
+            each(start..start + inside.start * channels, None);
+            if self.upsample {
+                for column in inside.clone() {
+                    each(start + column * channels..start + (column + 1) * channels, Some(at(column)));
+                }
+            } else if !inside.is_empty() {
+                each(start + inside.start * channels..start + inside.end * channels, Some(at(inside.start)));
+            }
+            each(start + inside.end * channels..start + kernel * channels, None);
+        }
+    }
+
+    /// Gathers some columns of some patches.
+    #[inline(always)]
+    fn gather(&self, x: &[f32], rows: Range<usize>, columns: &Range<usize>, out: &mut [f32], stride: usize) {
+        for (row, out) in rows.zip(out.chunks_mut(stride)) {
+            self.pieces(row, |piece, start| {
+                let part = intersection(&piece, columns);
+                if part.is_empty() {
+                    return;
+                }
+                let out = &mut out[part.start - columns.start..part.end - columns.start];
+                match start {
+                    Some(start) => out.copy_from_slice(&x[start + part.start - piece.start..][..part.len()]),
+                    None => out.fill(0.0),
+                }
+            });
+        }
+    }
+
+    /// `W` of one block of output channels, `[kernel² channels_in][BLOCK]`.
+    fn pack(&self, weight: &[f32], outputs: Range<usize>, out: &mut [f32]) {
+        let (taps, depth) = (self.kernel * self.kernel, self.depth());
+        if taps == 1 {
+            transpose([outputs.len(), depth], (&weight[outputs.start * depth..], depth), (out, BLOCK));
+            return;
+        }
+        let mut staged = Scratch::take(BLOCK * taps * BLOCK);
+        for inputs in (0..self.channels_in.div_ceil(BLOCK)).map(|index| block(self.channels_in, index)) {
+            let from = &weight[outputs.start * depth + inputs.start * taps..];
+            transpose([outputs.len(), inputs.len() * taps], (from, depth), (&mut staged, BLOCK));
+            for (row, input) in inputs.enumerate() {
+                for tap in 0..taps {
+                    let line = &staged[(row * taps + tap) * BLOCK..][..BLOCK];
+                    out[(tap * self.channels_in + input) * BLOCK..][..BLOCK].copy_from_slice(line);
+                }
+            }
+        }
+    }
+}
+
+/// `y = P W + bias`
+pub(crate) fn forward(shape: &Convolution, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let (rows, depth) = (shape.rows(), shape.depth());
+    let work = 2 * rows * depth * shape.channels_out;
+    let blocks = shape.channels_out.div_ceil(BLOCK);
+    let group = shape.group();
+    let y = Shared::new(y);
+    if rows <= FEW && blocks > 1 {
+        for_each_task(blocks, work, |index| {
+            let mut packed = Scratch::take(depth * BLOCK);
+            shape.pack(weight, block(shape.channels_out, index), &mut packed);
+            for start in (0..rows).step_by(group) {
+                let rows = start..(start + group).min(rows);
+                dispatch(ForwardTask { shape, x, bias, rows, blocks: index..index + 1, packed: &packed, y });
+            }
+        });
+        return;
+    }
+    let mut packed = Scratch::take(blocks * depth * BLOCK);
+    let shared = Shared::new(&mut packed);
+    for_each_task(blocks, weight.len() * 32, |index| {
+        #[expect(unsafe_code, reason = "see `Shared`")]
+        // SAFETY: every index has its own part.
+        let out = unsafe { shared.part(index * depth * BLOCK..(index + 1) * depth * BLOCK) };
+        shape.pack(weight, block(shape.channels_out, index), out);
+    });
+    for_each_task(rows.div_ceil(group), work, |index| {
+        let rows = index * group..(index * group + group).min(rows);
+        dispatch(ForwardTask { shape, x, bias, rows, blocks: 0..blocks, packed: &packed, y });
+    });
+}
+
+/// Some rows and some blocks of output channels of `y`.
+struct ForwardTask<'a> {
+    shape: &'a Convolution,
+    x: &'a [f32],
+    bias: Option<&'a [f32]>,
+    rows: Range<usize>,
+    blocks: Range<usize>,
+    /// The weights of `blocks`.
+    packed: &'a [f32],
+    y: Shared<'a>,
+}
+
+impl WithSimd for ForwardTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { shape, x, bias, rows, blocks, packed, y } = self;
+        let (depth, channels) = (shape.depth(), shape.channels_out);
+        let stride = padded(depth);
+        let mut patches = Scratch::take(rows.len() * stride);
+        let mut products = Scratch::take(rows.len() * BLOCK);
+        shape.gather(x, rows.clone(), &(0..depth), &mut patches, stride);
+        for (index, packed) in blocks.zip(packed.chunks_exact((depth * BLOCK).max(1))) {
+            let outputs = block(channels, index);
+            let product = Product {
+                rows: rows.len(),
+                columns: outputs.len(),
+                depth,
+                left: &patches,
+                left_stride: stride,
+                transposed: false,
+                right: packed,
+                right_stride: BLOCK,
+                add: false,
+            };
+            product.run(simd, &mut products, BLOCK);
+            let zeros = [0.0; BLOCK];
+            let bias = bias.map_or(&zeros[..outputs.len()], |bias| &bias[outputs.clone()]);
+            for (row, line) in rows.clone().zip(products.chunks_exact(BLOCK)) {
+                #[expect(unsafe_code, reason = "see `Shared`")]
+                // SAFETY: every pair of a row and a block of output channels belongs to one task.
+                let y = unsafe { y.part(row * channels + outputs.start..row * channels + outputs.end) };
+                for vector in 0..outputs.len().div_ceil(S::F32_LANES) {
+                    store(simd, y, vector, simd.add_f32s(load(simd, line, vector), load(simd, bias, vector)));
+                }
+            }
+        }
+    }
+}
+
+/// `dP = dy Wᵀ`, added back to the pixels.
+pub(crate) fn input_gradient(shape: &Convolution, y_gradient: &[f32], weight: &[f32], x_gradient: &mut [f32]) {
+    let (rows, depth, taps) = (shape.rows(), shape.depth(), shape.kernel * shape.kernel);
+    let (channels_in, channels_out) = (shape.channels_in, shape.channels_out);
+    let work = 2 * rows * depth * channels_out;
+    // `[channel out][kernel row][kernel column][channel in]`
+    let mut packed = Scratch::take(if taps == 1 { 0 } else { weight.len() });
+    if taps > 1 {
+        let shared = Shared::new(&mut packed);
+        for_each_task(channels_out.div_ceil(BLOCK), weight.len() * 32, |index| {
+            for output in block(channels_out, index) {
+                #[expect(unsafe_code, reason = "see `Shared`")]
+                // SAFETY: every output channel has its own part.
+                let out = unsafe { shared.part(output * depth..(output + 1) * depth) };
+                transpose([channels_in, taps], (&weight[output * depth..], taps), (out, channels_in));
+            }
+        });
+    }
+    let weight = if taps == 1 { weight } else { &packed };
+    // Patches of one image overlap, those of different images do not.
+    let unit = if shape.is_pointwise() { shape.group() } else { rows / shape.batch.max(1) };
+    let x_gradient = Shared::new(x_gradient);
+    for_each_task(rows.div_ceil(unit.max(1)), work, |index| {
+        let rows = index * unit..(index * unit + unit).min(rows);
+        let pixels = if shape.is_pointwise() {
+            rows.start * channels_in..rows.end * channels_in
+        } else {
+            let len = shape.height * shape.width * channels_in;
+            index * len..(index + 1) * len
+        };
+        #[expect(unsafe_code, reason = "see `Shared`")]
+        // SAFETY: every task has its own pixels.
+        let out = unsafe { x_gradient.part(pixels.clone()) };
+        dispatch(InputTask { shape, y_gradient, weight, rows, out, start: pixels.start });
+    });
+}
+
+/// The input gradient from some rows of the output gradient.
+struct InputTask<'a> {
+    shape: &'a Convolution,
+    y_gradient: &'a [f32],
+    /// `Wᵀ`
+    weight: &'a [f32],
+    rows: Range<usize>,
+    /// The pixels under these rows.
+    out: &'a mut [f32],
+    /// Where these pixels start among all.
+    start: usize,
+}
+
+impl WithSimd for InputTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { shape, y_gradient, weight, rows, out, start } = self;
+        let (depth, channels) = (shape.depth(), shape.channels_out);
+        let (stride, y_stride) = (padded(depth), padded(channels));
+        let group = shape.group();
+        let mut lines = Scratch::take(group * y_stride);
+        let mut patches = Scratch::take(if shape.is_pointwise() { 0 } else { group * stride });
+        if !shape.is_pointwise() {
+            out.fill(0.0);
+        }
+        for first in rows.clone().step_by(group) {
+            let rows = first..(first + group).min(rows.end);
+            for (row, line) in rows.clone().zip(lines.chunks_exact_mut(y_stride)) {
+                line[..channels].copy_from_slice(&y_gradient[row * channels..][..channels]);
+            }
+            let product = Product {
+                rows: rows.len(),
+                columns: depth,
+                depth: channels,
+                left: &lines,
+                left_stride: y_stride,
+                transposed: false,
+                right: weight,
+                right_stride: depth,
+                add: false,
+            };
+            if shape.is_pointwise() {
+                product.run(simd, &mut out[rows.start * depth - start..], depth);
+                continue;
+            }
+            product.run(simd, &mut patches, stride);
+            for (row, patch) in rows.zip(patches.chunks_exact(stride)) {
+                shape.pieces(row, |piece, at| {
+                    let Some(at) = at else { return };
+                    let out = &mut out[at - start..][..piece.len()];
+                    for (out, &value) in out.iter_mut().zip(&patch[piece]) {
+                        *out += value;
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// `dW = Pᵀ dy` and the sum of the rows of `dy`.
+///
+/// A task sums one block of `dW` over a part of the rows; the number of parts depends on the shape alone.
+pub(crate) fn weight_gradient(
+    shape: &Convolution,
+    x: &[f32],
+    y_gradient: &[f32],
+    weight_gradient: &mut [f32],
+    bias_gradient: Option<&mut [f32]>,
+) {
+    let (rows, depth, channels) = (shape.rows(), shape.depth(), shape.channels_out);
+    let taps = shape.kernel * shape.kernel;
+    let (work, weight_len) = (2 * rows * depth * channels, weight_gradient.len());
+    let (blocks_in, blocks_out) = (depth.div_ceil(BLOCK), channels.div_ceil(BLOCK));
+    let groups = rows.div_ceil(GRADIENT_GROUP);
+    let parts = (8 / (blocks_in * blocks_out).max(1)).clamp(1, groups.max(1));
+    // `[block out][part][kernel² channels_in + 1][BLOCK]`, the last row being the bias gradient.
+    let part_len = (depth + 1) * BLOCK;
+    let mut sums = Scratch::take(blocks_out * parts * part_len);
+    let shared = Shared::new(&mut sums);
+    for_each_task(blocks_out * parts * blocks_in, work, |index| {
+        let (block_in, part, block_out) = (index % blocks_in, index / blocks_in % parts, index / blocks_in / parts);
+        let columns = block(depth, block_in);
+        let start = (block_out * parts + part) * part_len;
+        #[expect(unsafe_code, reason = "see `Shared`")]
+        // SAFETY: every task has its own block of rows, and the one with the first block the row of the bias.
+        let (sum, bias) = unsafe {
+            let bias = start + depth * BLOCK..start + if block_in == 0 { part_len } else { depth * BLOCK };
+            (shared.part(start + columns.start * BLOCK..start + columns.end * BLOCK), shared.part(bias))
+        };
+        let groups = groups * part / parts..groups * (part + 1) / parts;
+        let outputs = block(channels, block_out);
+        dispatch(SumTask { shape, x, y_gradient, groups, columns, outputs, sum, bias });
+    });
+    let weight_gradient = Shared::new(weight_gradient);
+    let bias_gradient = bias_gradient.map(Shared::new);
+    for_each_task(blocks_out, weight_len * 32, |index| {
+        let outputs = block(channels, index);
+        let (total, others) = sums[index * parts * part_len..][..parts * part_len].split_at(part_len);
+        let mut total_of_parts = Scratch::take(part_len);
+        total_of_parts.copy_from_slice(total);
+        for other in others.chunks_exact(part_len) {
+            total_of_parts.iter_mut().zip(other).for_each(|(total, value)| *total += value);
+        }
+        let mut line = Scratch::take(outputs.len() * depth);
+        transpose([depth, outputs.len()], (&total_of_parts, BLOCK), (&mut line, depth));
+        for (line, output) in line.chunks_exact(depth).zip(outputs.clone()) {
+            #[expect(unsafe_code, reason = "see `Shared`")]
+            // SAFETY: every output channel belongs to one task.
+            let out = unsafe { weight_gradient.part(output * depth..(output + 1) * depth) };
+            transpose([taps, shape.channels_in], (line, shape.channels_in), (out, taps));
+        }
+        if let Some(bias_gradient) = bias_gradient {
+            #[expect(unsafe_code, reason = "see `Shared`")]
+            // SAFETY: every output channel belongs to one task.
+            let out = unsafe { bias_gradient.part(outputs.clone()) };
+            out.copy_from_slice(&total_of_parts[depth * BLOCK..][..outputs.len()]);
+        }
+    });
+}
+
+/// One block of rows of `dW`, summed over some groups of patches.
+struct SumTask<'a> {
+    shape: &'a Convolution,
+    x: &'a [f32],
+    y_gradient: &'a [f32],
+    groups: Range<usize>,
+    /// Columns of the patches, rows of `dW`.
+    columns: Range<usize>,
+    outputs: Range<usize>,
+    sum: &'a mut [f32],
+    /// Where the bias gradient goes; empty if another task computes it.
+    bias: &'a mut [f32],
+}
+
+impl WithSimd for SumTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { shape, x, y_gradient, groups, columns, outputs, sum, bias } = self;
+        let (count, channels) = (shape.rows(), shape.channels_out);
+        let mut patches = Scratch::take(GRADIENT_GROUP * BLOCK);
+        bias.fill(0.0);
+        for group in groups.clone() {
+            let rows = group * GRADIENT_GROUP..(group * GRADIENT_GROUP + GRADIENT_GROUP).min(count);
+            shape.gather(x, rows.clone(), &columns, &mut patches, BLOCK);
+            let product = Product {
+                rows: columns.len(),
+                columns: outputs.len(),
+                depth: rows.len(),
+                left: &patches,
+                left_stride: BLOCK,
+                transposed: true,
+                right: &y_gradient[rows.start * channels + outputs.start..],
+                right_stride: channels,
+                add: group > groups.start,
+            };
+            product.run(simd, sum, BLOCK);
+            if !bias.is_empty() {
+                for row in rows {
+                    let line = &y_gradient[row * channels..][outputs.clone()];
+                    for vector in 0..outputs.len().div_ceil(S::F32_LANES) {
+                        let total = simd.add_f32s(load(simd, bias, vector), load(simd, line, vector));
+                        store(simd, bias, vector, total);
+                    }
+                }
+            }
+        }
+    }
+}
