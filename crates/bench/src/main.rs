@@ -1,5 +1,6 @@
 //! The program `bench`: measures what this workspace makes. `cargo xtask bench quality` runs it.
 
+mod ops;
 mod quality;
 mod step;
 
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Train on one half of the data, and let a classifier of the other half judge the samples
     Quality(quality::QualityArguments),
+    /// Time the hot operations one by one, beside the machine's own matrix product
+    Ops(ops::OpsArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
     Step(step::StepArguments),
 }
@@ -26,6 +29,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Quality(arguments) => quality::run(&arguments),
+        Command::Ops(arguments) => ops::run(&arguments),
         Command::Step(arguments) => step::run(&arguments),
     };
     match result {

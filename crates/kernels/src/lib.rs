@@ -19,7 +19,7 @@ use burn::tensor::{Tensor, assert_shape};
 
 pub mod adam;
 #[cfg(feature = "flex")]
-mod cpu;
+pub mod cpu;
 pub mod plain;
 pub mod profile;
 
@@ -126,6 +126,54 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
         };
     }
     plain::rms_norm_silu(x, gain, scale_shift)
+}
+
+/// Group norm (Wu and He 2018, arXiv:1803.08494), then, with `silu`, scale and shift from the timestep, if given, and SiLU.
+///
+/// # Shapes
+/// - `x`: `[batch, height, width, channels]`; `weight`, `bias`: `[channels]`
+/// - `scale_shift`: `[batch, 2 channels]`, all scales before the shifts; the scale is relative to 1
+///
+/// # Panics
+/// If `groups` does not divide the channels, or there is a scale and shift without `silu`.
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    (groups, epsilon): (usize, f64),
+    silu: bool,
+    scale_shift: Option<Tensor<2>>,
+) -> Tensor<4> {
+    let [batch, _, _, channels] = x.dims();
+    assert_shape!(weight, [channels]);
+    assert_shape!(bias, [channels]);
+    assert!(groups > 0 && channels % groups == 0, "{groups} groups do not divide {channels} channels");
+    assert!(silu || scale_shift.is_none(), "scale and shift come before SiLU");
+    if let Some(scale_shift) = &scale_shift {
+        assert_shape!(scale_shift, [batch, 2 * channels]);
+    }
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        let norm = cpu::group_norm::GroupNorm { groups: cpu::group_norm::Groups { count: groups, epsilon }, silu };
+        let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+        return match scale_shift {
+            None => apply(norm, inputs),
+            Some(scale_shift) => {
+                let [x, weight, bias] = inputs;
+                apply(norm, [x, weight, bias, scale_shift.into_dispatch()])
+            }
+        };
+    }
+    plain::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
+}
+
+/// `e^x / sum e^x` over the last axis.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if is_native(&x) {
+        return apply(cpu::softmax::Softmax, [x.into_dispatch()]);
+    }
+    plain::softmax(x)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).

@@ -109,3 +109,35 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     Tensor::cat(vec![first, second], 3)
 }
+
+/// See [`softmax`](crate::softmax).
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    activation::softmax(x, D - 1)
+}
+
+/// See [`group_norm`](crate::group_norm).
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    (groups, epsilon): (usize, f64),
+    silu: bool,
+    scale_shift: Option<Tensor<2>>,
+) -> Tensor<4> {
+    let [batch, height, width, channels] = x.dims();
+    let grouped = x.reshape([batch, height * width, groups, channels / groups]);
+    let mean = grouped.clone().mean_dim(1).mean_dim(3);
+    let centred = grouped - mean;
+    let variance = (centred.clone() * centred.clone()).mean_dim(1).mean_dim(3);
+    let normed = (centred / (variance + epsilon).sqrt()).reshape([batch, height, width, channels]);
+    let z = normed * weight.reshape([1, 1, 1, channels]) + bias.reshape([1, 1, 1, channels]);
+    let z = match scale_shift {
+        None => z,
+        Some(scale_shift) => {
+            let [scale, shift] = [0, 1]
+                .map(|half| scale_shift.clone().narrow(1, half * channels, channels).reshape([batch, 1, 1, channels]));
+            z * (scale + 1.0) + shift
+        }
+    };
+    if silu { activation::silu(z) } else { z }
+}

@@ -124,6 +124,43 @@ proptest! {
     }
 
     #[test]
+    fn group_norms(
+        batch in 1..4usize, height in 2..9usize, width in 2..9usize, groups in 1..5usize, group in 1..20usize, silu: bool,
+        scale_shift: bool, seed: u64,
+    ) {
+        type Norm = fn(Tensor<4>, Tensor<1>, Tensor<1>, (usize, f64), bool, Option<Tensor<2>>) -> Tensor<4>;
+        let channels = groups * group;
+        let with_scale = silu && scale_shift;
+        let function = |norm: Norm| {
+            move |leaves: &[Tensor<1>]| {
+                let x = leaves[0].clone().reshape([batch, height, width, channels]);
+                let scales = with_scale.then(|| leaves[3].clone().reshape([batch, 2 * channels]));
+                norm(x, leaves[1].clone(), leaves[2].clone(), (groups, 1e-5), silu, scales).flatten(0, 3)
+            }
+        };
+        let mut inputs = vec![
+            numbers(batch * height * width * channels, seed),
+            numbers(channels, seed ^ 1),
+            numbers(channels, seed ^ 2),
+        ];
+        if with_scale {
+            inputs.push(numbers(batch * 2 * channels, seed ^ 3));
+        }
+        let error = error(&function(kernels::group_norm), &function(plain::group_norm), &inputs);
+        prop_assert!(error < 2e-5, "{error}");
+    }
+
+    #[test]
+    fn softmaxes(rows in 1..20usize, columns in 1..70usize, seed: u64) {
+        let function = |softmax: fn(Tensor<2>) -> Tensor<2>| {
+            move |leaves: &[Tensor<1>]| softmax(leaves[0].clone().reshape([rows, columns])).flatten(0, 1)
+        };
+        let wide: Vec<f64> = numbers(rows * columns, seed).into_iter().map(|value| 10.0 * value).collect();
+        let error = error(&function(kernels::softmax), &function(plain::softmax), &[wide]);
+        prop_assert!(error < 2e-6, "{error}");
+    }
+
+    #[test]
     fn attentions(
         batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..40usize, memory in 0..6usize,
         linear: bool, seed: u64,

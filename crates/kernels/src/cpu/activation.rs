@@ -6,8 +6,9 @@
 //! gelu(x) = x Φ(x)    gelu'(x) = Φ + x φ(x)           φ(x) = e^(-x²/2) / √(2π)
 //! ```
 //!
-//! The normal tail `Φ(-t) = e^(-t²/2) R(t)`, t >= 0, takes the bounded factor R from a polynomial in `u = 1 / (1 + 0.3 t)`,
-//! fitted to least relative error on 0 ..= 14 (1.6e-7); so the left tail of GELU keeps its relative accuracy.
+//! The normal tail `Φ(-t) = e^(-t²/2) R(t)`, t >= 0, takes the bounded factor R from a polynomial in
+//! `u = 1 / (1 + 0.3 t)`, fitted to least relative error on 0 ..= 14 (1.6e-7); so the left tail of GELU keeps its
+//! relative accuracy.
 //! The backward recomputes all from the input.
 
 use crate::cpu::operation::{Operation, View};
@@ -17,7 +18,7 @@ use pulp::{Simd, WithSimd};
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// `x σ(x)`, also called swish.
     Silu,
     /// `x Φ(x)` with the normal distribution function itself, not its approximation by tanh.
@@ -25,14 +26,14 @@ pub(crate) enum Activation {
 }
 
 /// `output = f(input)`.
-pub(crate) fn forward(activation: Activation, input: &[f32], output: &mut [f32]) {
+pub fn forward(activation: Activation, input: &[f32], output: &mut [f32]) {
     check("output", output.len(), input.len());
     let blocks = input.chunks(BLOCK).zip(output.chunks_mut(BLOCK));
     run(blocks.map(|(input, output)| Forward { activation, input, output }).collect(), 2 * input.len());
 }
 
 /// `input_gradient = output_gradient f'(input)`.
-pub(crate) fn backward(activation: Activation, input: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
+pub fn backward(activation: Activation, input: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
     check("output_gradient", output_gradient.len(), input.len());
     check("input_gradient", input_gradient.len(), input.len());
     let blocks = input.chunks(BLOCK).zip(output_gradient.chunks(BLOCK)).zip(input_gradient.chunks_mut(BLOCK));

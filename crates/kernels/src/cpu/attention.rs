@@ -22,7 +22,7 @@
 //! A task of the forward is a block of queries of one head; of the backward, where all queries add to a key's gradient,
 //! one head of one sample.
 
-use crate::cpu::linear_attention::Shape;
+pub use crate::cpu::linear_attention::Shape;
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
 use crate::cpu::parallel::{blocks_of, check, run};
@@ -57,7 +57,7 @@ impl Shape {
 
 /// The attention's output `[batch, positions, heads, head_dim]`, and the log-sum-exp of every row of scores
 /// (`[batch, heads, positions]`).
-pub(crate) fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], log_sum_exp: &mut [f32]) {
+pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], log_sum_exp: &mut [f32]) {
     shape.check();
     check("qkv", qkv.len(), shape.qkv());
     check("memory", memory.len(), shape.memory());
@@ -82,7 +82,7 @@ pub(crate) fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f
 
 /// The gradients of [`forward`] with respect to `qkv` and to the memory, from its output and log-sum-exp.
 #[expect(clippy::too_many_arguments, reason = "what the forward took and gave, and three gradients")]
-pub(crate) fn backward(
+pub fn backward(
     shape: Shape,
     qkv: &[f32],
     memory: &[f32],
@@ -126,7 +126,7 @@ pub(crate) fn backward(
     }
     run(tasks, 2 * shape.score_work());
     for (index, gradient) in memory_gradient.chunks_exact_mut(part.max(1)).enumerate() {
-        // from [2, heads, ...]
+        // to [2, heads, memory, head_dim]
         let offset = (index % heads * 2 + index / heads) * part;
         gradient.fill(0.0);
         for sample in parts.chunks_exact(shape.memory()) {
@@ -164,7 +164,7 @@ impl WithSimd for Forward<'_> {
         let Self { shape, first, head: [query, key, value], memory, mut output, log_sum_exp } = self;
         let head_dim = shape.head_dim;
         let count = log_sum_exp.len();
-        let mut buffer = Scratch::new((head_dim + KEYS + 3) * count);
+        let mut buffer = Scratch::take((head_dim + KEYS + 3) * count);
         let (query_block, buffer) = buffer.split_at_mut(head_dim * count);
         let (scores, statistics) = buffer.split_at_mut(KEYS * count);
         let (greatest, statistics) = statistics.split_at_mut(count);
@@ -240,7 +240,7 @@ impl WithSimd for Backward<'_> {
         let (memory_key_gradient, memory_value_gradient) = memory_gradient.split_at_mut(shape.memory * head_dim);
         let mut memory_key_gradient = MatrixMut::new(memory_key_gradient, head_dim);
         let mut memory_value_gradient = MatrixMut::new(memory_value_gradient, head_dim);
-        let mut buffer = Scratch::new((2 * (head_dim + KEYS) + 1) * QUERIES);
+        let mut buffer = Scratch::take((2 * (head_dim + KEYS) + 1) * QUERIES);
         for (first, count) in blocks_of(shape.positions, QUERIES) {
             let later = first > 0;
             let (query_block, buffer) = buffer.split_at_mut(head_dim * count);

@@ -1,5 +1,5 @@
-//! What follows a normalisation and is fused into its pass: a factor and an offset per channel, the scale and shift of a
-//! time embedding, SiLU.
+//! What follows a normalisation and is fused into its pass: a factor and an offset per channel, the scale and shift of
+//! a time embedding, SiLU.
 //!
 //! With x̂ the normalised input, s the sample and c the channel, every variant is
 //!
@@ -19,7 +19,7 @@ use crate::cpu::parallel::{BLOCK, check};
 
 /// The shape of a channels-last tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Samples.
     pub batch: usize,
     /// Pixels of one sample: height times width.
@@ -64,7 +64,7 @@ impl Shape {
 
 /// What follows a normalisation.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Epilogue<'a> {
+pub enum Epilogue<'a> {
     /// `y = z`.
     Identity,
     /// `y = silu(z)`.

@@ -1,5 +1,5 @@
-//! Group norm (Wu and He 2018, arXiv:1803.08494) with weight and bias per channel, and an optional scale, shift and SiLU
-//! fused behind it.
+//! Group norm (Wu and He 2018, arXiv:1803.08494) with weight and bias per channel, and an optional scale, shift and
+//! SiLU fused behind it.
 //!
 //! Per sample and group, with mean μ and variance v over the N = positions times channels / groups values, and slope k
 //! and offset o as in `epilogue`:
@@ -20,13 +20,14 @@
 
 use crate::cpu::activation::{silu, silu_derivative};
 use crate::cpu::epilogue::{Affine, Epilogue, Gradients, Shape};
+use crate::cpu::operation::{Operation, View, all};
 use crate::cpu::parallel::{check, run};
 use crate::cpu::simd::{fold_rows, map};
 use pulp::{Simd, WithSimd};
 
 /// The groups of channels and what keeps the variance from 0.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Groups {
+pub struct Groups {
     /// Number of groups; it divides the channels.
     pub count: usize,
     /// Added to the variance.
@@ -35,7 +36,7 @@ pub(crate) struct Groups {
 
 /// `output = f(x̂ weight + bias)`; `statistics` takes `[batch, groups, 2]`, of each group the mean and r.
 #[expect(clippy::too_many_arguments, reason = "the inputs of the operation and two outputs")]
-pub(crate) fn forward(
+pub fn forward(
     shape: Shape,
     groups: Groups,
     input: &[f32],
@@ -83,7 +84,7 @@ pub(crate) fn forward(
 /// The gradients of [`forward`], from its statistics: of the input, of weight and bias (`[channels]`) and of the scale
 /// and shift (`[batch, 2, channels]`, or empty where the epilogue has none).
 #[expect(clippy::too_many_arguments, reason = "the inputs of the operation and a gradient for each")]
-pub(crate) fn backward(
+pub fn backward(
     shape: Shape,
     groups: Groups,
     input: &[f32],
@@ -306,5 +307,61 @@ impl WithSimd for Backward<'_> {
                 [simd.mul_add_e_f32s(z, scale, simd.mul_add_e_f32s(x, pull, constant))]
             });
         }
+    }
+}
+
+/// The burn operation: x `[batch, height, width, channels]`, weight and bias `[channels]`, and scale and shift
+/// `[batch, 2 channels]` where there are four inputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GroupNorm {
+    /// The groups.
+    pub groups: Groups,
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+impl GroupNorm {
+    fn epilogue<'a>(&self, inputs: &[View<'a>]) -> Epilogue<'a> {
+        match inputs.get(3) {
+            Some(scale_shift) => Epilogue::ScaleShiftSilu(scale_shift.values),
+            None if self.silu => Epilogue::Silu,
+            None => Epilogue::Identity,
+        }
+    }
+}
+
+impl Operation for GroupNorm {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
+        inputs[0].to_vec()
+    }
+
+    /// Keeps mean and inverse deviation of each group.
+    fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
+        let (shape, epilogue) = (Shape::of(inputs[0]), self.epilogue(inputs));
+        let mut statistics = vec![0.0; 2 * shape.batch * self.groups.count];
+        let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].values);
+        forward(shape, self.groups, x, weight, bias, epilogue, output, &mut statistics);
+        statistics
+    }
+
+    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+        let (shape, epilogue) = (Shape::of(inputs[0]), self.epilogue(inputs));
+        let mut unwanted = [const { Vec::new() }; 4];
+        let [dx, dweight, dbias, dscale_shift] = all(inputs, gradients, &mut unwanted);
+        let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].values);
+        backward(
+            shape,
+            self.groups,
+            x,
+            weight,
+            bias,
+            epilogue,
+            kept,
+            output_gradient,
+            dx,
+            dweight,
+            dbias,
+            dscale_shift,
+        );
     }
 }

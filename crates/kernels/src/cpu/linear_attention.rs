@@ -32,7 +32,7 @@ const BLOCK: usize = 128;
 
 /// The sizes of an attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub struct Shape {
     /// Samples.
     pub batch: usize,
     /// Positions of one sample: height times width.
@@ -88,10 +88,11 @@ impl Shape {
     /// Keys and values of the memory of one head, `[head_dim, memory]` each, as rows of head_dim in `rows`.
     fn transpose_memory<'a>(&self, memory: &[f32], head: usize, rows: &'a mut [f32]) -> [Matrix<'a>; 2] {
         let (head_dim, slots) = (self.head_dim, self.memory);
-        for (index, value) in rows.iter_mut().enumerate() {
-            let (row, dim) = (index / head_dim, index % head_dim);
-            let (part, slot) = (row / slots, row % slots);
-            *value = memory[((part * self.heads + head) * head_dim + dim) * slots + slot];
+        for (part, rows) in rows.chunks_exact_mut((slots * head_dim).max(1)).enumerate() {
+            let memory = &memory[(part * self.heads + head) * head_dim * slots..][..head_dim * slots];
+            for (slot, row) in rows.chunks_exact_mut(head_dim).enumerate() {
+                row.iter_mut().enumerate().for_each(|(dim, value)| *value = memory[dim * slots + slot]);
+            }
         }
         let (key, value) = rows.split_at(slots * head_dim);
         [Matrix::new(key, head_dim, 0, head_dim), Matrix::new(value, head_dim, 0, head_dim)]
@@ -107,7 +108,7 @@ impl Shape {
 }
 
 /// The attention's output `[batch, positions, heads, head_dim]`, and what [`backward`] needs (see [`Shape::kept`]).
-pub(crate) fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], kept: &mut [f32]) {
+pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], kept: &mut [f32]) {
     shape.check();
     check("qkv", qkv.len(), shape.qkv());
     check("memory", memory.len(), shape.memory());
@@ -124,7 +125,7 @@ pub(crate) fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f
 }
 
 /// The gradients of [`forward`] with respect to `qkv` and to the memory.
-pub(crate) fn backward(
+pub fn backward(
     shape: Shape,
     qkv: &[f32],
     memory: &[f32],
@@ -155,13 +156,17 @@ pub(crate) fn backward(
         }));
     }
     run(tasks, 2 * shape.work());
-    for (index, gradient) in memory_gradient.iter_mut().enumerate() {
-        // from [2, heads, head_dim, memory]
-        let (row, slot) = (index / shape.memory, index % shape.memory);
-        let (row, dim) = (row / head_dim, row % head_dim);
-        let (part, head) = (row / heads, row % heads);
-        let offset = ((head * 2 + part) * shape.memory + slot) * head_dim + dim;
-        *gradient = parts.chunks_exact(shape.memory()).map(|sample| sample[offset]).sum();
+    let slots = shape.memory;
+    for (index, gradient) in memory_gradient.chunks_exact_mut((slots * head_dim).max(1)).enumerate() {
+        // to [2, heads, head_dim, memory]
+        let (part, head) = (index / heads, index % heads);
+        gradient.fill(0.0);
+        for sample in parts.chunks_exact(shape.memory()) {
+            let rows = &sample[(head * 2 + part) * slots * head_dim..][..slots * head_dim];
+            for (slot, row) in rows.chunks_exact(head_dim).enumerate() {
+                row.iter().enumerate().for_each(|(dim, value)| gradient[dim * slots + slot] += value);
+            }
+        }
     }
 }
 
@@ -186,7 +191,7 @@ impl WithSimd for Forward<'_> {
         let (context, statistics) = kept.split_at_mut(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at_mut(head_dim);
         let mut context = MatrixMut::new(context, head_dim);
-        let mut buffer = Scratch::new((2 * shape.memory + BLOCK) * head_dim);
+        let mut buffer = Scratch::take((2 * shape.memory + BLOCK) * head_dim);
         let (memory_rows, block) = buffer.split_at_mut(2 * shape.memory * head_dim);
         let [memory_key, memory_value] = shape.transpose_memory(memory, head, memory_rows);
         let mut block = MatrixMut::new(block, head_dim);
@@ -252,7 +257,7 @@ impl WithSimd for Backward<'_> {
         let (context, statistics) = kept.split_at(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at(head_dim);
         let output_gradient = Matrix::new(output_gradient, heads * head_dim, head * head_dim, head_dim);
-        let mut buffer = Scratch::new((2 * shape.memory + BLOCK + head_dim + 1) * head_dim);
+        let mut buffer = Scratch::take((2 * shape.memory + BLOCK + head_dim + 1) * head_dim);
         let (memory_rows, buffer) = buffer.split_at_mut(2 * shape.memory * head_dim);
         let (block, buffer) = buffer.split_at_mut(BLOCK * head_dim);
         let (context_gradient, dots) = buffer.split_at_mut(head_dim * head_dim);

@@ -22,7 +22,7 @@ const BLOCK: usize = 4096;
 
 /// The error of one element.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// The square of the difference.
     Squared,
     /// Its magnitude.
@@ -32,7 +32,7 @@ pub(crate) enum Loss {
 }
 
 /// The mean error of each sample times its weight; the batch is the length of `weights`.
-pub(crate) fn forward(loss: Loss, prediction: &[f32], target: &[f32], weights: &[f32], losses: &mut [f32]) {
+pub fn forward(loss: Loss, prediction: &[f32], target: &[f32], weights: &[f32], losses: &mut [f32]) {
     let elements = check_all(prediction, target, weights);
     check("losses", losses.len(), weights.len());
     let blocks = elements.div_ceil(BLOCK);
@@ -48,7 +48,7 @@ pub(crate) fn forward(loss: Loss, prediction: &[f32], target: &[f32], weights: &
 }
 
 /// The gradient of the prediction; `upstream` is that of each sample's loss.
-pub(crate) fn backward(
+pub fn backward(
     loss: Loss,
     prediction: &[f32],
     target: &[f32],

@@ -4,23 +4,25 @@
 //! so the result does not depend on the number of threads. A function checks the lengths of its slices and panics where
 //! they do not fit the shape.
 //!
-//! Each file holds one operation; its head gives the mathematics, the backward and the source. Shared by them: `simd`
-//! (lanes), `parallel` (tasks), `scratch` (reused buffers), `matrix` (strided matrix products), `epilogue` (what is fused
-//! into a normalisation), and `operation`, which makes burn operations of them.
+//! Each file holds one operation; its head gives the mathematics, the backward and the source, its end the burn operation
+//! made of it. Shared by them: `simd` (lanes), `parallel` (tasks), `scratch` (reused buffers), `matrix` (strided matrix
+//! products), `epilogue` (what is fused into a normalisation), and `operation`, which makes burn operations of them.
 
-#[macro_use]
-mod simd;
-
-pub(crate) mod activation;
-pub(crate) mod attention;
-pub(crate) mod convolution;
+pub mod activation;
+pub mod attention;
+pub mod convolution;
 mod epilogue;
-pub(crate) mod linear_attention;
+pub mod group_norm;
+pub mod linear_attention;
+pub mod loss;
 mod matrix;
 pub(crate) mod operation;
-pub(crate) mod optimiser;
+pub mod optimiser;
 mod parallel;
-pub(crate) mod resample;
-pub(crate) mod rms_norm;
+pub mod resample;
+pub mod rms_norm;
 mod scratch;
-mod softmax;
+mod simd;
+pub mod softmax;
+
+pub use epilogue::{Epilogue, Shape};

@@ -10,7 +10,8 @@
 //! ema = decay ema + (1 - decay) p
 //! ```
 //!
-//! The constants are computed in f64 and rounded once. Each element is read and written once: 36 bytes with the average.
+//! The constants are computed in f64 and rounded once. Each element is read and written once, 36 bytes with an
+//! average.
 
 use crate::adam::{AdamParameter, AdamStep, WeightDecay};
 use crate::cpu::operation::{flat, flat_mut, flex, unflex};
@@ -22,7 +23,7 @@ use pulp::{Simd, WithSimd};
 
 /// One parameter with its state; slices of one length.
 #[derive(Debug)]
-pub(crate) struct Parameter<'a> {
+pub struct Parameter<'a> {
     /// The weights.
     pub value: &'a mut [f32],
     /// Their gradient.
@@ -36,7 +37,7 @@ pub(crate) struct Parameter<'a> {
 }
 
 /// The sum of the squares of all gradients, in f64; its root is their global norm.
-pub(crate) fn squared_norm(gradients: &[&[f32]]) -> f64 {
+pub fn squared_norm(gradients: &[&[f32]]) -> f64 {
     let length = gradients.iter().map(|gradient| gradient.len()).sum();
     let blocks: Vec<_> = gradients.iter().flat_map(|gradient| gradient.chunks(BLOCK)).collect();
     let mut partial = vec![0.0; blocks.len()];
@@ -58,7 +59,7 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 }
 
 /// One step of all parameters.
-pub(crate) fn update(step: &AdamStep, parameters: Vec<Parameter<'_>>) {
+pub fn update(step: AdamStep, parameters: Vec<Parameter<'_>>) {
     let length = parameters.iter().map(|parameter| parameter.value.len()).sum::<usize>();
     let constants = Constants::new(step);
     let mut tasks = Vec::new();
@@ -97,7 +98,7 @@ pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
         square: flat_mut(&mut square),
         average: average.as_mut().map_or(&mut [], flat_mut),
     };
-    profile::time(|| "Adam".to_owned(), || update(step, vec![parts]));
+    profile::time(|| "Adam".to_owned(), || update(*step, vec![parts]));
     let [value, gradient, mean, square] = [value, gradient, mean, square].map(unflex);
     AdamParameter { value, gradient, mean, square, average: average.map(unflex) }
 }
@@ -127,7 +128,7 @@ struct Constants {
 }
 
 impl Constants {
-    fn new(step: &AdamStep) -> Self {
+    fn new(step: AdamStep) -> Self {
         let [first, second] = step.betas;
         let power = |beta: f64| 1.0 - beta.powf(step.number as f64);
         let (keep, decay) = match step.weight_decay {

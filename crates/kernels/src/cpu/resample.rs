@@ -19,7 +19,7 @@ fn block_rows(columns: usize) -> usize {
 }
 
 /// `output[r] = left[r] ++ right[r]`, where the rows of `left` and `right` have these widths.
-pub(crate) fn concatenate(widths: [usize; 2], left: &[f32], right: &[f32], output: &mut [f32]) {
+pub fn concatenate(widths: [usize; 2], left: &[f32], right: &[f32], output: &mut [f32]) {
     let rows = check_rows(widths, left.len(), right.len(), output.len());
     let count = block_rows(widths[0] + widths[1]);
     let blocks = left.chunks(count * widths[0]).zip(right.chunks(count * widths[1]));
@@ -36,7 +36,7 @@ pub(crate) fn concatenate(widths: [usize; 2], left: &[f32], right: &[f32], outpu
 }
 
 /// The inverse of [`concatenate`], and its backward.
-pub(crate) fn split(widths: [usize; 2], input: &[f32], left: &mut [f32], right: &mut [f32]) {
+pub fn split(widths: [usize; 2], input: &[f32], left: &mut [f32], right: &mut [f32]) {
     let rows = check_rows(widths, left.len(), right.len(), input.len());
     let count = block_rows(widths[0] + widths[1]);
     let blocks = left.chunks_mut(count * widths[0]).zip(right.chunks_mut(count * widths[1]));
@@ -65,7 +65,7 @@ fn check_rows(widths: [usize; 2], left: usize, right: usize, joined: usize) -> u
 
 /// The shape of the smaller image: `[batch, height, width, channels]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Image {
+pub struct Image {
     /// Samples.
     pub batch: usize,
     /// Rows of pixels.
@@ -103,7 +103,7 @@ impl Image {
 }
 
 /// Nearest neighbour upsampling by 2; `image` is the shape of the input.
-pub(crate) fn upsample(image: Image, input: &[f32], output: &mut [f32]) {
+pub fn upsample(image: Image, input: &[f32], output: &mut [f32]) {
     image.check(4, input.len(), output.len());
     let (row, channels) = (image.row(), image.channels);
     let rows = block_rows(4 * row);
@@ -123,7 +123,7 @@ pub(crate) fn upsample(image: Image, input: &[f32], output: &mut [f32]) {
 }
 
 /// The gradient of [`upsample`]: each input pixel takes the sum of its four copies.
-pub(crate) fn upsample_backward(image: Image, output_gradient: &[f32], input_gradient: &mut [f32]) {
+pub fn upsample_backward(image: Image, output_gradient: &[f32], input_gradient: &mut [f32]) {
     image.check(4, input_gradient.len(), output_gradient.len());
     let (row, channels) = (image.row(), image.channels);
     let rows = block_rows(4 * row);
@@ -149,7 +149,7 @@ pub(crate) fn upsample_backward(image: Image, output_gradient: &[f32], input_gra
 /// Each `patch` times `patch` pixels become one of `patch²` times the channels.
 ///
 /// `image` has the height and width of the output, the channels of the input.
-pub(crate) fn space_to_depth(image: Image, patch: usize, input: &[f32], output: &mut [f32]) {
+pub fn space_to_depth(image: Image, patch: usize, input: &[f32], output: &mut [f32]) {
     let area = patch * patch;
     image.check(area, input.len() / area.max(1), output.len());
     let row = area * image.row(); // a row of patches
@@ -179,7 +179,7 @@ pub(crate) fn space_to_depth(image: Image, patch: usize, input: &[f32], output: 
 }
 
 /// The inverse of [`space_to_depth`], and its backward; `image` as there.
-pub(crate) fn depth_to_space(image: Image, patch: usize, input: &[f32], output: &mut [f32]) {
+pub fn depth_to_space(image: Image, patch: usize, input: &[f32], output: &mut [f32]) {
     let area = patch * patch;
     image.check(area, output.len() / area.max(1), input.len());
     let row = area * image.row();
@@ -188,6 +188,18 @@ pub(crate) fn depth_to_space(image: Image, patch: usize, input: &[f32], output: 
         move || {
             for (input, output) in input.chunks_exact(row).zip(output.chunks_exact_mut(row)) {
                 for (column, joined) in input.chunks_exact(area * image.channels).enumerate() {
+                    if patch == 2 {
+                        // all at once: strided loads the compiler makes vectors of
+                        let (upper, lower) = output.split_at_mut(row / 2);
+                        let pair = 2 * column * image.channels..2 * (column + 1) * image.channels;
+                        let (a, b) = upper[pair.clone()].split_at_mut(image.channels);
+                        let (c, d) = lower[pair].split_at_mut(image.channels);
+                        let pixels = a.iter_mut().zip(b).zip(c).zip(d);
+                        for ((((a, b), c), d), joined) in pixels.zip(joined.as_chunks::<4>().0) {
+                            [*a, *b, *c, *d] = *joined;
+                        }
+                        continue;
+                    }
                     for inner in 0..area {
                         let pixel = &mut output[image.pixel(patch, column, inner)..][..image.channels];
                         let joined = joined[inner..].iter().step_by(area);
@@ -201,7 +213,7 @@ pub(crate) fn depth_to_space(image: Image, patch: usize, input: &[f32], output: 
 }
 
 /// `output = left + right`.
-pub(crate) fn add(left: &[f32], right: &[f32], output: &mut [f32]) {
+pub fn add(left: &[f32], right: &[f32], output: &mut [f32]) {
     check("right", right.len(), left.len());
     check("output", output.len(), left.len());
     let blocks = left.chunks(BLOCK).zip(right.chunks(BLOCK)).zip(output.chunks_mut(BLOCK));
@@ -212,7 +224,7 @@ pub(crate) fn add(left: &[f32], right: &[f32], output: &mut [f32]) {
 }
 
 /// `sum += other`.
-pub(crate) fn add_assign(sum: &mut [f32], other: &[f32]) {
+pub fn add_assign(sum: &mut [f32], other: &[f32]) {
     check("other", other.len(), sum.len());
     let length = sum.len();
     let tasks = sum

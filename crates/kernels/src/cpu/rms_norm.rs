@@ -13,8 +13,8 @@
 //! ż = ẏ f'(z)    w = ż k    ẋ = √C / n (w - x̂ Σ_c w x̂ / C)        A = Σ ż, B = Σ ż x̂ over positions
 //! ```
 //!
-//! Where the clamp holds, n is a constant and the term in x̂ falls away. Where the norm is not finite (from input that is
-//! not, or of a magnitude above 1e19), the whole pixel and its gradients become NaN.
+//! Where the clamp holds, n is a constant and the term in x̂ falls away. Where the norm is not finite (from input that
+//! is not, or of a magnitude above 1e19), the whole pixel and its gradients become NaN.
 
 use crate::cpu::activation::{silu, silu_derivative};
 use crate::cpu::epilogue::{Affine, Epilogue, Gradients, Shape};
@@ -27,7 +27,7 @@ use pulp::{Simd, WithSimd};
 const LEAST_NORM: f32 = 1e-12;
 
 /// `output = f(x̂ gain)`; all of `shape`, `gain` of its channels.
-pub(crate) fn forward(shape: Shape, input: &[f32], gain: &[f32], epilogue: Epilogue<'_>, output: &mut [f32]) {
+pub fn forward(shape: Shape, input: &[f32], gain: &[f32], epilogue: Epilogue<'_>, output: &mut [f32]) {
     shape.check();
     check("input", input.len(), shape.elements());
     check("gain", gain.len(), shape.channels);
@@ -47,7 +47,7 @@ pub(crate) fn forward(shape: Shape, input: &[f32], gain: &[f32], epilogue: Epilo
 /// The gradients of [`forward`]: of the input, of the gain (`[channels]`) and of the scale and shift
 /// (`[batch, 2, channels]`, or empty where the epilogue has none).
 #[expect(clippy::too_many_arguments, reason = "three inputs and a gradient for each")]
-pub(crate) fn backward(
+pub fn backward(
     shape: Shape,
     input: &[f32],
     gain: &[f32],

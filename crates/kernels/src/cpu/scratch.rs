@@ -1,27 +1,57 @@
-//! Buffers kept per thread, so that a task does not allocate and fault in its working memory on every call.
+//! Buffers that outlive a call, so that large intermediate results cost neither an allocation nor page faults.
+//!
+//! Every thread keeps a few buffers. [`Scratch::take`] moves one out and dropping it puts it back, so nothing is
+//! borrowed while rayon runs another task on the same thread: that task takes another buffer.
 
-use std::cell::Cell;
-use std::ops::{Deref, DerefMut};
+use std::{
+    cell::RefCell,
+    ops::{Deref, DerefMut},
+};
+
+/// Buffers that a thread keeps at most.
+const KEPT: usize = 8;
+/// Alignment in floats: one cache line, so that a 512-bit vector never straddles two.
+const ALIGNMENT: usize = 16;
 
 thread_local! {
-    static BUFFER: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A buffer of floats of any content, given back to its thread when dropped.
-///
-/// It is taken out of its place while in use: a second one on the same thread makes its own.
+/// A buffer aligned to a cache line. Its values are arbitrary until written.
 pub(crate) struct Scratch {
     buffer: Vec<f32>,
-    length: usize,
+    start: usize,
+    len: usize,
 }
 
 impl Scratch {
-    pub fn new(length: usize) -> Self {
-        let mut buffer = BUFFER.take();
-        if buffer.len() < length {
-            buffer.resize(length, 0.0);
+    /// A buffer of `len` floats with arbitrary values: the smallest kept one that is long enough, or else the largest.
+    pub fn take(len: usize) -> Self {
+        let room = len + ALIGNMENT;
+        let mut buffer = FREE.with_borrow_mut(|free| {
+            let fits = |buffer: &Vec<f32>| (buffer.len() < room, buffer.len().abs_diff(room));
+            let best = (0..free.len()).min_by_key(|&i| fits(&free[i]));
+            best.map(|i| free.swap_remove(i)).unwrap_or_default()
+        });
+        if buffer.len() < room {
+            // A fresh zeroed vector rather than `resize`: there is nothing worth copying.
+            buffer = vec![0.0; room];
         }
-        Self { buffer, length }
+        let start = buffer.as_ptr().align_offset(ALIGNMENT * size_of::<f32>()).min(ALIGNMENT);
+        Self { buffer, start, len }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let buffer = std::mem::take(&mut self.buffer);
+        // At the end of a thread its storage may be gone already; the buffer is then freed.
+        let _ = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                free.push(buffer);
+            }
+        });
     }
 }
 
@@ -29,18 +59,12 @@ impl Deref for Scratch {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        &self.buffer[..self.length]
+        &self.buffer[self.start..][..self.len]
     }
 }
 
 impl DerefMut for Scratch {
     fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.buffer[..self.length]
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        BUFFER.set(std::mem::take(&mut self.buffer));
+        &mut self.buffer[self.start..][..self.len]
     }
 }

@@ -7,6 +7,7 @@
 //! Comparisons are written so that NaN survives: `max` and `min` of most instruction sets may drop it.
 
 use pulp::Simd;
+use std::array::from_fn;
 
 macro_rules! map {
     ($simd:expr, $inputs:expr, $outputs:expr, |$input:pat_param, $output:pat_param| $body:expr) => {
@@ -48,8 +49,8 @@ pub(crate) use {fold_rows, map, sum};
 
 /// `outputs = function(inputs, outputs)`, element by element; the function's second argument is what the outputs held.
 ///
-/// Called through the macro of its name, which marks the closure to be inlined: out of line it would be compiled without
-/// the instruction set, twenty times slower.
+/// Called through the macro of its name, which marks the closure to be inlined: out of line it would be compiled
+/// without the instruction set, twenty times slower.
 #[inline(always)]
 pub(crate) fn map_with<S: Simd, const IN: usize, const OUT: usize>(
     simd: S,
@@ -94,10 +95,10 @@ pub(crate) fn fold_rows_with<'a, S: Simd, const OUT: usize>(
     let fours = count / 4 * 4;
     for first in (0..fours).step_by(4) {
         let rows = [row(first), row(first + 1), row(first + 2), row(first + 3)];
-        map!(simd, rows, reborrow(&mut sums), |[a, b, c, d], sums| function(
-            d,
-            function(c, function(b, function(a, sums)))
-        ));
+        map!(simd, rows, reborrow(&mut sums), |[a, b, c, d], sums| {
+            let sums = function(b, function(a, sums));
+            function(d, function(c, sums))
+        });
     }
     for index in fours..count {
         map!(simd, [row(index)], reborrow(&mut sums), |[x], sums| function(x, sums));
@@ -136,7 +137,6 @@ pub(crate) fn sum_with<S: Simd, const IN: usize>(
 
 /// The full vectors of the slices and what remains. One length for all is what lets the bounds checks be removed.
 #[inline(always)]
-#[expect(clippy::type_complexity, reason = "two arrays of slices")]
 fn split<S: Simd, const N: usize>(_: S, slices: [&[f32]; N], length: usize) -> ([&[S::f32s]; N], [&[f32]; N]) {
     let (mut bodies, mut tails) = ([&[][..]; N], [&[][..]; N]);
     for ((body, tail), slice) in bodies.iter_mut().zip(&mut tails).zip(slices) {
@@ -147,14 +147,13 @@ fn split<S: Simd, const N: usize>(_: S, slices: [&[f32]; N], length: usize) -> (
 }
 
 #[inline(always)]
-#[expect(clippy::type_complexity, reason = "two arrays of slices")]
-fn split_mut<'a, S: Simd, const N: usize>(
+fn split_mut<S: Simd, const N: usize>(
     _: S,
-    mut slices: [&'a mut [f32]; N],
+    mut slices: [&mut [f32]; N],
     length: usize,
-) -> ([&'a mut [S::f32s]; N], [&'a mut [f32]; N]) {
-    let (mut bodies, mut tails) =
-        (core::array::from_fn(|_| &mut [] as &mut [_]), core::array::from_fn(|_| &mut [] as &mut [_]));
+) -> ([&mut [S::f32s]; N], [&mut [f32]; N]) {
+    let (mut bodies, mut tails): ([&mut [S::f32s]; N], [&mut [f32]; N]) =
+        (from_fn(|_| Default::default()), from_fn(|_| Default::default()));
     for i in 0..N {
         let (body, tail) = S::as_mut_simd_f32s(&mut std::mem::take(&mut slices[i])[..length]);
         (bodies[i], tails[i]) = (&mut body[..length / S::F32_LANES], tail);
@@ -164,7 +163,7 @@ fn split_mut<'a, S: Simd, const N: usize>(
 
 #[inline(always)]
 fn reborrow<'a, const N: usize>(slices: &'a mut [&mut [f32]; N]) -> [&'a mut [f32]; N] {
-    let mut again = core::array::from_fn(|_| &mut [] as &mut [_]);
+    let mut again: [&mut [f32]; N] = from_fn(|_| Default::default());
     for (again, slice) in again.iter_mut().zip(slices) {
         *again = &mut **slice;
     }
@@ -228,14 +227,15 @@ pub(crate) fn polynomial<S: Simd, const N: usize>(simd: S, x: S::f32s, coefficie
 ///
 /// With n the integer next to x / ln 2 and r = x - n ln 2, `e^x = 2^(n - 1) (2 e^r)`, where `2 e^r` is a polynomial
 /// fitted to least relative error on `|r| <= ln 2 / 2` (2e-9), and `2^(n - 1)` is made from its bits. The factor 2
-/// lets n reach 128. Where it is below 1.7e-38 (x < -86.98) the result is 0; above the largest float it is infinite; NaN stays NaN.
+/// lets n reach 128. Where it is below 1.7e-38 (x < -86.98) the result is 0; above the largest float it is infinite;
+/// NaN stays NaN.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     // adding it rounds to an integer and leaves n + 126, the exponent field of 2^(n - 1), in the lowest bits
     const ROUND: f32 = 12_582_912.0 + 126.0;
     // ln 2 in two parts, the first short enough that n times it is exact
-    const LN_2: [f32; 2] = [0.693_359_375, -2.121_944_4e-4];
-    const TWICE_EXP: [f32; 7] = [0.002_768_728_9, 0.016_748_328, 0.083_336_003, 0.333_328_63, 0.999_999_88, 2.0, 2.0];
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    const TWICE_EXP: [f32; 7] = [0.002_768_728_9, 0.016_748_328, 0.083_336, 0.333_328_63, 0.999_999_9, 2.0, 2.0];
     let limit = simd.splat_f32s(89.0);
     let held = simd.select_f32s(simd.greater_than_f32s(x, limit), limit, x);
     let shifted = simd.mul_add_e_f32s(held, simd.splat_f32s(std::f32::consts::LOG2_E), simd.splat_f32s(ROUND));

@@ -6,12 +6,13 @@
 //!
 //! The backward works from the output. A row that holds NaN or +inf, or nothing but -inf, becomes NaN.
 
+use crate::cpu::operation::{Operation, View};
 use crate::cpu::parallel::{BLOCK, check, run};
 use crate::cpu::simd::{exp, largest, map, sum};
 use pulp::{Simd, WithSimd};
 
 /// The softmax of every row of `columns` elements.
-pub(crate) fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
+pub fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
     check_rows(columns, input.len());
     check("output", output.len(), input.len());
     let block = (BLOCK / columns).max(1) * columns;
@@ -20,7 +21,7 @@ pub(crate) fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
 }
 
 /// The gradient of the input, from the output of [`forward`] and its gradient.
-pub(crate) fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
+pub fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
     check_rows(columns, output.len());
     check("output_gradient", output_gradient.len(), output.len());
     check("input_gradient", input_gradient.len(), output.len());
@@ -100,6 +101,28 @@ impl WithSimd for Backward<'_> {
         for ((output, output_gradient), input_gradient) in rows.zip(input_gradient.chunks_exact_mut(columns)) {
             input_gradient.copy_from_slice(output_gradient);
             softmax_row_backward(simd, output, 1.0, input_gradient);
+        }
+    }
+}
+
+/// The burn operation, over the last axis.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Softmax;
+
+impl Operation for Softmax {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
+        inputs[0].to_vec()
+    }
+
+    /// Keeps the output.
+    fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
+        forward(inputs[0].shape.last().copied().unwrap_or(1), inputs[0].values, output);
+        output.to_vec()
+    }
+
+    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+        if let Some(gradient) = &mut gradients[0] {
+            backward(inputs[0].shape.last().copied().unwrap_or(1), kept, output_gradient, gradient);
         }
     }
 }

@@ -1,22 +1,23 @@
 //! Convolution as a matrix product over patches ("im2col"), for any kernel, stride and padding.
 //!
 //! # Mathematics
-//! Row `r` of the patch matrix `P` holds the input pixels under the kernel at output pixel `r`, in the order (kernel row,
-//! kernel column, channel); with channels last a kernel row is one contiguous piece of the image. With the weights as a
-//! matrix `W` `[kernel² channels_in, channels_out]` in the same order
+//! Row `r` of the patch matrix `P` holds the input pixels under the kernel at output pixel `r`, in the order (kernel
+//! row, kernel column, channel); with channels last a kernel row is one contiguous piece of the image. With the weights
+//! as a matrix `W` `[kernel² channels_in, channels_out]` in the same order
 //!
 //! - forward: `y = P W + bias`
 //! - input gradient: `dP = dy Wᵀ`, each row added back to the pixels it came from
 //! - weight gradient: `dW = Pᵀ dy`; bias gradient: the sum of the rows of `dy`
 //!
-//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and forgotten. A 1x1 convolution
-//! is the case in which a patch is one pixel; a 2x2 convolution of stride 2 that in which every pixel is in one patch.
+//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and forgotten. A 1x1
+//! convolution is the case in which a patch is one pixel; a 2x2 convolution of stride 2 that in which every pixel is in
+//! one patch.
 
 use super::Convolution;
-use crate::cpu::convolution::{
-    product::Product,
+use crate::cpu::{
+    convolution::product::{Product, Start},
+    convolution::vectors::{Shared, dispatch, for_each_task, load, store, transpose},
     scratch::Scratch,
-    simd::{Shared, dispatch, for_each_task, load, store, transpose},
 };
 use pulp::{Simd, WithSimd};
 use std::ops::Range;
@@ -27,8 +28,10 @@ const BLOCK: usize = 64;
 const PATCHES: usize = 1 << 16;
 /// With at most this many rows every task packs its weights itself.
 const FEW: usize = 192;
+/// Columns of patches that the weight gradient sums at a time.
+const WIDE: usize = 256;
 /// Rows of patches that the weight gradient sums at a time.
-const GRADIENT_GROUP: usize = 128;
+const GRADIENT_GROUP: usize = 96;
 
 fn block(count: usize, index: usize) -> Range<usize> {
     index * BLOCK..(index * BLOCK + BLOCK).min(count)
@@ -60,12 +63,15 @@ impl Convolution {
         self.kernel == 1 && self.stride == 1 && self.padding == 0 && !self.upsample
     }
 
-    /// Rows of patches gathered at a time: a multiple of the register tile.
+    /// Rows of patches gathered at a time: as many as the cache holds, an even number of groups, whole register tiles.
     fn group(&self) -> usize {
-        (PATCHES / self.depth().max(1) / 12).clamp(1, 16) * 12
+        let most = (PATCHES / self.depth()).clamp(12, 192);
+        let groups = self.rows().div_ceil(most).max(4).next_multiple_of(2);
+        self.rows().div_ceil(groups).next_multiple_of(12)
     }
 
-    /// Calls `each` with pieces of a patch, as ranges of its columns, and where they start in the image (none: outside).
+    /// Calls `each` with pieces of a patch, as ranges of its columns, and where they start in the image (none:
+    /// outside).
     #[inline(always)]
     fn pieces(&self, row: usize, mut each: impl FnMut(Range<usize>, Option<usize>)) {
         let (channels, kernel, scale) = (self.channels_in, self.kernel, usize::from(self.upsample));
@@ -188,32 +194,30 @@ impl WithSimd for ForwardTask<'_> {
         let Self { shape, x, bias, rows, blocks, packed, y } = self;
         let (depth, channels) = (shape.depth(), shape.channels_out);
         let stride = padded(depth);
-        let mut patches = Scratch::take(rows.len() * stride);
-        let mut products = Scratch::take(rows.len() * BLOCK);
-        shape.gather(x, rows.clone(), &(0..depth), &mut patches, stride);
-        for (index, packed) in blocks.zip(packed.chunks_exact((depth * BLOCK).max(1))) {
+        let mut patches = Scratch::take(if shape.is_pointwise() { 0 } else { rows.len() * stride });
+        let (left, left_stride) = if shape.is_pointwise() {
+            (&x[rows.start * depth..], depth)
+        } else {
+            shape.gather(x, rows.clone(), &(0..depth), &mut patches, stride);
+            (&*patches, stride)
+        };
+        for (index, packed) in blocks.zip(packed.chunks_exact(depth * BLOCK)) {
             let outputs = block(channels, index);
             let product = Product {
                 rows: rows.len(),
                 columns: outputs.len(),
                 depth,
-                left: &patches,
-                left_stride: stride,
+                left,
+                left_stride,
                 transposed: false,
                 right: packed,
                 right_stride: BLOCK,
-                add: false,
+                start: bias.map_or(Start::Zero, |bias| Start::Row(&bias[outputs.clone()])),
             };
-            product.run(simd, &mut products, BLOCK);
-            let zeros = [0.0; BLOCK];
-            let bias = bias.map_or(&zeros[..outputs.len()], |bias| &bias[outputs.clone()]);
-            for (row, line) in rows.clone().zip(products.chunks_exact(BLOCK)) {
-                #[expect(unsafe_code, reason = "see `Shared`")]
-                // SAFETY: every pair of a row and a block of output channels belongs to one task.
-                let y = unsafe { y.part(row * channels + outputs.start..row * channels + outputs.end) };
-                for vector in 0..outputs.len().div_ceil(S::F32_LANES) {
-                    store(simd, y, vector, simd.add_f32s(load(simd, line, vector), load(simd, bias, vector)));
-                }
+            #[expect(unsafe_code, reason = "see `Shared`")]
+            // SAFETY: every pair of a row and a block of output channels belongs to one task.
+            unsafe {
+                product.run_shared(simd, y.skip(rows.start * channels + outputs.start), channels);
             }
         }
     }
@@ -239,9 +243,9 @@ pub(crate) fn input_gradient(shape: &Convolution, y_gradient: &[f32], weight: &[
     }
     let weight = if taps == 1 { weight } else { &packed };
     // Patches of one image overlap, those of different images do not.
-    let unit = if shape.is_pointwise() { shape.group() } else { rows / shape.batch.max(1) };
+    let unit = if shape.is_pointwise() { shape.group() } else { rows / shape.batch };
     let x_gradient = Shared::new(x_gradient);
-    for_each_task(rows.div_ceil(unit.max(1)), work, |index| {
+    for_each_task(rows.div_ceil(unit), work, |index| {
         let rows = index * unit..(index * unit + unit).min(rows);
         let pixels = if shape.is_pointwise() {
             rows.start * channels_in..rows.end * channels_in
@@ -297,7 +301,7 @@ impl WithSimd for InputTask<'_> {
                 transposed: false,
                 right: weight,
                 right_stride: depth,
-                add: false,
+                start: Start::Zero,
             };
             if shape.is_pointwise() {
                 product.run(simd, &mut out[rows.start * depth - start..], depth);
@@ -317,7 +321,7 @@ impl WithSimd for InputTask<'_> {
     }
 }
 
-/// `dW = Pᵀ dy` and the sum of the rows of `dy`.
+/// `dW = dyᵀ P`, as `[channels_out][kernel² channels_in]`, and the sum of the rows of `dy`.
 ///
 /// A task sums one block of `dW` over a part of the rows; the number of parts depends on the shape alone.
 pub(crate) fn weight_gradient(
@@ -329,67 +333,68 @@ pub(crate) fn weight_gradient(
 ) {
     let (rows, depth, channels) = (shape.rows(), shape.depth(), shape.channels_out);
     let taps = shape.kernel * shape.kernel;
-    let (work, weight_len) = (2 * rows * depth * channels, weight_gradient.len());
-    let (blocks_in, blocks_out) = (depth.div_ceil(BLOCK), channels.div_ceil(BLOCK));
+    let (work, len) = (2 * rows * depth * channels, weight_gradient.len());
+    let width = depth.div_ceil(depth.div_ceil(WIDE)).next_multiple_of(32);
+    let (blocks_in, blocks_out) = (depth.div_ceil(width), channels.div_ceil(BLOCK));
     let groups = rows.div_ceil(GRADIENT_GROUP);
-    let parts = (8 / (blocks_in * blocks_out).max(1)).clamp(1, groups.max(1));
-    // `[block out][part][kernel² channels_in + 1][BLOCK]`, the last row being the bias gradient.
-    let part_len = (depth + 1) * BLOCK;
-    let mut sums = Scratch::take(blocks_out * parts * part_len);
-    let shared = Shared::new(&mut sums);
-    for_each_task(blocks_out * parts * blocks_in, work, |index| {
-        let (block_in, part, block_out) = (index % blocks_in, index / blocks_in % parts, index / blocks_in / parts);
-        let columns = block(depth, block_in);
-        let start = (block_out * parts + part) * part_len;
-        #[expect(unsafe_code, reason = "see `Shared`")]
-        // SAFETY: every task has its own block of rows, and the one with the first block the row of the bias.
-        let (sum, bias) = unsafe {
-            let bias = start + depth * BLOCK..start + if block_in == 0 { part_len } else { depth * BLOCK };
-            (shared.part(start + columns.start * BLOCK..start + columns.end * BLOCK), shared.part(bias))
-        };
-        let groups = groups * part / parts..groups * (part + 1) / parts;
+    let parts = (8 / (blocks_in * blocks_out)).clamp(1, groups.max(1));
+    // One part of a 1x1 convolution is the gradient itself; otherwise the parts' sums follow each other.
+    let mut sums = Scratch::take(if taps * parts == 1 { 0 } else { parts * len });
+    let mut bias_sums = Scratch::take(parts * channels);
+    let (weight_gradient, biases) = (Shared::new(weight_gradient), Shared::new(&mut bias_sums));
+    let weights = if taps * parts == 1 { weight_gradient } else { Shared::new(&mut sums) };
+    for_each_task(blocks_out * blocks_in * parts, work, |index| {
+        let (block_in, block_out, part) =
+            (index % blocks_in, index / blocks_in % blocks_out, index / blocks_in / blocks_out);
         let outputs = block(channels, block_out);
+        let columns = block_in * width..(block_in * width + width).min(depth);
+        let groups = groups * part / parts..groups * (part + 1) / parts;
+        let sum = weights.skip(part * len + outputs.start * depth + columns.start);
+        let bias = part * channels + outputs.start..part * channels + outputs.end;
+        #[expect(unsafe_code, reason = "see `Shared`")]
+        // SAFETY: of the tasks for some output channels and part, only the first has the bias.
+        let bias = (block_in == 0).then(|| unsafe { biases.part(bias) });
         dispatch(SumTask { shape, x, y_gradient, groups, columns, outputs, sum, bias });
     });
-    let weight_gradient = Shared::new(weight_gradient);
-    let bias_gradient = bias_gradient.map(Shared::new);
-    for_each_task(blocks_out, weight_len * 32, |index| {
-        let outputs = block(channels, index);
-        let (total, others) = sums[index * parts * part_len..][..parts * part_len].split_at(part_len);
-        let mut total_of_parts = Scratch::take(part_len);
-        total_of_parts.copy_from_slice(total);
-        for other in others.chunks_exact(part_len) {
-            total_of_parts.iter_mut().zip(other).for_each(|(total, value)| *total += value);
-        }
-        let mut line = Scratch::take(outputs.len() * depth);
-        transpose([depth, outputs.len()], (&total_of_parts, BLOCK), (&mut line, depth));
-        for (line, output) in line.chunks_exact(depth).zip(outputs.clone()) {
+    if let Some(bias_gradient) = bias_gradient {
+        add_parts(bias_gradient, &bias_sums, 0, channels);
+    }
+    if taps * parts == 1 {
+        return;
+    }
+    for_each_task(blocks_out, len * 32, |index| {
+        let mut line = Scratch::take(depth);
+        for output in block(channels, index) {
+            add_parts(&mut line, &sums, output * depth, len);
             #[expect(unsafe_code, reason = "see `Shared`")]
             // SAFETY: every output channel belongs to one task.
             let out = unsafe { weight_gradient.part(output * depth..(output + 1) * depth) };
-            transpose([taps, shape.channels_in], (line, shape.channels_in), (out, taps));
-        }
-        if let Some(bias_gradient) = bias_gradient {
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every output channel belongs to one task.
-            let out = unsafe { bias_gradient.part(outputs.clone()) };
-            out.copy_from_slice(&total_of_parts[depth * BLOCK..][..outputs.len()]);
+            transpose([taps, shape.channels_in], (&line, shape.channels_in), (out, taps));
         }
     });
 }
 
-/// One block of rows of `dW`, summed over some groups of patches.
+/// Sums what lies at `start` of every part of length `len`.
+fn add_parts(out: &mut [f32], parts: &[f32], start: usize, len: usize) {
+    out.fill(0.0);
+    for part in parts.chunks_exact(len) {
+        out.iter_mut().zip(&part[start..]).for_each(|(sum, value)| *sum += value);
+    }
+}
+
+/// One block of `dW`, summed over some groups of patches.
 struct SumTask<'a> {
     shape: &'a Convolution,
     x: &'a [f32],
     y_gradient: &'a [f32],
     groups: Range<usize>,
-    /// Columns of the patches, rows of `dW`.
+    /// Columns of the patches.
     columns: Range<usize>,
     outputs: Range<usize>,
-    sum: &'a mut [f32],
-    /// Where the bias gradient goes; empty if another task computes it.
-    bias: &'a mut [f32],
+    /// Where the block starts.
+    sum: Shared<'a>,
+    /// Where the bias gradient goes, if not left to another task.
+    bias: Option<&'a mut [f32]>,
 }
 
 impl WithSimd for SumTask<'_> {
@@ -397,33 +402,39 @@ impl WithSimd for SumTask<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shape, x, y_gradient, groups, columns, outputs, sum, bias } = self;
-        let (count, channels) = (shape.rows(), shape.channels_out);
-        let mut patches = Scratch::take(GRADIENT_GROUP * BLOCK);
-        bias.fill(0.0);
+        let Self { shape, x, y_gradient, groups, columns, outputs, sum, mut bias } = self;
+        let (count, channels, stride) = (shape.rows(), shape.channels_out, padded(columns.len()));
+        let mut patches = Scratch::take(GRADIENT_GROUP * stride);
+        if let Some(bias) = &mut bias {
+            bias.fill(0.0);
+        }
         for group in groups.clone() {
             let rows = group * GRADIENT_GROUP..(group * GRADIENT_GROUP + GRADIENT_GROUP).min(count);
-            shape.gather(x, rows.clone(), &columns, &mut patches, BLOCK);
-            let product = Product {
-                rows: columns.len(),
-                columns: outputs.len(),
-                depth: rows.len(),
-                left: &patches,
-                left_stride: BLOCK,
-                transposed: true,
-                right: &y_gradient[rows.start * channels + outputs.start..],
-                right_stride: channels,
-                add: group > groups.start,
-            };
-            product.run(simd, sum, BLOCK);
-            if !bias.is_empty() {
-                for row in rows {
+            shape.gather(x, rows.clone(), &columns, &mut patches, stride);
+            if let Some(bias) = &mut bias {
+                for row in rows.clone() {
                     let line = &y_gradient[row * channels..][outputs.clone()];
                     for vector in 0..outputs.len().div_ceil(S::F32_LANES) {
                         let total = simd.add_f32s(load(simd, bias, vector), load(simd, line, vector));
                         store(simd, bias, vector, total);
                     }
                 }
+            }
+            let product = Product {
+                rows: outputs.len(),
+                columns: columns.len(),
+                depth: rows.len(),
+                left: &y_gradient[rows.start * channels + outputs.start..],
+                left_stride: channels,
+                transposed: true,
+                right: &patches,
+                right_stride: stride,
+                start: Start::first(group == groups.start),
+            };
+            #[expect(unsafe_code, reason = "see `Shared`")]
+            // SAFETY: every block of `dW` of one part belongs to one task.
+            unsafe {
+                product.run_shared(simd, sum, shape.depth());
             }
         }
     }

@@ -1,8 +1,25 @@
-//! Two-dimensional convolution of channels-last images.
-mod product;
-mod scratch;
-mod simd;
+//! Two-dimensional convolution of channels-last images, with its gradients.
+//!
+//! # Mathematics
+//! `y[n, i, j, o] = bias[o] + Σ_{u, v, c} x[n, s i + u - p, s j + v - p, c] w[o, c, u, v]` with stride `s`, padding `p`
+//! and zeros outside the image. With `dy` the gradient of `y`, the chain rule gives
+//!
+//! - `dx[n, a, b, c] = Σ dy[n, i, j, o] w[o, c, u, v]` over all `s i + u - p = a`, `s j + v - p = b`,
+//! - `dw[o, c, u, v] = Σ_{n, i, j} dy[n, i, j, o] x[n, s i + u - p, s j + v - p, c]`,
+//! - `dbias[o] = Σ_{n, i, j} dy[n, i, j, o]`.
+//!
+//! # Layout
+//! `x` is `[batch, height, width, channels_in]`, `y` `[batch, height_out, width_out, channels_out]`, and `w` as PyTorch
+//! has it, `[channels_out, channels_in, kernel, kernel]`.
+//!
+//! # Algorithms
+//! Winograd's minimal filtering (`winograd`) needs a quarter of the multiplications of a 3x3 convolution; patches times
+//! weights (`im2col`) serves every shape. [`Convolution::algorithm`] takes the one with the least estimated time. All
+//! results are the same bit for bit however many threads there are.
+
 mod im2col;
+mod product;
+mod vectors;
 mod winograd;
 
 use crate::cpu::operation::{Operation, View};
@@ -10,7 +27,7 @@ use winograd::{F2, F4, Pass, WeightGradient};
 
 /// What a convolution looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Convolution {
+pub struct Convolution {
     /// Images.
     pub batch: usize,
     /// Rows of an input image as stored.
@@ -27,13 +44,14 @@ pub(crate) struct Convolution {
     pub stride: usize,
     /// Zeros around the (upsampled) image.
     pub padding: usize,
-    /// Whether the input is upsampled by 2 (nearest neighbour) before the convolution. The larger image is never stored.
+    /// Whether the input is upsampled by 2 (nearest neighbour) before the convolution. The larger image is never
+    /// stored.
     pub upsample: bool,
 }
 
 /// How a convolution is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Algorithm {
+pub enum Algorithm {
     /// Patches times weights, for every shape.
     Im2col,
     /// F(2x2, 3x3), for kernel 3, stride 1, padding 1.
@@ -42,51 +60,34 @@ pub(crate) enum Algorithm {
     Winograd4,
 }
 
-impl Convolution {
-    /// Height and width of the input after the upsampling.
-    fn size(&self) -> [usize; 2] {
-        [self.height, self.width].map(|n| n << usize::from(self.upsample))
-    }
+/// What is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The output.
+    Forward,
+    /// The gradient of the input.
+    InputGradient,
+    /// The gradient of the weights and the bias.
+    WeightGradient,
+}
 
+impl Convolution {
     /// Height and width of the output.
     pub fn output_size(&self) -> [usize; 2] {
-        self.size().map(|n| (n + 2 * self.padding - self.kernel) / self.stride + 1)
+        self.size().map(|n| (n + 2 * self.padding + self.stride - self.kernel) / self.stride)
     }
 
-    /// Algorithm
-    pub fn algorithm(&self) -> Algorithm {
-        if self.kernel == 3 && self.stride == 1 && self.padding == 1 { Algorithm::Winograd4 } else { Algorithm::Im2col }
-    }
-
-    /// forward
+    /// The output.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-        self.forward_by(self.algorithm(), x, weight, bias, y)
+        self.forward_by(self.algorithm(Direction::Forward), x, weight, bias, y);
     }
 
-    /// forward
-    pub fn forward_by(&self, algorithm: Algorithm, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-        match algorithm {
-            Algorithm::Im2col => im2col::forward(self, x, weight, bias, y),
-            Algorithm::Winograd2 => Pass::<F2, 2, 4>::forward(self, x, weight, bias).run(y),
-            Algorithm::Winograd4 => Pass::<F4, 4, 6>::forward(self, x, weight, bias).run(y),
-        }
-    }
-
-    /// input_gradient
+    /// The gradient of the input.
     pub fn input_gradient(&self, y_gradient: &[f32], weight: &[f32], x_gradient: &mut [f32]) {
-        self.input_gradient_by(self.algorithm(), y_gradient, weight, x_gradient)
+        self.input_gradient_by(self.algorithm(Direction::InputGradient), y_gradient, weight, x_gradient);
     }
 
-    /// input_gradient
-    pub fn input_gradient_by(&self, algorithm: Algorithm, y_gradient: &[f32], weight: &[f32], x_gradient: &mut [f32]) {
-        match algorithm {
-            Algorithm::Im2col => im2col::input_gradient(self, y_gradient, weight, x_gradient),
-            Algorithm::Winograd2 => Pass::<F2, 2, 4>::input_gradient(self, y_gradient, weight).run(x_gradient),
-            Algorithm::Winograd4 => Pass::<F4, 4, 6>::input_gradient(self, y_gradient, weight).run(x_gradient),
-        }
-    }
-
-    /// weight_gradient
+    /// The gradient of the weights and, if wanted, of the bias.
     pub fn weight_gradient(
         &self,
         x: &[f32],
@@ -94,27 +95,101 @@ impl Convolution {
         weight_gradient: &mut [f32],
         bias_gradient: Option<&mut [f32]>,
     ) {
-        self.weight_gradient_by(self.algorithm(), x, y_gradient, weight_gradient, bias_gradient)
+        let algorithm = self.algorithm(Direction::WeightGradient);
+        self.weight_gradient_by(algorithm, x, y_gradient, weight_gradient, bias_gradient);
     }
 
-    /// weight_gradient
+    /// The algorithm with the least estimated time.
+    ///
+    /// The unit of time is one multiply-add of a matrix product (1/58 ns on one core of a Zen 4). The constants for all
+    /// else were fitted to measurements (`examples/bench.rs`): the transforms of a tile's or the gathering of a patch's
+    /// channels, and the reordering and transforms of a weight, most of which is reading it from memory.
+    pub fn algorithm(&self, direction: Direction) -> Algorithm {
+        if !self.has_winograd() {
+            return Algorithm::Im2col;
+        }
+        let [height, width] = self.output_size();
+        let [channels_in, channels_out] = [self.channels_in, self.channels_out].map(|n| n.next_multiple_of(16));
+        let weights = channels_in * channels_out;
+        let per_weight = |forward, gradient| if direction == Direction::WeightGradient { gradient } else { forward };
+        let winograd = |side: usize, per_channel: usize, per_weight: usize| {
+            let tiles = self.batch * height.div_ceil(side) * width.div_ceil(side);
+            let points = side + 2 - usize::from(self.upsample);
+            let products = tiles * points * points * self.channels_in * channels_out;
+            products + tiles * (channels_in + channels_out) * per_channel + weights * per_weight
+        };
+        let rows = self.batch * height * width;
+        let patch = 9 * self.channels_in;
+        let im2col = rows * (patch * (channels_out + 5) + 1600) + weights * per_weight(390, 400);
+        let times = [
+            (winograd(4, 370, per_weight(420, 640)), Algorithm::Winograd4),
+            (winograd(2, 110, per_weight(390, 430)), Algorithm::Winograd2),
+            (im2col, Algorithm::Im2col),
+        ];
+        times.into_iter().min_by_key(|time| time.0).map_or(Algorithm::Im2col, |best| best.1)
+    }
+
+    /// The output by a given algorithm.
+    pub fn forward_by(&self, algorithm: Algorithm, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+        self.check(algorithm, x.len(), weight.len(), bias.map(<[f32]>::len), y.len());
+        match algorithm {
+            Algorithm::Im2col => im2col::forward(self, x, weight, bias, y),
+            Algorithm::Winograd2 => Pass::<F2, 2, 4>::forward(self, x, weight, bias).run(y),
+            Algorithm::Winograd4 => Pass::<F4, 4, 6>::forward(self, x, weight, bias).run(y),
+        }
+    }
+
+    /// The gradient of the input by a given algorithm.
+    pub fn input_gradient_by(&self, algorithm: Algorithm, y_gradient: &[f32], weight: &[f32], x_gradient: &mut [f32]) {
+        self.check(algorithm, x_gradient.len(), weight.len(), None, y_gradient.len());
+        match algorithm {
+            Algorithm::Im2col => im2col::input_gradient(self, y_gradient, weight, x_gradient),
+            Algorithm::Winograd2 => Pass::<F2, 2, 4>::input_gradient(self, y_gradient, weight).run(x_gradient),
+            Algorithm::Winograd4 => Pass::<F4, 4, 6>::input_gradient(self, y_gradient, weight).run(x_gradient),
+        }
+    }
+
+    /// The gradient of the weights and, if wanted, of the bias by a given algorithm.
     pub fn weight_gradient_by(
         &self,
         algorithm: Algorithm,
         x: &[f32],
         y_gradient: &[f32],
-        weight_gradient: &mut [f32],
-        bias_gradient: Option<&mut [f32]>,
+        weight: &mut [f32],
+        bias: Option<&mut [f32]>,
     ) {
+        self.check(algorithm, x.len(), weight.len(), bias.as_ref().map(|bias| bias.len()), y_gradient.len());
         match algorithm {
-            Algorithm::Im2col => im2col::weight_gradient(self, x, y_gradient, weight_gradient, bias_gradient),
-            Algorithm::Winograd2 => {
-                WeightGradient::<F2, 2, 4>::new(self, x, y_gradient).run(weight_gradient, bias_gradient)
-            }
-            Algorithm::Winograd4 => {
-                WeightGradient::<F4, 4, 6>::new(self, x, y_gradient).run(weight_gradient, bias_gradient)
-            }
+            Algorithm::Im2col => im2col::weight_gradient(self, x, y_gradient, weight, bias),
+            Algorithm::Winograd2 => WeightGradient::<F2, 2, 4>::new(self, x, y_gradient).run(weight, bias),
+            Algorithm::Winograd4 => WeightGradient::<F4, 4, 6>::new(self, x, y_gradient).run(weight, bias),
         }
+    }
+
+    /// Whether Winograd's algorithms apply.
+    fn has_winograd(&self) -> bool {
+        [self.kernel, self.stride, self.padding] == [3, 1, 1]
+    }
+
+    /// Height and width of the input after the upsampling.
+    fn size(&self) -> [usize; 2] {
+        [self.height, self.width].map(|n| n << usize::from(self.upsample))
+    }
+
+    /// Panics unless the shape makes sense and all lengths agree with it.
+    fn check(&self, algorithm: Algorithm, x: usize, weight: usize, bias: Option<usize>, y: usize) {
+        let Self { batch, height, width, channels_in, channels_out, kernel, stride, padding, .. } = *self;
+        let counts = [batch, height, width, channels_in, channels_out, kernel, stride];
+        assert!(counts.iter().all(|&count| count > 0), "nothing may be zero in {self:?}");
+        let fits = self.size().iter().all(|n| n + 2 * padding >= kernel);
+        assert!(fits, "the kernel is larger than the image in {self:?}");
+        let applies = algorithm == Algorithm::Im2col || self.has_winograd();
+        assert!(applies, "{algorithm:?} needs kernel 3, stride 1, padding 1, not {self:?}");
+        let [height_out, width_out] = self.output_size();
+        assert_eq!(x, batch * height * width * channels_in, "length of the input of {self:?}");
+        assert_eq!(weight, channels_out * channels_in * kernel * kernel, "length of the weights of {self:?}");
+        assert_eq!(bias.unwrap_or(channels_out), channels_out, "length of the bias of {self:?}");
+        assert_eq!(y, batch * height_out * width_out * channels_out, "length of the output of {self:?}");
     }
 }
 

@@ -2,9 +2,11 @@
 //!
 //! `out[r][c] (+)= Σ_k left[r][k] right[k][c]`, all row-major with a stride between rows; `left` may also be given
 //! transposed, `[depth][rows]`. Nothing is packed: the callers cut their work into blocks that fit the cache. A tile of
-//! `out` stays in registers over the whole depth, two vectors wide and as high as the register file allows. Each element
-//! is one chain of fused multiply-adds in the order of `k`, so the result does not depend on how rows and columns are cut.
+//! `out` stays in registers over the whole depth, two vectors wide and as high as the register file allows. Each
+//! element is one chain of fused multiply-adds in the order of `k`, so the result does not depend on how rows and
+//! columns are cut.
 
+use crate::cpu::convolution::vectors::Shared;
 use pulp::{Simd, WithSimd};
 
 /// The operands of a product, without the output.
@@ -26,8 +28,26 @@ pub(crate) struct Product<'a> {
     pub right: &'a [f32],
     /// Distance between the rows of `right`.
     pub right_stride: usize,
-    /// Whether the product is added to `out`; if not, `out` is overwritten.
-    pub add: bool,
+    /// What the product is added to.
+    pub start: Start<'a>,
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Nothing: the output is overwritten.
+    Zero,
+    /// What the output holds.
+    Out,
+    /// The same row everywhere.
+    Row(&'a [f32]),
+}
+
+impl Start<'_> {
+    /// Zero for the first of several products, then their sum so far.
+    pub fn first(first: bool) -> Self {
+        if first { Self::Zero } else { Self::Out }
+    }
 }
 
 /// What a register tile reads and writes: pointers to its first elements.
@@ -39,14 +59,20 @@ struct Corner {
 }
 
 /// A product with its output, compiled once per instruction set.
-struct Run<'a>(&'a Product<'a>, &'a mut [f32], usize);
+struct Run<'a>(Product<'a>, *mut f32, usize);
 
 impl WithSimd for Run<'_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        self.0.into_out(simd, self.1, self.2);
+        let Self(product, out, out_stride) = self;
+        let corner = Corner { left: product.left.as_ptr(), right: product.right.as_ptr(), out };
+        if product.transposed {
+            product.panels::<S, true>(simd, corner, out_stride);
+        } else {
+            product.panels::<S, false>(simd, corner, out_stride);
+        }
     }
 }
 
@@ -54,26 +80,34 @@ impl Product<'_> {
     /// Computes the product into `out`, whose rows lie `out_stride` apart.
     #[inline(always)]
     pub fn run<S: Simd>(&self, simd: S, out: &mut [f32], out_stride: usize) {
-        simd.vectorize(Run(self, out, out_stride));
+        #[expect(unsafe_code, reason = "see `run_shared`")]
+        // SAFETY: nothing else accesses a slice that is borrowed mutably.
+        unsafe {
+            self.run_shared(simd, Shared::new(out), out_stride);
+        }
     }
 
+    /// Computes the product into `out`, whose rows lie `out_stride` apart; what lies between them is not touched.
+    ///
+    /// # Safety
+    /// While this runs nothing else may access the elements of `out` that belong to the product.
     #[inline(always)]
-    fn into_out<S: Simd>(&self, simd: S, out: &mut [f32], out_stride: usize) {
+    #[expect(unsafe_code, reason = "several tasks write columns of one matrix")]
+    pub unsafe fn run_shared<S: Simd>(&self, simd: S, out: Shared, out_stride: usize) {
         let Self { rows, columns, depth, .. } = *self;
         if rows == 0 || columns == 0 {
             return;
         }
-        let extent = |rows: usize, stride: usize, columns: usize| if rows == 0 { 0 } else { (rows - 1) * stride + columns };
+        let extent =
+            |rows: usize, stride: usize, columns: usize| if rows == 0 { 0 } else { (rows - 1) * stride + columns };
         let (left_rows, left_columns) = if self.transposed { (depth, rows) } else { (rows, depth) };
         assert!(extent(left_rows, self.left_stride, left_columns) <= self.left.len(), "left operand too short");
         assert!(extent(depth, self.right_stride, columns) <= self.right.len(), "right operand too short");
         assert!(extent(rows, out_stride, columns) <= out.len(), "output too short");
-        let corner = Corner { left: self.left.as_ptr(), right: self.right.as_ptr(), out: out.as_mut_ptr() };
-        if self.transposed {
-            self.panels::<S, true>(simd, corner, out_stride);
-        } else {
-            self.panels::<S, false>(simd, corner, out_stride);
+        if let Start::Row(row) = self.start {
+            assert!(columns <= row.len(), "first row too short");
         }
+        simd.vectorize(Run(*self, out.as_mut_ptr(), out_stride));
     }
 
     /// Cuts the columns into panels of two vectors, then one, then part of one.
@@ -83,19 +117,16 @@ impl Product<'_> {
         let mut column = 0;
         while column < self.columns {
             let left = self.columns - column;
-            let at = Corner {
-                right: corner.right.wrapping_add(column),
-                out: corner.out.wrapping_add(column),
-                ..corner
-            };
+            let at =
+                Corner { right: corner.right.wrapping_add(column), out: corner.out.wrapping_add(column), ..corner };
             if left >= 2 * lanes {
-                self.panel::<S, TRANSPOSED, 2, false>(simd, at, out_stride, lanes);
+                self.panel::<S, TRANSPOSED, 2, false>(simd, at, out_stride, column, lanes);
                 column += 2 * lanes;
             } else if left >= lanes {
-                self.panel::<S, TRANSPOSED, 1, false>(simd, at, out_stride, lanes);
+                self.panel::<S, TRANSPOSED, 1, false>(simd, at, out_stride, column, lanes);
                 column += lanes;
             } else {
-                self.panel::<S, TRANSPOSED, 1, true>(simd, at, out_stride, left);
+                self.panel::<S, TRANSPOSED, 1, true>(simd, at, out_stride, column, left);
                 column = self.columns;
             }
         }
@@ -108,6 +139,7 @@ impl Product<'_> {
         simd: S,
         corner: Corner,
         out_stride: usize,
+        column: usize,
         width: usize,
     ) {
         let tallest = if S::REGISTER_COUNT >= 32 { 12 } else { 6 };
@@ -115,7 +147,13 @@ impl Product<'_> {
         while row < self.rows {
             let left = self.rows - row;
             // 13 to 16 rows are better cut in halves than into 12 and a short rest.
-            let height = if left <= tallest { left } else if left < tallest + tallest / 2 { left.div_ceil(2) } else { tallest };
+            let height = if left <= tallest {
+                left
+            } else if left < tallest + tallest / 2 {
+                left.div_ceil(2)
+            } else {
+                tallest
+            };
             let at = Corner {
                 left: corner.left.wrapping_add(if TRANSPOSED { row } else { row * self.left_stride }),
                 out: corner.out.wrapping_add(row * out_stride),
@@ -124,7 +162,7 @@ impl Product<'_> {
             macro_rules! tile {
                 ($($n:literal)*) => {
                     match height {
-                        $($n => self.tile::<S, TRANSPOSED, $n, VECTORS, PARTIAL>(simd, at, out_stride, width),)*
+                        $($n => self.tile::<S, TRANSPOSED, $n, VECTORS, PARTIAL>(simd, at, out_stride, column, width),)*
                         _ => unreachable!("a tile has 1 to 12 rows"),
                     }
                 };
@@ -142,13 +180,14 @@ impl Product<'_> {
         simd: S,
         corner: Corner,
         out_stride: usize,
+        column: usize,
         width: usize,
     ) {
         let lanes = S::F32_LANES;
         let load = |at: *const f32| {
-            // SAFETY: `run` checked that every row of `right` and `out` holds all columns, and the caller cut the panels
-            // so that `VECTORS` full vectors, or `width` lanes with `PARTIAL`, lie within them. pulp's vectors are plain
-            // floats, for which any bits are valid.
+            // SAFETY: `run_shared` checked that every row of `right`, `out` and `start` holds all columns, and the
+            // caller cut the panels so that `VECTORS` full vectors, or `width` lanes with `PARTIAL`, lie within them.
+            // pulp's vectors are plain floats, for which any bits are valid.
             unsafe {
                 if PARTIAL {
                     simd.partial_load_f32s(core::slice::from_raw_parts(at, width))
@@ -158,10 +197,14 @@ impl Product<'_> {
             }
         };
         let mut sum = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
-        if self.add {
+        if !matches!(self.start, Start::Zero) {
+            let (start, stride) = match self.start {
+                Start::Row(row) => (row.as_ptr().wrapping_add(column), 0),
+                _ => (corner.out.cast_const(), out_stride),
+            };
             for (row, sum) in sum.iter_mut().enumerate() {
                 for (vector, sum) in sum.iter_mut().enumerate() {
-                    *sum = load(corner.out.wrapping_add(row * out_stride + vector * lanes));
+                    *sum = load(start.wrapping_add(row * stride + vector * lanes));
                 }
             }
         }
@@ -172,7 +215,8 @@ impl Product<'_> {
                 *factor = load(right.wrapping_add(vector * lanes));
             }
             for (row, sum) in sum.iter_mut().enumerate() {
-                // SAFETY: `run` checked that `left` holds `rows` times `depth` elements, and this tile lies within.
+                // SAFETY: `run_shared` checked that `left` holds `rows` times `depth` elements, and this tile lies
+                // within.
                 let scalar = unsafe { *left.wrapping_add(if TRANSPOSED { row } else { row * self.left_stride }) };
                 let scalar = simd.splat_f32s(scalar);
                 for (sum, &factor) in sum.iter_mut().zip(&factors) {
@@ -185,7 +229,7 @@ impl Product<'_> {
         for (row, sum) in sum.iter().enumerate() {
             for (vector, &sum) in sum.iter().enumerate() {
                 let at = corner.out.wrapping_add(row * out_stride + vector * lanes);
-                // SAFETY: as for `load`; `out` is borrowed mutably by `run`.
+                // SAFETY: as for `load`; its caller promised that nothing else accesses these elements.
                 unsafe {
                     if PARTIAL {
                         simd.partial_store_f32s(core::slice::from_raw_parts_mut(at, width), sum);

@@ -4,11 +4,11 @@ use super::{
     filter::{Filter, both_ways},
     tiles::{Images, Layout, Tiles, VECTOR, ZEROS, block, block_size, blocks, for_each_vector},
 };
-use crate::cpu::convolution::{
-    Convolution,
-    product::Product,
+use crate::cpu::{
+    convolution::Convolution,
+    convolution::product::{Product, Start},
+    convolution::vectors::{Shared, dispatch, for_each_task, read, transpose, write},
     scratch::Scratch,
-    simd::{Shared, dispatch, for_each_task, read, transpose, write},
 };
 use pulp::{Simd, WithSimd};
 use std::{marker::PhantomData, ops::Range};
@@ -266,7 +266,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for PassTask<'_, 
                         transposed: false,
                         right: &weights[point * weight_layout.point..],
                         right_stride: weight_layout.row,
-                        add: block_in > 0,
+                        start: Start::first(block_in == 0),
                     };
                     product.run(simd, &mut products[point * product_layout.point..], product_layout.row);
                 }
@@ -275,4 +275,3 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for PassTask<'_, 
         }
     }
 }
-

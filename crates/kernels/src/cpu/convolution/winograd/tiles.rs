@@ -1,7 +1,7 @@
 //! Images cut into tiles, and where their transforms lie in memory.
 
 use super::filter::{Filter, both_ways};
-use crate::cpu::convolution::simd::{read, write};
+use crate::cpu::convolution::vectors::{read, write};
 use pulp::Simd;
 use std::ops::Range;
 
@@ -186,8 +186,7 @@ impl<const N: usize> Window<'_, N> {
         for i in 0..N {
             for j in 0..N {
                 let line = self.lines[i][j];
-                square[i][j] =
-                    if PARTIAL { simd.partial_load_f32s(&line[start..]) } else { read(simd, line, start) };
+                square[i][j] = if PARTIAL { simd.partial_load_f32s(&line[start..]) } else { read(simd, line, start) };
             }
         }
         square

@@ -4,11 +4,11 @@ use super::{
     filter::{Filter, both_ways},
     tiles::{Images, Layout, Tiles, block, block_size, blocks},
 };
-use crate::cpu::convolution::{
-    Convolution,
-    product::Product,
+use crate::cpu::{
+    convolution::Convolution,
+    convolution::product::{Product, Start},
+    convolution::vectors::{Shared, dispatch, for_each_task, load, store, transpose, write},
     scratch::Scratch,
-    simd::{Shared, dispatch, for_each_task, load, store, transpose, write},
 };
 use pulp::{Simd, WithSimd};
 use std::{marker::PhantomData, ops::Range};
@@ -131,7 +131,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for Sum<'_, F, M,
                     transposed: true,
                     right: &y_points[point * y_layout.point..],
                     right_stride: y_layout.row,
-                    add: group > groups.start,
+                    start: Start::first(group == groups.start),
                 };
                 product.run(simd, &mut sum[point * layout.point..], layout.row);
             }

@@ -107,6 +107,25 @@ impl<'a> Shared<'a> {
         Self { start: values.as_mut_ptr(), len: values.len(), borrow: PhantomData }
     }
 
+    /// Number of elements.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The first element.
+    #[inline(always)]
+    pub fn as_mut_ptr(&self) -> *mut f32 {
+        self.start
+    }
+
+    /// All but the first `count` elements.
+    #[inline(always)]
+    pub fn skip(&self, count: usize) -> Self {
+        assert!(count <= self.len, "{count} of {} elements", self.len);
+        Self { start: self.start.wrapping_add(count), len: self.len - count, borrow: PhantomData }
+    }
+
     /// The elements in `range`.
     ///
     /// # Safety
