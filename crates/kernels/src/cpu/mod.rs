@@ -5,7 +5,8 @@
 //! they do not fit the shape.
 //!
 //! Each file holds one operation; its head gives the mathematics, the backward and the source, its end the burn operation
-//! made of it. Shared by them: `simd` (lanes), `parallel` (tasks), `scratch` (reused buffers), `matrix` (strided matrix
+//! made of it. Shared by them: `simd` (lanes), `parallel` (tasks), `scratch` (reused buffers), `pool` (memory of
+//! results), `matrix` (strided matrix
 //! products), `epilogue` (what is fused into a normalisation), and `operation`, which makes burn operations of them.
 
 pub mod activation;
@@ -19,6 +20,7 @@ mod matrix;
 pub(crate) mod operation;
 pub mod optimiser;
 mod parallel;
+mod pool;
 pub mod resample;
 pub mod rms_norm;
 mod scratch;

@@ -25,7 +25,7 @@ use burn::{
     tensor::{DType, Device, Tensor, TensorData},
 };
 
-use crate::profile;
+use crate::{cpu::pool, profile};
 
 /// The values of a contiguous tensor.
 #[derive(Clone, Copy, Debug)]
@@ -41,11 +41,11 @@ pub(crate) trait Operation: Debug + Send + Sync + 'static {
     /// The shape of the result.
     fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize>;
 
-    /// Writes every element of the result; `output` holds zeros before. Gives what [`backward`](Self::backward) wants to
+    /// Writes every element of the result; `output` holds anything before. Gives what [`backward`](Self::backward) wants to
     /// know besides the inputs, and cannot have cheaper by computing it again.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32>;
 
-    /// Writes the gradients that are asked for: `gradients` has one slot for each input, of zeros before, or None.
+    /// Writes the gradients that are asked for: `gradients` has one slot for each input, of anything before, or None.
     /// `kept` is what [`forward`](Self::forward) gave.
     fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
 
@@ -188,7 +188,7 @@ impl<const N: usize> Backward<Flex, N> for Native {
         let mut results: Vec<Option<Vec<f32>>> = inputs
             .iter()
             .zip(&ops.parents)
-            .map(|(input, parent)| parent.as_ref().map(|_| vec![0.0; input.layout().num_elements()]))
+            .map(|(input, parent)| parent.as_ref().map(|_| pool::take(input.layout().num_elements())))
             .collect();
         let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
         let (operation, views) = (&self.0, views(&inputs));
@@ -246,14 +246,14 @@ pub(crate) fn flat_mut(tensor: &mut FlexTensor) -> &mut [f32] {
 fn run(operation: &dyn Operation, inputs: &[FlexTensor]) -> (FlexTensor, Vec<f32>) {
     let views = views(inputs);
     let shape = operation.output_shape(&views.iter().map(|view| view.shape).collect::<Vec<_>>());
-    let mut output = vec![0.0; shape.iter().product()];
+    let mut output = pool::take(shape.iter().product());
     let name = || format!("{operation:?} forward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
     let kept = profile::time(name, || operation.forward(&views, &mut output));
     (tensor(output, &shape), kept)
 }
 
 fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
-    FlexTensor::from_data(TensorData::new(values, shape))
+    FlexTensor::from_data(TensorData::from_bytes(pool::bytes(values), shape.to_vec(), DType::F32))
 }
 
 fn contiguous(inputs: impl IntoIterator<Item = FlexTensor>) -> Vec<FlexTensor> {
@@ -266,4 +266,67 @@ fn views(inputs: &[FlexTensor]) -> Vec<View<'_>> {
 
 fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a contiguous f32 tensor")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::{
+        activation::Activation,
+        attention::Attention,
+        convolution::{Conv2d, Linear},
+        group_norm::{GroupNorm, Groups},
+        linear_attention::LinearAttention,
+        resample::Concatenate,
+        rms_norm::RmsNorm,
+        softmax::Softmax,
+    };
+
+    /// Result and gradients, from memory that held `before`.
+    fn evaluate(operation: &dyn Operation, shapes: &[&[usize]], before: f32) -> Vec<Vec<f32>> {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        let values = |length: usize, seed: usize| -> Vec<f32> {
+            (0..length).map(|index| ((index * 37 + seed * 101) % 83) as f32 / 41.0 - 1.0).collect()
+        };
+        let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(seed, shape)| values(count(shape), seed)).collect();
+        let views: Vec<View> = shapes.iter().zip(&inputs).map(|(shape, values)| View { shape, values }).collect();
+        let mut output = vec![before; count(&operation.output_shape(shapes))];
+        let kept = operation.forward(&views, &mut output);
+        let mut gradients: Vec<Vec<f32>> = inputs.iter().map(|input| vec![before; input.len()]).collect();
+        let mut slots: Vec<Option<&mut [f32]>> = gradients.iter_mut().map(|slot| Some(slot.as_mut_slice())).collect();
+        operation.backward(&views, &kept, &values(output.len(), 9), &mut slots);
+        core::iter::once(output).chain(gradients).collect()
+    }
+
+    #[test]
+    fn every_element_is_written() {
+        let same = |kernel| Conv2d(crate::Convolution::same(kernel));
+        let groups = Groups { count: 3, epsilon: 1e-5 };
+        let cases: [(&dyn Operation, &[&[usize]]); 18] = [
+            (&Activation::Silu, &[&[100]]),
+            (&Activation::Gelu, &[&[100]]),
+            (&Softmax, &[&[7, 33]]),
+            (&RmsNorm { silu: false }, &[&[2, 3, 5, 18], &[18]]),
+            (&RmsNorm { silu: true }, &[&[2, 3, 5, 18], &[18], &[2, 36]]),
+            (&GroupNorm { groups, silu: false }, &[&[2, 3, 5, 18], &[18], &[18]]),
+            (&GroupNorm { groups, silu: true }, &[&[2, 3, 5, 18], &[18], &[18], &[2, 36]]),
+            (&Attention, &[&[2, 21, 3 * 40], &[2, 2, 3, 20]]),
+            (&LinearAttention, &[&[2, 21, 3 * 40], &[2, 2, 20, 3]]),
+            (&Concatenate, &[&[2, 3, 5, 18], &[2, 3, 5, 7]]),
+            (&Linear, &[&[5, 19], &[21, 19], &[21]]),
+            (&same(1), &[&[2, 5, 6, 19], &[21, 19, 1, 1], &[21]]),
+            // Winograd over many tiles, over few, and of an image smaller than a tile
+            (&same(3), &[&[2, 19, 18, 35], &[37, 35, 3, 3], &[37]]),
+            (&same(3), &[&[1, 4, 4, 130], &[140, 130, 3, 3], &[140]]),
+            (&same(3), &[&[3, 2, 3, 5], &[6, 5, 3, 3], &[6]]),
+            (&same(7), &[&[2, 9, 8, 3], &[20, 3, 7, 7], &[20]]),
+            (&Conv2d(crate::Convolution::upsampled(3)), &[&[2, 5, 6, 19], &[21, 19, 3, 3], &[21]]),
+            (&Conv2d(crate::Convolution::patches(2)), &[&[2, 6, 8, 19], &[21, 19, 2, 2], &[21]]),
+        ];
+        for (operation, shapes) in cases {
+            let clean = evaluate(operation, shapes, 0.0);
+            assert!(clean.iter().flatten().all(|value| value.is_finite()), "{operation:?} {shapes:?}");
+            assert_eq!(evaluate(operation, shapes, f32::NAN), clean, "{operation:?} {shapes:?}");
+        }
+    }
 }
