@@ -19,11 +19,14 @@ pub struct OpsArguments {
     seconds: f64,
 }
 
+/// An operation on flat tensors.
+type Operation = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>;
+
 /// A function of some inputs, and what it costs.
 struct Case {
     name: String,
     inputs: Vec<Tensor<1>>,
-    function: Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>,
+    function: Operation,
     /// Operations of the forward pass for what multiplies, elements for what only passes over memory.
     work: u64,
 }

@@ -260,8 +260,11 @@ fn a_zero_image_has_finite_gradients() {
     }
 }
 
-/// One of each operation, on sizes that are split into several tasks: the name, its inputs and the function.
-fn large() -> Vec<(&'static str, Vec<Vec<f64>>, Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Sync>)> {
+/// A name, inputs and a function of them.
+type Case = (&'static str, Vec<Vec<f64>>, Box<dyn Fn(&[Tensor<1>]) -> Tensor<1> + Sync>);
+
+/// One of each operation, on sizes that are split into several tasks.
+fn large() -> Vec<Case> {
     let image = |leaf: &Tensor<1>, side: usize, channels: usize| leaf.clone().reshape([2, side, side, channels]);
     let convolution =
         move |side: usize, channels_in: usize, channels_out: usize, kernel: usize, options: Convolution| {

@@ -75,7 +75,7 @@ fn non_finite_stays_non_finite() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_length(length in prop_oneof![1..70usize, 16_000..70_000usize], seed: u64) {
         let (x, dy) = (noise(seed, length), noise(seed ^ 1, length));

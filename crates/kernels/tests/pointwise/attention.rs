@@ -101,7 +101,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn small(shape in any_shape(), linear: bool, seed: u64, spread in 0.1f32..3.0) {
         check(shape, linear, seed, spread);

@@ -27,7 +27,7 @@ fn image() -> impl Strategy<Value = Image> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn losses(batch in 1..5usize, elements in prop_oneof![1..50usize, 4000..9000usize], seed: u64) {
         let (prediction, target) = (noise(seed, batch * elements), noise(seed ^ 1, batch * elements));

@@ -91,7 +91,7 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn rms_norm_matches(shape in any_shape(), kind in 0..3u8, seed: u64) {
         let (x, dy) = (noise(seed, shape.elements()), noise(seed ^ 1, shape.elements()));

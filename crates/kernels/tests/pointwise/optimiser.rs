@@ -23,7 +23,7 @@ fn reference(step: Step, state: &mut [Vec<f64>; 5]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn steps_match(lengths in prop::collection::vec(prop_oneof![1..60usize, 1..40_000usize], 1..4),
                    coupled: bool, with_average: bool, seed: u64) {

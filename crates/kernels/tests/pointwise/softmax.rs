@@ -12,7 +12,7 @@ fn reference(columns: usize, input: &[f64]) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn matches(rows in 1..300usize, columns in 1..150usize, seed: u64, offset in -200f32..200.0) {
         let (mut x, dy) = (noise(seed, rows * columns), noise(seed ^ 1, rows * columns));
