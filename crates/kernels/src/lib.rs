@@ -69,11 +69,9 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     }
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        let operation = cpu::convolution::Conv2d(options);
-        return match bias {
-            Some(bias) => apply(operation, [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()]),
-            None => apply(operation, [x.into_dispatch(), weight.into_dispatch()]),
-        };
+        let mut inputs = vec![x.into_dispatch(), weight.into_dispatch()];
+        inputs.extend(bias.map(Tensor::into_dispatch));
+        return apply(cpu::convolution::Conv2d(options), &inputs);
     }
     plain::conv2d(x, weight, bias, options)
 }
@@ -86,7 +84,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
     #[cfg(feature = "flex")]
     if is_native(&x) {
         let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
-        return apply(cpu::convolution::Linear, inputs);
+        return apply(cpu::convolution::Linear, &inputs);
     }
     plain::linear(x, weight, bias)
 }
@@ -101,7 +99,7 @@ pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     assert_shape!(gain, [channels]);
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        return apply(cpu::rms_norm::RmsNorm { silu: false }, [x.into_dispatch(), gain.into_dispatch()]);
+        return apply(cpu::rms_norm::RmsNorm { silu: false }, &[x.into_dispatch(), gain.into_dispatch()]);
     }
     plain::rms_norm(x, gain)
 }
@@ -119,11 +117,9 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
     }
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        let norm = cpu::rms_norm::RmsNorm { silu: true };
-        return match scale_shift {
-            Some(scale_shift) => apply(norm, [x.into_dispatch(), gain.into_dispatch(), scale_shift.into_dispatch()]),
-            None => apply(norm, [x.into_dispatch(), gain.into_dispatch()]),
-        };
+        let mut inputs = vec![x.into_dispatch(), gain.into_dispatch()];
+        inputs.extend(scale_shift.map(Tensor::into_dispatch));
+        return apply(cpu::rms_norm::RmsNorm { silu: true }, &inputs);
     }
     plain::rms_norm_silu(x, gain, scale_shift)
 }
@@ -155,14 +151,9 @@ pub fn group_norm(
     #[cfg(feature = "flex")]
     if is_native(&x) {
         let norm = cpu::group_norm::GroupNorm { groups: cpu::group_norm::Groups { count: groups, epsilon }, silu };
-        let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
-        return match scale_shift {
-            None => apply(norm, inputs),
-            Some(scale_shift) => {
-                let [x, weight, bias] = inputs;
-                apply(norm, [x, weight, bias, scale_shift.into_dispatch()])
-            }
-        };
+        let mut inputs = vec![x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+        inputs.extend(scale_shift.map(Tensor::into_dispatch));
+        return apply(norm, &inputs);
     }
     plain::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
 }
@@ -171,7 +162,7 @@ pub fn group_norm(
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        return apply(cpu::softmax::Softmax, [x.into_dispatch()]);
+        return apply(cpu::softmax::Softmax, &[x.into_dispatch()]);
     }
     plain::softmax(x)
 }
@@ -180,7 +171,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        return apply(cpu::activation::Activation::Silu, [x.into_dispatch()]);
+        return apply(cpu::activation::Activation::Silu, &[x.into_dispatch()]);
     }
     plain::silu(x)
 }
@@ -189,7 +180,7 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
     if is_native(&x) {
-        return apply(cpu::activation::Activation::Gelu, [x.into_dispatch()]);
+        return apply(cpu::activation::Activation::Gelu, &[x.into_dispatch()]);
     }
     plain::gelu(x)
 }
@@ -207,7 +198,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     assert_shape!(memory, [2, heads, count, head_dim]);
     #[cfg(feature = "flex")]
     if is_native(&qkv) {
-        return apply(cpu::attention::Attention, [qkv.into_dispatch(), memory.into_dispatch()]);
+        return apply(cpu::attention::Attention, &[qkv.into_dispatch(), memory.into_dispatch()]);
     }
     plain::attention(qkv, memory)
 }
@@ -225,7 +216,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     assert_shape!(memory, [2, heads, head_dim, count]);
     #[cfg(feature = "flex")]
     if is_native(&qkv) {
-        return apply(cpu::linear_attention::LinearAttention, [qkv.into_dispatch(), memory.into_dispatch()]);
+        return apply(cpu::linear_attention::LinearAttention, &[qkv.into_dispatch(), memory.into_dispatch()]);
     }
     plain::linear_attention(qkv, memory)
 }
@@ -241,7 +232,7 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     assert_shape!(second, [batch, height, width, channels]);
     #[cfg(feature = "flex")]
     if is_native(&first) {
-        return apply(cpu::resample::Concatenate, [first.into_dispatch(), second.into_dispatch()]);
+        return apply(cpu::resample::Concatenate, &[first.into_dispatch(), second.into_dispatch()]);
     }
     plain::concat_channels(first, second)
 }

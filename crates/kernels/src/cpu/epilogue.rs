@@ -92,6 +92,17 @@ pub(crate) struct Gradients<'a> {
     pub scale_shift: &'a mut [f32],
 }
 
+impl<'a> Epilogue<'a> {
+    /// Of a burn operation: scale and shift, where there are any, come before SiLU.
+    pub(crate) fn of(silu: bool, scale_shift: Option<&View<'a>>) -> Self {
+        match scale_shift {
+            Some(scale_shift) => Self::ScaleShiftSilu(scale_shift.values),
+            None if silu => Self::Silu,
+            None => Self::Identity,
+        }
+    }
+}
+
 impl Epilogue<'_> {
     /// Scale and shift of one sample.
     fn scale_shift(&self, sample: usize, channels: usize) -> Option<(&[f32], &[f32])> {

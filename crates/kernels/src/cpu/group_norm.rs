@@ -320,16 +320,6 @@ pub(crate) struct GroupNorm {
     pub silu: bool,
 }
 
-impl GroupNorm {
-    fn epilogue<'a>(&self, inputs: &[View<'a>]) -> Epilogue<'a> {
-        match inputs.get(3) {
-            Some(scale_shift) => Epilogue::ScaleShiftSilu(scale_shift.values),
-            None if self.silu => Epilogue::Silu,
-            None => Epilogue::Identity,
-        }
-    }
-}
-
 impl Operation for GroupNorm {
     fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
         inputs[0].to_vec()
@@ -337,7 +327,7 @@ impl Operation for GroupNorm {
 
     /// Keeps mean and inverse deviation of each group.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
-        let (shape, epilogue) = (Shape::of(inputs[0]), self.epilogue(inputs));
+        let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut statistics = vec![0.0; 2 * shape.batch * self.groups.count];
         let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].values);
         forward(shape, self.groups, x, weight, bias, epilogue, output, &mut statistics);
@@ -345,7 +335,7 @@ impl Operation for GroupNorm {
     }
 
     fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
-        let (shape, epilogue) = (Shape::of(inputs[0]), self.epilogue(inputs));
+        let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut unwanted = [const { Vec::new() }; 4];
         let [dx, dweight, dbias, dscale_shift] = all(inputs, gradients, &mut unwanted);
         let [x, weight, bias] = [0, 1, 2].map(|index: usize| inputs[index].values);

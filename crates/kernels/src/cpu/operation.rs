@@ -79,16 +79,11 @@ pub(crate) fn all<'a, const N: usize>(
 }
 
 /// Runs an operation on one to four tensors that are all native ([`is_native`]).
-pub(crate) fn apply<const D: usize, const N: usize>(
-    operation: impl Operation,
-    inputs: [DispatchTensor; N],
-) -> Tensor<D> {
-    const { assert!(N >= 1 && N <= 4) };
+pub(crate) fn apply<const D: usize>(operation: impl Operation, inputs: &[DispatchTensor]) -> Tensor<D> {
     // burn routes a fixed number of tensors: what is missing is the first once more
-    let [first, second, third, fourth] =
-        core::array::from_fn(|index| inputs[if index < N { index } else { 0 }].clone());
-    drop(inputs);
-    Tensor::from_dispatch(<Dispatch as NativeBackend>::native(Arc::new(operation), N, first, second, third, fourth))
+    let [first, second, third, fourth] = core::array::from_fn(|index| inputs.get(index).unwrap_or(&inputs[0]).clone());
+    let (operation, count) = (Arc::new(operation), inputs.len());
+    Tensor::from_dispatch(<Dispatch as NativeBackend>::native(operation, count, first, second, third, fourth))
 }
 
 /// The one method that burn routes to the backend of the tensors.
@@ -231,13 +226,8 @@ pub(crate) fn unflex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
     Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() })
 }
 
-/// The values of a contiguous tensor.
-pub(crate) fn flat(tensor: &FlexTensor) -> &[f32] {
-    values(tensor)
-}
-
 /// The values of a contiguous tensor, to be changed: copied first if someone else holds them.
-pub(crate) fn flat_mut(tensor: &mut FlexTensor) -> &mut [f32] {
+pub(crate) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
     let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
     &mut tensor.storage_mut()[start..end]
 }
@@ -264,7 +254,8 @@ fn views(inputs: &[FlexTensor]) -> Vec<View<'_>> {
     inputs.iter().map(|input| View { shape: input.layout().shape(), values: values(input) }).collect()
 }
 
-fn values(tensor: &FlexTensor) -> &[f32] {
+/// The values of a contiguous tensor.
+pub(crate) fn values(tensor: &FlexTensor) -> &[f32] {
     tensor.as_slice().expect("a contiguous f32 tensor")
 }
 

@@ -14,7 +14,7 @@
 //! average.
 
 use crate::adam::{AdamParameter, AdamStep, WeightDecay};
-use crate::cpu::operation::{flat, flat_mut, flex, unflex};
+use crate::cpu::operation::{flex, unflex, values, values_mut};
 use crate::cpu::parallel::{BLOCK, check, run};
 use crate::cpu::simd::map;
 use crate::profile;
@@ -92,11 +92,11 @@ pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     let [mut value, mut mean, mut square] = [value, mean, square].map(flex);
     let (gradient, mut average) = (flex(gradient), average.map(flex));
     let parts = Parameter {
-        value: flat_mut(&mut value),
-        gradient: flat(&gradient),
-        mean: flat_mut(&mut mean),
-        square: flat_mut(&mut square),
-        average: average.as_mut().map_or(&mut [], flat_mut),
+        value: values_mut(&mut value),
+        gradient: values(&gradient),
+        mean: values_mut(&mut mean),
+        square: values_mut(&mut square),
+        average: average.as_mut().map_or(&mut [], values_mut),
     };
     profile::time(|| "Adam".to_owned(), || update(*step, vec![parts]));
     let [value, gradient, mean, square] = [value, gradient, mean, square].map(unflex);
@@ -106,7 +106,7 @@ pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
 /// The norm of all gradients, of burn tensors.
 pub(crate) fn global_norm(gradients: &[&Tensor<1>]) -> f64 {
     let gradients: Vec<_> = gradients.iter().map(|gradient| flex((*gradient).clone())).collect();
-    squared_norm(&gradients.iter().map(flat).collect::<Vec<_>>()).sqrt()
+    squared_norm(&gradients.iter().map(values).collect::<Vec<_>>()).sqrt()
 }
 
 /// The constants of a step, rounded.

@@ -180,30 +180,26 @@ pub(crate) struct RmsNorm {
     pub silu: bool,
 }
 
-impl RmsNorm {
-    fn epilogue<'a>(&self, inputs: &[View<'a>]) -> Epilogue<'a> {
-        match inputs.get(2) {
-            Some(scale_shift) => Epilogue::ScaleShiftSilu(scale_shift.values),
-            None if self.silu => Epilogue::Silu,
-            None => Epilogue::Identity,
-        }
-    }
-}
-
 impl Operation for RmsNorm {
     fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
         inputs[0].to_vec()
     }
 
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
-        forward(Shape::of(inputs[0]), inputs[0].values, inputs[1].values, self.epilogue(inputs), output);
+        forward(
+            Shape::of(inputs[0]),
+            inputs[0].values,
+            inputs[1].values,
+            Epilogue::of(self.silu, inputs.get(2)),
+            output,
+        );
         Vec::new()
     }
 
     fn backward(&self, inputs: &[View], _: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let mut unwanted = [const { Vec::new() }; 3];
         let [x, gain, scale_shift] = all(inputs, gradients, &mut unwanted);
-        let (shape, epilogue) = (Shape::of(inputs[0]), self.epilogue(inputs));
+        let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(2)));
         backward(shape, inputs[0].values, inputs[1].values, epilogue, output_gradient, x, gain, scale_shift);
     }
 }
