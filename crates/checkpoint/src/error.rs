@@ -9,15 +9,8 @@ use unet::{StateError, UnetError};
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The operating system refused.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried: "read", "write".
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] files::FileError),
     /// Not a safetensors file, or a broken one.
     #[error(
         "{} is not a whole safetensors file ({reason}). It may be cut off or of another kind; use another copy, or \

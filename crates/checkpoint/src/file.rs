@@ -4,11 +4,11 @@ use std::{
     borrow::Cow,
     collections::HashMap,
     fs,
-    io::Write,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::TensorData;
+use files::{Action, FileError};
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 
 use crate::CheckpointError;
@@ -34,7 +34,7 @@ impl TensorFile {
     /// [`CheckpointError`] names the file and what is wrong with it. Nothing is allocated for what a header claims
     /// before it was held against the size of the file.
     pub fn read(path: &Path, key: &'static str) -> Result<Self, CheckpointError> {
-        let io = |source| CheckpointError::Io { action: "read", path: path.to_owned(), source };
+        let io = |source| FileError::new(Action::Read, path, source);
         let length = fs::metadata(path).map_err(io)?.len();
         let broken = |reason: String| CheckpointError::NotSafetensors { path: path.to_owned(), reason };
         if length > LARGEST {
@@ -83,7 +83,7 @@ impl TensorFile {
 /// Writes named f32 tensors and a header. The bytes depend on the arguments alone.
 ///
 /// # Errors
-/// [`CheckpointError::Io`] names the file. What was there before stays if anything goes wrong.
+/// [`CheckpointError::File`] names the file. What was there before stays if anything goes wrong.
 pub fn write(
     path: &Path,
     key: &'static str,
@@ -117,34 +117,5 @@ pub fn write(
     // one entry only: a map with several would be written in random order
     let metadata = HashMap::from([(key.to_owned(), header)]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| invalid(error.to_string()))?;
-    write_atomically(path, &bytes)
-}
-
-/// Writes a file so that a reader sees the old one or the new one, never half: a temporary file beside it, flushed to
-/// the disk, then renamed.
-///
-/// # Errors
-/// [`CheckpointError::Io`] names the file.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), CheckpointError> {
-    let io = |source| CheckpointError::Io { action: "write", path: path.to_owned(), source };
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // as any other new file: the umask decides
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder).map_err(io)?;
-    file.write_all(bytes).map_err(io)?;
-    file.as_file().sync_all().map_err(io)?;
-    file.persist(path).map_err(|error| io(error.error))?;
-    // the rename itself reaches the disk with the folder
-    #[cfg(unix)]
-    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-    Ok(())
+    Ok(files::write_atomically(path, &bytes)?)
 }

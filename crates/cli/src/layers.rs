@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, anyhow};
+use files::{Action, FileError};
 use toml::{Table, Value};
 use train::Config;
 
@@ -35,7 +36,7 @@ impl Layers {
     /// Lays a TOML file over it.
     pub fn file(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = fs::read_to_string(path)
-            .map_err(|error| UsageError(format!("cannot read the configuration {}: {error}", path.display())))?;
+            .map_err(|source| UsageError(FileError::new(Action::Read, path, source).to_string()))?;
         let table: Table = text
             .parse()
             .map_err(|error| UsageError(format!("the configuration {} is not TOML: {error}", path.display())))?;

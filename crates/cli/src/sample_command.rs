@@ -1,9 +1,6 @@
 //! `diffuse sample`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use burn::tensor::Tensor;
@@ -120,8 +117,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     })?;
     let pictures = train::pictures(images)?;
     let Some(first) = pictures.first() else { bail!("no image was drawn") };
-    fs::create_dir_all(&arguments.out)
-        .with_context(|| format!("cannot make the folder {}; name another with --out", arguments.out.display()))?;
+    files::create_folder(&arguments.out).context("the pictures need a folder; name one with --out")?;
 
     let columns = match (arguments.class, model.header.unet.classes) {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
@@ -201,5 +197,5 @@ fn write_npz(path: &Path, pictures: &[Pixels], labels: Option<&[usize]>) -> anyh
         writer.finish()?;
     }
     drop(archive);
-    Ok(checkpoint::file::write_atomically(path, bytes.get_ref())?)
+    Ok(files::write_atomically(path, bytes.get_ref())?)
 }

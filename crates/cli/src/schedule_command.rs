@@ -1,6 +1,6 @@
 //! `diffuse schedule`.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::tensor::Tensor;
@@ -33,8 +33,7 @@ pub fn run(arguments: ScheduleArguments) -> anyhow::Result<()> {
     let schedule = Schedule::new(&family, arguments.timesteps)?;
     let mut files = Vec::new();
     if let Some(folder) = &arguments.out {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("cannot make the folder {}; name another with --out", folder.display()))?;
+        files::create_folder(folder).context("the drawings need a folder; name one with --out")?;
         let panels = draw(&schedule, &arguments.family);
         panels.save_svg(folder.join("schedule.svg"))?;
         panels.save_png(folder.join("schedule.png"))?;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use files::Action;
 use flate2::read::MultiGzDecoder;
 
 use crate::error::DataError;
@@ -129,7 +130,7 @@ pub(crate) fn load_file(name: &str, path: &Path) -> Result<ImageSet, DataError> 
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
-    let failed = |error| DataError::io("read", path, error);
+    let failed = |error| DataError::io(Action::Read, path, error);
     let length = std::fs::metadata(path).map_err(failed)?.len();
     if length > LARGEST_BATCH {
         return Err(DataError::bad_file(path, format!("has {length} bytes; no CIFAR batch is that long")));
@@ -145,8 +146,8 @@ fn batches_in(folder: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
         }
         let mut batches = Vec::new();
         let mut archive = None;
-        for entry in std::fs::read_dir(&folder).map_err(|error| DataError::io("list", &folder, error))? {
-            let path = entry.map_err(|error| DataError::io("list", &folder, error))?.path();
+        for entry in std::fs::read_dir(&folder).map_err(|error| DataError::io(Action::List, &folder, error))? {
+            let path = entry.map_err(|error| DataError::io(Action::List, &folder, error))?.path();
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
             if part(name).is_some() {
                 batches.push(path);
@@ -193,10 +194,10 @@ pub(crate) fn load_folder(name: &str, folder: &Path, split: Split) -> Result<Opt
 
 /// Reads `split` out of the published `.tar.gz`.
 pub(crate) fn load_archive(name: &str, path: &Path, split: Split) -> Result<ImageSet, DataError> {
-    let file = File::open(path).map_err(|error| DataError::io("read", path, error))?;
+    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
     let broken = |error: std::io::Error| match error.kind() {
-        ErrorKind::PermissionDenied => DataError::io("read", path, error),
+        ErrorKind::PermissionDenied => DataError::io(Action::Read, path, error),
         _ => DataError::bad_file(path, format!("is not a whole .tar.gz ({error}); get it again")),
     };
     let mut batches = Vec::new();

@@ -3,21 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use files::{Action, FileError};
+
 /// Every error of this crate. Each message names the file and the value at fault, and what to do next.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The operating system refused to read or write a file or folder.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was attempted, as a verb: `read`, `write`, `list`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// What the operating system said.
-        #[source]
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Neither a known dataset nor a path that exists.
     #[error(
         "`{given}` is neither a file, a folder nor a known dataset; known datasets: {known}; \
@@ -163,8 +157,8 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_path_buf(), source }
+    pub(crate) fn io(action: Action, path: &Path, source: io::Error) -> Self {
+        FileError::new(action, path, source).into()
     }
 
     pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> Self {

@@ -5,6 +5,7 @@ use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use files::{Action, FileError};
 use flate2::read::MultiGzDecoder;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
@@ -95,11 +96,8 @@ fn finish(manifest: &Manifest, folder: PathBuf) -> Result<PathBuf, DataError> {
     if std::fs::read_to_string(&path).is_ok_and(|present| present == text) {
         return Ok(folder);
     }
-    let failed = |error| DataError::io("write", &path, error);
-    std::fs::create_dir_all(&folder).map_err(failed)?;
-    let mut temporary = NamedTempFile::new_in(&folder).map_err(failed)?;
-    temporary.write_all(text.as_bytes()).map_err(failed)?;
-    temporary.persist(&path).map_err(|error| failed(error.error))?;
+    files::create_folder(&folder)?;
+    files::write_atomically(&path, text.as_bytes())?;
     Ok(folder)
 }
 
@@ -167,7 +165,7 @@ fn copy_all(manifest: &Manifest, from: &Path, target: &Path, progress: &mut dyn 
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, DataError> {
-    File::open(path).map(BufReader::new).map_err(|error| DataError::io("read", path, error))
+    File::open(path).map(BufReader::new).map_err(|error| DataError::io(Action::Read, path, error))
 }
 
 /// Copies `stream` to `destination`, which appears only if the bytes are right.
@@ -178,7 +176,7 @@ fn store(
     stream: &mut dyn Read,
     destination: &Path,
 ) -> Result<(), DataError> {
-    let failed = |error| DataError::io("write", destination, error);
+    let failed = |error| DataError::io(Action::Write, destination, error);
     let folder = destination.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(failed)?;
     let mut temporary = NamedTempFile::new_in(folder).map_err(failed)?;
@@ -217,7 +215,7 @@ fn check(
     if let Some(error) = source.failed.take() {
         return Err(error);
     }
-    drained.map_err(|error| DataError::io("read", path, error))?;
+    drained.map_err(|error| DataError::io(Action::Read, path, error))?;
     let (got_bytes, got) = copied.finish();
     if (got_bytes, &got) == (bytes, sha256) || (contents.is_some() && contents == file.contents_sha256) {
         return Ok(());
@@ -280,14 +278,14 @@ impl<R: Read> Read for Counting<'_, '_, R> {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                self.failed.get_or_insert_with(|| DataError::io("read", self.path, error));
+                self.failed.get_or_insert_with(|| DataError::io(Action::Read, self.path, error));
                 return Err(stop());
             }
         };
         self.copied.hash.update(&buffer[..count]);
         self.copied.bytes += count as u64;
         if let Err(error) = self.copied.output.write_all(&buffer[..count]) {
-            self.failed.get_or_insert_with(|| DataError::io("write", self.path, error));
+            self.failed.get_or_insert_with(|| DataError::io(Action::Write, self.path, error));
             return Err(stop());
         }
         Ok(count)
@@ -358,7 +356,7 @@ fn download_one(
     let mut stream = Reporting { stream: body.into_reader(), total: file.bytes, done: 0, tenths: 0, progress };
     store(manifest, file, true, &mut stream, destination).map_err(|error| match error {
         DataError::Mismatch { problem, .. } => Attempt::There(problem),
-        DataError::Io { action: "read", source, .. } => Attempt::There(source.to_string()),
+        DataError::File(FileError { action: Action::Read, source, .. }) => Attempt::There(source.to_string()),
         other => Attempt::Here(other),
     })
 }

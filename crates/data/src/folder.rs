@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
+use files::Action;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
@@ -160,7 +161,7 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
                 let path = error.path().unwrap_or(root).to_path_buf();
                 if error.depth() == 0 {
                     let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other("a loop of links"));
-                    return Err(DataError::io("list", &path, source));
+                    return Err(DataError::io(Action::List, &path, source));
                 }
                 unreadable.push((path, error.to_string()));
             }

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
+use files::Action;
 use flate2::read::MultiGzDecoder;
 
 use crate::error::DataError;
@@ -35,17 +36,17 @@ pub struct IdxArray {
 /// than its header says, or its gzip stream is broken.
 pub fn read(path: &Path) -> Result<IdxArray, DataError> {
     // first of all: to open a pipe would wait for a writer
-    let metadata = std::fs::metadata(path).map_err(|error| DataError::io("read", path, error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     if !metadata.is_file() {
         return Err(DataError::bad_file(path, "is not a regular file; an IDX file is expected"));
     }
-    let file = File::open(path).map_err(|error| DataError::io("read", path, error))?;
+    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     read_stream(BufReader::new(file), metadata.len(), path)
 }
 
 /// Reads IDX out of `stream`, which holds `length` bytes; `path` is for messages only.
 pub(crate) fn read_stream(mut stream: impl BufRead, length: u64, path: &Path) -> Result<IdxArray, DataError> {
-    let start = stream.fill_buf().map_err(|error| DataError::io("read", path, error))?;
+    let start = stream.fill_buf().map_err(|error| DataError::io(Action::Read, path, error))?;
     if start.starts_with(&[0x1f, 0x8b]) {
         let most = length.saturating_mul(LARGEST_GZIP_RATIO);
         read_array(MultiGzDecoder::new(stream), most, false, path)
@@ -61,7 +62,7 @@ fn read_array(mut stream: impl Read, available: u64, exactly: bool, path: &Path)
         stream.read_exact(buffer).map_err(|error| match error.kind() {
             ErrorKind::UnexpectedEof => bad("ends within its IDX header; it is truncated, get it again".into()),
             ErrorKind::InvalidInput | ErrorKind::InvalidData => bad(format!("its gzip stream is broken: {error}")),
-            _ => DataError::io("read", path, error),
+            _ => DataError::io(Action::Read, path, error),
         })
     };
     let mut magic = [0; 4];
@@ -125,7 +126,7 @@ fn read_array(mut stream: impl Read, available: u64, exactly: bool, path: &Path)
                 "its gzip stream is broken after {got} of {values} bytes ({error}); get it again"
             )));
         }
-        Err(error) => return Err(DataError::io("read", path, error)),
+        Err(error) => return Err(DataError::io(Action::Read, path, error)),
         Ok(_) if (got as u64) < values => {
             return Err(bad(format!("truncated: {got} of {values} bytes of values ({shape}) are there; get it again")));
         }
@@ -231,11 +232,11 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
 /// # Errors
 /// Where two files could be meant, or the test split is asked for and there is none.
 pub(crate) fn images_in(folder: &Path, split: Split) -> Result<Option<PathBuf>, DataError> {
-    let entries = std::fs::read_dir(folder).map_err(|error| DataError::io("list", folder, error))?;
+    let entries = std::fs::read_dir(folder).map_err(|error| DataError::io(Action::List, folder, error))?;
     // [training, undivided, test]
     let mut found: [Vec<PathBuf>; 3] = Default::default();
     for entry in entries {
-        let path = entry.map_err(|error| DataError::io("list", folder, error))?.path();
+        let path = entry.map_err(|error| DataError::io(Action::List, folder, error))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
         if name.starts_with('.') || !is_images_name(name) || !path.is_file() {
             continue;
@@ -360,7 +361,7 @@ mod tests {
         let mut floats = idx(&[2], &[0; 8]);
         floats[2] = 0x0d;
         assert!(message(read(&write(&folder, "floats", &floats))).contains("32-bit floats"));
-        assert!(matches!(read(&folder.path().join("missing")), Err(DataError::Io { .. })));
+        assert!(matches!(read(&folder.path().join("missing")), Err(DataError::File(_))));
         assert!(read(folder.path()).is_err());
     }
 

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
+use files::Action;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
@@ -107,7 +108,7 @@ pub fn find(name: &str) -> Option<&'static Manifest> {
 /// # Errors
 /// [`DataError::Io`], or [`DataError::BadManifest`] with what the parser says.
 pub fn read(path: &Path) -> Result<Manifest, DataError> {
-    let text = std::fs::read_to_string(path).map_err(|error| DataError::io("read", path, error))?;
+    let text = std::fs::read_to_string(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     toml::from_str(&text)
         .map_err(|error| DataError::BadManifest { path: path.display().to_string(), problem: error.to_string() })
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use gif::{Encoder, Frame, Repeat};
 
 use crate::pixels::all_alike;
-use crate::write::write_atomic;
 use crate::{PictureError, Pixels};
 
 /// How carefully a palette is chosen for a frame of more than 256 colours: 1 is best, 30 is quickest.
@@ -55,7 +54,7 @@ pub fn to_gif(frames: &[Pixels], delay: u16, last_delay: u16) -> Result<Vec<u8>,
 /// # Errors
 /// As [`to_gif`]; and where the file cannot be written ([`PictureError::Write`], which names it).
 pub fn save_gif(frames: &[Pixels], path: impl AsRef<Path>, delay: u16, last_delay: u16) -> Result<(), PictureError> {
-    write_atomic(path.as_ref(), &to_gif(frames, delay, last_delay)?)
+    Ok(files::write_atomically(path.as_ref(), &to_gif(frames, delay, last_delay)?)?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::text::{self, printable};
 use crate::ticks::{Axis, Tick};
-use crate::write::write_atomic;
 use crate::{PictureError, Pixels, to_png};
 
 /// Pixels of a PNG per pixel of a chart's size, in each direction: text stays sharp on dense screens.
@@ -143,7 +142,7 @@ impl LineChart {
     /// # Errors
     /// As [`LineChart::to_svg`]; and where the file cannot be written ([`PictureError::Write`], which names it).
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        write_atomic(path.as_ref(), self.to_svg()?.as_bytes())
+        Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
     }
 
     /// Writes the chart to `path` as a PNG file, whole or not at all.
@@ -151,7 +150,7 @@ impl LineChart {
     /// # Errors
     /// As [`LineChart::save_svg`].
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        write_atomic(path.as_ref(), &to_png(&self.to_pixels()?)?)
+        Ok(files::write_atomically(path.as_ref(), &to_png(&self.to_pixels()?)?)?)
     }
 }
 
@@ -196,7 +195,7 @@ impl Panels {
     /// # Errors
     /// As [`Panels::to_svg`]; and where the file cannot be written ([`PictureError::Write`], which names it).
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        write_atomic(path.as_ref(), self.to_svg()?.as_bytes())
+        Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
     }
 
     /// Writes the charts to `path` as one PNG file, whole or not at all.
@@ -204,7 +203,7 @@ impl Panels {
     /// # Errors
     /// As [`Panels::save_svg`].
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        write_atomic(path.as_ref(), &to_png(&self.to_pixels()?)?)
+        Ok(files::write_atomically(path.as_ref(), &to_png(&self.to_pixels()?)?)?)
     }
 }
 

@@ -1,8 +1,5 @@
 //! What can go wrong while a picture is made or written.
 
-use std::io;
-use std::path::PathBuf;
-
 /// An error of this crate: what happened, to which value or file, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -116,15 +113,8 @@ pub enum PictureError {
     },
 
     /// A file could not be written; no partly written file is left behind.
-    #[error("cannot write {}: {source}; {advice}", path.display())]
-    Write {
-        /// The file asked for.
-        path: PathBuf,
-        /// What to do next.
-        advice: String,
-        /// The operating system's reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] files::FileError),
 
     /// An encoder refused the picture.
     #[error("the {format} encoder failed: {reason}; this is a fault of this program, please report it")]

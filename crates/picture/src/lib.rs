@@ -35,7 +35,6 @@ mod pixels;
 mod png;
 mod text;
 mod ticks;
-mod write;
 
 pub use animation::{save_gif, to_gif};
 pub use chart::{LineChart, PNG_DENSITY, Panels, Series};

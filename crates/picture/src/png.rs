@@ -5,7 +5,6 @@ use std::path::Path;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
-use crate::write::write_atomic;
 use crate::{PictureError, Pixels};
 
 /// The picture as the bytes of a PNG file: 8 bits per channel, without loss; equal pictures give equal bytes.
@@ -38,7 +37,7 @@ pub fn to_png(picture: &Pixels) -> Result<Vec<u8>, PictureError> {
 /// # Errors
 /// As [`to_png`]; and where the file cannot be written ([`PictureError::Write`], which names it).
 pub fn save_png(picture: &Pixels, path: impl AsRef<Path>) -> Result<(), PictureError> {
-    write_atomic(path.as_ref(), &to_png(picture)?)
+    Ok(files::write_atomically(path.as_ref(), &to_png(picture)?)?)
 }
 
 #[cfg(test)]

@@ -76,15 +76,8 @@ pub enum TrainError {
         difference: String,
     },
     /// A file could not be written or read.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] files::FileError),
     /// A network that is not possible.
     #[error(transparent)]
     Network(#[from] UnetError),

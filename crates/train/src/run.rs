@@ -7,7 +7,8 @@ use std::{
     time::Instant,
 };
 
-use checkpoint::{Request, file::write_atomically, generate};
+use checkpoint::{Request, generate};
+use files::{Action, FileError, create_folder, write_atomically};
 use noise::Noise;
 use picture::{Pixels, grid, save_png};
 
@@ -112,14 +113,14 @@ impl Run {
             if !directory.is_dir() {
                 return Err(refuse("it is a file; name another directory with --run".to_owned()));
             }
-            let entries = fs::read_dir(directory).map_err(|error| refuse(error.to_string()))?;
+            let entries = fs::read_dir(directory).map_err(|source| FileError::new(Action::List, directory, source))?;
             if entries.count() > 0 {
                 let reason = "it is not empty; go on with --resume, or name another directory with --run";
                 return Err(refuse(reason.to_owned()));
             }
         }
         let files = RunFiles { directory: directory.to_owned() };
-        fs::create_dir_all(directory.join("samples")).map_err(|error| refuse(error.to_string()))?;
+        create_folder(&directory.join("samples"))?;
         let config = toml::to_string(trainer.config()).map_err(|error| refuse(error.to_string()))?;
         write_atomically(&files.config(), config.as_bytes())?;
         Ok(Self { trainer, files })
@@ -161,8 +162,9 @@ impl Run {
     pub fn config_of(directory: &Path) -> Result<Config, TrainError> {
         let path = RunFiles { directory: directory.to_owned() }.config();
         let refuse = |reason: String| TrainError::RunDirectory { path: directory.to_owned(), reason };
-        let text = fs::read_to_string(&path)
-            .map_err(|error| refuse(format!("there is no run to go on with: {}: {error}", path.display())))?;
+        let text = fs::read_to_string(&path).map_err(|source| {
+            refuse(format!("there is no run to go on with: {}", FileError::new(Action::Read, &path, source)))
+        })?;
         toml::from_str(&text).map_err(|error| refuse(format!("{}: {error}", path.display())))
     }
 
@@ -246,7 +248,7 @@ impl Run {
             .append(true)
             .open(&path)
             .and_then(|mut file| writeln!(file, "{line}"))
-            .map_err(|source| TrainError::Io { action: "write", path, source })
+            .map_err(|source| FileError::new(Action::Write, &path, source).into())
     }
 }
 

@@ -1,0 +1,143 @@
+//! Files that are written whole or not at all, and errors that say what to do.
+//!
+//! ```
+//! let folder = tempfile::tempdir()?;
+//! let path = folder.path().join("notes.txt");
+//! files::write_atomically(&path, b"all of it")?;
+//! assert_eq!(std::fs::read(&path)?, b"all of it");
+//!
+//! let error = files::write_atomically(&folder.path().join("missing/notes.txt"), b"").unwrap_err();
+//! assert!(error.to_string().contains("create the folder"), "{error}");
+//! # Ok::<(), Box<dyn core::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod error;
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+pub use error::{Action, FileError};
+
+/// Writes a file so that a reader sees the old one or the new one, never a part, also after a loss of power: a temporary
+/// file beside it, flushed to the disk, then renamed. After an error what was there before stays, and no temporary file.
+///
+/// # Errors
+/// [`FileError`] names the file, the reason and what to do.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    try_write(&folder_of(path), path, bytes).map_err(|source| FileError::new(Action::Write, path, source))
+}
+
+/// Makes a folder and those above it; one that is there already is fine.
+///
+/// # Errors
+/// [`FileError`] names the folder, the reason and what to do.
+pub fn create_folder(path: &Path) -> Result<(), FileError> {
+    fs::create_dir_all(path).map_err(|source| FileError::new(Action::Create, path, source))
+}
+
+/// Where a file of this path lies.
+fn folder_of(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+fn try_write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-").suffix(".tmp");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // what `File::create` would ask for, less the umask; a temporary file alone would stay private
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder).map_err(without_path)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|refused| refused.error)?;
+    // the rename itself reaches the disk with the folder
+    #[cfg(unix)]
+    fs::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
+/// The reason alone: tempfile wraps it to add the temporary file's path, which says nothing here.
+fn without_path(error: io::Error) -> io::Error {
+    if error.get_ref().is_some() { io::Error::from(error.kind()) } else { error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn replaces_a_file_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture.png");
+        write_atomically(&path, b"old").unwrap();
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()), ["picture.png"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_file_has_ordinary_permissions() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let ordinary = folder.path().join("ordinary");
+        fs::write(&ordinary, b"").unwrap();
+        let path = folder.path().join("ours");
+        write_atomically(&path, b"").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&path), mode(&ordinary));
+    }
+
+    #[test]
+    fn a_missing_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("missing").join("picture.png");
+        let message = write_atomically(&path, b"x").unwrap_err().to_string();
+        assert!(message.contains(&path.display().to_string()), "{message}");
+        assert!(message.contains("create the folder"), "{message}");
+        assert!(!message.contains(".writing-"), "{message}");
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn no_temporary_file_is_left_after_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        let message = write_atomically(&path, b"x").unwrap_err().to_string();
+        assert!(message.contains("this is a folder; name a file"), "{message}");
+        assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_the_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        for message in [
+            write_atomically(&file.join("picture.png"), b"x").unwrap_err().to_string(),
+            create_folder(&file.join("run")).unwrap_err().to_string(),
+        ] {
+            assert!(message.contains("file is not a folder"), "{message}");
+        }
+        let message = create_folder(&file).unwrap_err().to_string();
+        assert!(message.contains("it is a file; choose another folder"), "{message}");
+    }
+}
