@@ -86,13 +86,19 @@ impl Case {
         outputs
     }
 
-    /// Largest error of each output, relative to the output's root mean square; infinite if a value is not a number.
+    /// Largest error of each output, relative to its root mean square or half of what that usually is; infinite if a value is not a number.
     fn errors(&self, algorithm: Algorithm) -> [f64; 4] {
         let (expected, actual) = (self.reference(), self.compute(algorithm));
         let mut errors = [0.0; 4];
-        for ((error, expected), actual) in errors.iter_mut().zip(&expected).zip(&actual) {
-            let scale =
-                (expected.iter().map(|value| value * value).sum::<f64>() / expected.len() as f64).sqrt().max(1e-30);
+        let multiplications = self.y_gradient.len() * self.shape.channels_in * self.shape.kernel.pow(2);
+        let [y, x, weight, bias] = [&self.y_gradient, &self.x, &self.weight, &self.bias].map(Vec::len);
+        // of sums of that many products of two numbers, and of numbers, evenly drawn from -1 to 1
+        let products = |outputs: usize| (multiplications as f64 / outputs as f64 / 9.0).sqrt();
+        let usual = [products(y), products(x), products(weight), (y as f64 / bias as f64 / 3.0).sqrt()];
+        for (((error, expected), actual), usual) in errors.iter_mut().zip(&expected).zip(&actual).zip(usual) {
+            let mean_square = expected.iter().map(|value| value * value).sum::<f64>() / expected.len() as f64;
+            // a few sums may all be small by chance, while their rounding is that of the larger sums on the way
+            let scale = mean_square.sqrt().max(0.5 * usual);
             for (expected, &actual) in expected.iter().zip(actual) {
                 let distance = (expected - f64::from(actual)).abs() / scale;
                 *error = if distance.is_nan() { f64::INFINITY } else { distance.max(*error) };

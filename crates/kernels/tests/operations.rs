@@ -98,7 +98,8 @@ proptest! {
 
     #[test]
     fn rms_norms(
-        batch in 1..4usize, height in 1..9usize, width in 1..9usize, channels in 1..70usize, silu: bool, scale_shift: bool,
+        // of one channel the norm leaves a sign, and of the gradient rounding over |x|: see pointwise/normalisation.rs
+        batch in 1..4usize, height in 1..9usize, width in 1..9usize, channels in 2..70usize, silu: bool, scale_shift: bool,
         seed: u64,
     ) {
         type Norm = fn(Tensor<4>, Tensor<1>, Option<Tensor<2>>) -> Tensor<4>;

@@ -61,9 +61,10 @@ pub fn assert_gradients(
     };
     let greatest = upstream.iter().fold(0f32, |greatest, value| greatest.max(value.abs()));
     for (which, &(name, gradient)) in gradients.iter().enumerate() {
-        // the size of a sum of that many terms of any sign
+        // the size of a sum of that many terms of any sign; the sums of a few channels may all be small by chance, while
+        // their rounding is that of the larger sums on the way
         let terms = upstream.len() as f64 / gradient.len().max(1) as f64;
-        let least = 0.1 * f64::from(greatest) * terms.sqrt().max(1.0);
+        let least = if terms > 1.0 { 0.5 * f64::from(greatest) * terms.sqrt() } else { 0.1 * f64::from(greatest) };
         assert_eq!(gradient.len(), inputs[which].len(), "{name}");
         if gradient.len() <= 64 {
             let expected: Vec<f64> = (0..gradient.len())
