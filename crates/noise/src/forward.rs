@@ -1,6 +1,6 @@
 //! The forward process q: how an image is destroyed (Ho et al. 2020, arXiv:2006.11239, equations 2 and 4).
 
-use burn::tensor::{Device, Tensor, TensorData, assert_shape};
+use burn::tensor::{Tensor, TensorData, assert_shape};
 use schedule::NoiseLevel;
 
 /// q(x_t | x_0) in closed form: `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon` (equation 4).
@@ -15,9 +15,8 @@ pub fn q_sample(x_0: Tensor<4>, epsilon: Tensor<4>, levels: &[NoiseLevel]) -> Te
     let [batch, channels, height, width] = x_0.dims();
     assert_shape!(epsilon, [batch, channels, height, width]);
     assert_eq!(levels.len(), batch, "one noise level for each sample");
-    let device = x_0.device();
-    let signal = per_sample(levels, &device, NoiseLevel::signal_scale);
-    let noise = per_sample(levels, &device, NoiseLevel::noise_scale);
+    let signal = per_sample(levels, &x_0, NoiseLevel::signal_scale);
+    let noise = per_sample(levels, &x_0, NoiseLevel::noise_scale);
     x_0 * signal + epsilon * noise
 }
 
@@ -33,28 +32,29 @@ pub fn q_step(x_previous: Tensor<4>, epsilon: Tensor<4>, betas: &[f64]) -> Tenso
     let [batch, channels, height, width] = x_previous.dims();
     assert_shape!(epsilon, [batch, channels, height, width]);
     assert_eq!(betas.len(), batch, "one beta for each sample");
-    let device = x_previous.device();
-    let keep = coefficients(betas.iter().map(|beta| (1.0 - beta).sqrt()), &device);
-    let add = coefficients(betas.iter().map(|beta| beta.sqrt()), &device);
+    let keep = coefficients(betas.iter().map(|beta| (1.0 - beta).sqrt()), &x_previous);
+    let add = coefficients(betas.iter().map(|beta| beta.sqrt()), &x_previous);
     x_previous * keep + epsilon * add
 }
 
 /// One coefficient of each level, made in f64 on the host, as a tensor `[batch, 1, 1, 1]` that broadcasts over images.
-pub fn per_sample(levels: &[NoiseLevel], device: &Device, coefficient: impl Fn(NoiseLevel) -> f64) -> Tensor<4> {
-    coefficients(levels.iter().copied().map(coefficient), device)
+/// It has the device and the number format of `like`: f64 states of a sampler stay f64.
+pub fn per_sample(levels: &[NoiseLevel], like: &Tensor<4>, coefficient: impl Fn(NoiseLevel) -> f64) -> Tensor<4> {
+    coefficients(levels.iter().copied().map(coefficient), like)
 }
 
-/// Numbers as a tensor `[batch, 1, 1, 1]`.
-pub fn coefficients(values: impl Iterator<Item = f64>, device: &Device) -> Tensor<4> {
-    let values: Vec<f32> = values.map(|value| value as f32).collect();
+/// Numbers as a tensor `[batch, 1, 1, 1]`, with the device and the number format of `like`.
+pub fn coefficients(values: impl Iterator<Item = f64>, like: &Tensor<4>) -> Tensor<4> {
+    let values: Vec<f64> = values.collect();
     let batch = values.len();
-    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), device)
+    Tensor::from_data(TensorData::new(values, [batch, 1, 1, 1]), (&like.device(), like.dtype()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Noise, Stream};
+    use burn::tensor::Device;
     use schedule::{Family, Schedule};
 
     fn moments(x: &Tensor<4>) -> (f64, f64) {

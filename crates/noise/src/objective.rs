@@ -23,9 +23,8 @@ pub fn target(objective: Objective, x_0: Tensor<4>, epsilon: Tensor<4>, levels: 
 
 /// `v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0`.
 pub fn velocity(x_0: Tensor<4>, epsilon: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
-    let device = x_0.device();
-    let signal = per_sample(levels, &device, NoiseLevel::signal_scale);
-    let noise = per_sample(levels, &device, NoiseLevel::noise_scale);
+    let signal = per_sample(levels, &x_0, NoiseLevel::signal_scale);
+    let noise = per_sample(levels, &x_0, NoiseLevel::noise_scale);
     epsilon * signal - x_0 * noise
 }
 
@@ -54,9 +53,8 @@ impl Prediction {
     /// `x_0 = (x_t - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)`. Where alpha_bar is 0 nothing of x_0 is left in
     /// x_t and the division gives infinities: such schedules need the objective x_0 or v.
     pub fn from_epsilon(epsilon: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let device = x_t.device();
-        let inverse_signal = per_sample(levels, &device, |level| 1.0 / level.signal_scale());
-        let sigma = per_sample(levels, &device, NoiseLevel::sigma);
+        let inverse_signal = per_sample(levels, &x_t, |level| 1.0 / level.signal_scale());
+        let sigma = per_sample(levels, &x_t, NoiseLevel::sigma);
         Self { x_0: x_t * inverse_signal - epsilon.clone() * sigma, epsilon, variance: None }
     }
 
@@ -68,9 +66,8 @@ impl Prediction {
 
     /// `x_0 = a x_t - s v`, `epsilon = s x_t + a v`.
     pub fn from_v(v: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let device = x_t.device();
-        let signal = per_sample(levels, &device, NoiseLevel::signal_scale);
-        let noise = per_sample(levels, &device, NoiseLevel::noise_scale);
+        let signal = per_sample(levels, &x_t, NoiseLevel::signal_scale);
+        let noise = per_sample(levels, &x_t, NoiseLevel::noise_scale);
         let x_0 = x_t.clone() * signal.clone() - v.clone() * noise.clone();
         Self { x_0, epsilon: x_t * noise + v * signal, variance: None }
     }
@@ -84,10 +81,9 @@ impl Prediction {
 }
 
 fn epsilon_of(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
-    let device = x_t.device();
     let inverse = |level: NoiseLevel| if level.noise_scale() > 0.0 { 1.0 / level.noise_scale() } else { 0.0 };
-    let inverse_noise = per_sample(levels, &device, inverse);
-    let ratio = per_sample(levels, &device, |level| level.signal_scale() * inverse(level));
+    let inverse_noise = per_sample(levels, &x_t, inverse);
+    let ratio = per_sample(levels, &x_t, |level| level.signal_scale() * inverse(level));
     x_t * inverse_noise - x_0 * ratio
 }
 

@@ -1,12 +1,13 @@
 //! Denoising diffusion implicit models (Song, Meng and Ermon 2020, arXiv:2010.02502).
 
 use burn::tensor::Tensor;
-use noise::{Noise, Stream};
+use noise::Noise;
 use schedule::NoiseLevel;
 
 use crate::{
     denoiser::{Denoiser, Observer, Step},
     error::{SamplerError, check, check_clip, check_range},
+    step::{fresh_noise, numbered, predict},
 };
 
 /// How [`ddim`] walks.
@@ -44,17 +45,13 @@ pub fn ddim(
     check(levels, &x_t, options.samples.as_deref())?;
     check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
     check_clip(options.clip)?;
-    let [batch, channels, height, width] = x_t.dims();
-    let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
-    let (device, count) = (x_t.device(), levels.len() - 1);
+    let samples = numbered(options.samples, &x_t);
+    let count = levels.len() - 1;
     let (mut x, mut estimate) = (x_t, None);
 
     for (index, pair) in levels.windows(2).enumerate() {
         let (level, next) = (pair[0], pair[1]);
-        let mut prediction = denoiser.denoise(x.clone(), level, estimate.as_ref());
-        if let Some(limit) = options.clip {
-            prediction = prediction.clipped(limit, x, &vec![level; batch]);
-        }
+        let prediction = predict(denoiser, &x, level, options.clip, estimate.as_ref());
         // equation 16; never more than the whole noise of the next level
         let variance = (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * (1.0 - level.alpha_bar / next.alpha_bar);
         let sigma = (options.eta * variance.max(0.0).sqrt()).min(next.noise_scale());
@@ -62,9 +59,7 @@ pub fn ddim(
 
         x = prediction.x_0.clone() * next.signal_scale() + prediction.epsilon * direction;
         if sigma > 0.0 {
-            let step = index as u64;
-            let z = noise.stream(Stream::Reverse).normal_images(&samples, step, [channels, height, width], &device);
-            x = x + z * sigma;
+            x = x.clone() + fresh_noise(noise, &samples, index, &x) * sigma;
         }
         observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
         estimate = Some(prediction.x_0);

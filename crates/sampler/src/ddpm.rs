@@ -1,13 +1,14 @@
 //! Ancestral sampling (Ho, Jain and Abbeel 2020, arXiv:2006.11239, algorithm 2), over all steps or fewer.
 
 use burn::tensor::Tensor;
-use noise::{Noise, Stream};
+use noise::Noise;
 use schedule::NoiseLevel;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     denoiser::{Denoiser, Observer, Step},
     error::{SamplerError, check, check_clip},
+    step::{fresh_noise, numbered},
 };
 
 /// The variance of a reverse step.
@@ -62,9 +63,8 @@ pub fn ddpm(
 ) -> Result<Tensor<4>, SamplerError> {
     check(levels, &x_t, options.samples.as_deref())?;
     check_clip(options.clip)?;
-    let [batch, channels, height, width] = x_t.dims();
-    let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
-    let (device, count) = (x_t.device(), levels.len() - 1);
+    let samples = numbered(options.samples, &x_t);
+    let count = levels.len() - 1;
     let (mut x, mut estimate) = (x_t, None);
 
     for (index, pair) in levels.windows(2).enumerate() {
@@ -84,8 +84,7 @@ pub fn ddpm(
         x = if index + 1 == count {
             mean
         } else {
-            let step = index as u64;
-            let z = noise.stream(Stream::Reverse).normal_images(&samples, step, [channels, height, width], &device);
+            let z = fresh_noise(noise, &samples, index, &mean);
             let posterior = posterior_variance(level, next).max(SMALLEST_VARIANCE);
             match options.variance {
                 Variance::Posterior => mean + z * posterior.sqrt(),

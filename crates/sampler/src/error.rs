@@ -25,6 +25,12 @@ pub enum SamplerError {
         /// That of the level before.
         previous: f64,
     },
+    /// Pure noise where a sampler needs some signal.
+    #[error(
+        "the first noise level has alpha_bar = 0, pure noise, where sigma is infinite and this sampler cannot start: use \
+         ddpm, ddim, dpm_solver_plus_plus or unipc, or a schedule without zero terminal SNR"
+    )]
+    NoSignal,
     /// A number out of range.
     #[error("{name} = {value} is not possible: it must be {range}")]
     OutOfRange {
@@ -64,6 +70,11 @@ pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, samples: Option<&[u6
         }
         _ => Ok(()),
     }
+}
+
+/// For samplers that divide by alpha or walk in sigma.
+pub(crate) fn check_finite_sigma(levels: &[NoiseLevel]) -> Result<(), SamplerError> {
+    if levels.iter().all(|level| level.alpha_bar > 0.0) { Ok(()) } else { Err(SamplerError::NoSignal) }
 }
 
 pub(crate) fn check_range(name: &'static str, value: f64, good: bool, range: &'static str) -> Result<(), SamplerError> {

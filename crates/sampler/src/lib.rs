@@ -26,14 +26,27 @@
 
 mod ddim;
 mod ddpm;
+mod deis;
 mod denoiser;
+mod dpm_solver;
+mod edm;
 mod error;
+mod inversion;
 mod mixture;
+mod pndm;
+mod step;
+mod unipc;
 
 pub use ddim::{DdimOptions, ddim};
 pub use ddpm::{DdpmOptions, Variance, ddpm};
+pub use deis::{DeisOptions, deis};
 pub use denoiser::{Denoiser, Guided, Observer, Step};
+pub use dpm_solver::{DpmSolverOptions, SecondOrder, ThirdOrder, dpm_solver_plus_plus};
+pub use edm::{EdmOptions, EulerAncestralOptions, edm_stochastic, euler, euler_ancestral, heun};
 pub use error::SamplerError;
+pub use inversion::ddim_inversion;
 pub use mixture::GaussianMixture;
 pub use noise::Prediction;
+pub use pndm::{PndmOptions, pndm};
 pub use schedule::NoiseLevel;
+pub use unipc::{UniPcOptions, UniPcVariant, unipc};

@@ -8,6 +8,21 @@ use crate::MAX_TIMESTEPS;
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
+    /// A spacing in sigma where sigma is infinite.
+    #[error(
+        "the spacing `{spacing}` needs a finite sigma, and the last timestep of this schedule is pure noise \
+         (alpha_bar = 0): use `trailing`"
+    )]
+    InfiniteSigma {
+        /// The spacing.
+        spacing: crate::Spacing,
+    },
+    /// A spacing that has no whole timesteps.
+    #[error("the spacing `{spacing}` lies between the timesteps: it needs a schedule's sigmas, ask `Schedule::levels`")]
+    BetweenTimesteps {
+        /// The spacing.
+        spacing: crate::Spacing,
+    },
     /// The number of diffusion timesteps T is 0 or absurdly large.
     #[error(
         "a schedule of {timesteps} timesteps is impossible: choose between 1 and {MAX_TIMESTEPS} (papers use 1000)"

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::ScheduleError;
 use crate::family::check_timesteps;
 
-/// How sampling steps are spread over the timesteps. Written `lucidrains`, `leading`, `trailing`, `linspace`.
+/// How sampling steps are spread over the timesteps. Written `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`,
+/// `karras`, `exponential`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
@@ -26,13 +27,21 @@ pub enum Spacing {
     Trailing,
     /// [`linspace`]: starts at T-1, ends at 0.
     Linspace,
+    /// [`uniform`]: starts at T-1, ends above 0; what diffusers' multistep solvers call linspace.
+    Uniform,
+    /// Even in `sigma^(1/7)` (Karras et al. 2022, arXiv:2206.00364, equation 5), between timesteps too: see
+    /// [`Schedule::levels`](crate::Schedule::levels).
+    Karras,
+    /// Even in `ln(sigma)`, and so in the log-SNR, between timesteps too.
+    Exponential,
 }
 
 impl Spacing {
     /// `steps` of the timesteps 0, …, T-1 in descending order.
     ///
     /// # Errors
-    /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`].
+    /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`]; [`ScheduleError::BetweenTimesteps`] for
+    /// [`Spacing::Karras`] and [`Spacing::Exponential`].
     pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleError> {
         match self {
             Spacing::Lucidrains => {
@@ -41,6 +50,8 @@ impl Spacing {
             Spacing::Leading => leading(timesteps, steps, 0),
             Spacing::Trailing => trailing(timesteps, steps),
             Spacing::Linspace => linspace(timesteps, steps),
+            Spacing::Uniform => uniform(timesteps, steps),
+            Spacing::Karras | Spacing::Exponential => Err(ScheduleError::BetweenTimesteps { spacing: self }),
         }
     }
 }
@@ -52,6 +63,9 @@ impl fmt::Display for Spacing {
             Spacing::Leading => "leading",
             Spacing::Trailing => "trailing",
             Spacing::Linspace => "linspace",
+            Spacing::Uniform => "uniform",
+            Spacing::Karras => "karras",
+            Spacing::Exponential => "exponential",
         })
     }
 }
@@ -65,10 +79,13 @@ impl FromStr for Spacing {
             "leading" => Ok(Spacing::Leading),
             "trailing" => Ok(Spacing::Trailing),
             "linspace" => Ok(Spacing::Linspace),
+            "uniform" => Ok(Spacing::Uniform),
+            "karras" => Ok(Spacing::Karras),
+            "exponential" => Ok(Spacing::Exponential),
             _ => Err(ScheduleError::Unknown {
                 what: "spacing",
                 given: name.to_owned(),
-                valid: "one of lucidrains, leading, trailing, linspace".to_owned(),
+                valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential".to_owned(),
             }),
         }
     }
@@ -127,7 +144,7 @@ pub fn trailing(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleEr
 }
 
 /// diffusers' `linspace`: `steps` evenly spaced values from T-1 to 0, both included, each rounded (ties to even).
-/// A single step visits timestep 0 only. (diffusers' multistep solvers ask for one step more and drop the 0.)
+/// A single step visits timestep 0 only.
 ///
 /// # Errors
 /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`].
@@ -135,6 +152,22 @@ pub fn linspace(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleEr
     check_steps(timesteps, steps)?;
     let step = (timesteps - 1) as f64 / (steps - 1).max(1) as f64;
     Ok((0..steps).rev().map(|i| (step * i as f64).round_ties_even() as usize).collect())
+}
+
+/// `steps + 1` evenly spaced values from T-1 to 0, each rounded (ties to even), without the 0: so every step, that to
+/// clean data too, is about as long. What diffusers' multistep solvers (DPM-Solver++, UniPC, DEIS) mean by `linspace`.
+/// As many steps as timesteps visit all of them.
+///
+/// # Errors
+/// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`].
+pub fn uniform(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleError> {
+    check_steps(timesteps, steps)?;
+    if steps == timesteps {
+        return Ok((0..timesteps).rev().collect());
+    }
+    let mut all = linspace(timesteps, steps + 1)?;
+    all.pop();
+    Ok(all)
 }
 
 /// OpenAI's sections (`respace.py` of improved-diffusion): the chain is cut into as many equal sections as there are
@@ -206,7 +239,7 @@ pub fn parse_openai(timesteps: usize, text: &str) -> Result<Vec<usize>, Schedule
 }
 
 /// Refuses an impossible T, and steps outside 1..=T.
-fn check_steps(timesteps: usize, steps: usize) -> Result<(), ScheduleError> {
+pub(crate) fn check_steps(timesteps: usize, steps: usize) -> Result<(), ScheduleError> {
     check_timesteps(timesteps)?;
     match (1..=timesteps).contains(&steps) {
         true => Ok(()),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::family::{check_timesteps, check_user_betas};
+use crate::respace::check_steps;
 use crate::{Family, NoiseLevel, ScheduleError, Spacing};
 
 /// The smallest posterior variance whose logarithm is taken (Ho et al.'s code, and every peer since).
@@ -193,14 +194,70 @@ impl Schedule {
         NoiseLevel { timestep: self.model_timesteps[t] as f64, alpha_bar: self.alpha_bars[t] }
     }
 
+    /// The level at a time between timesteps, where sigma is interpolated linearly (as in diffusers' Euler and Heun);
+    /// -1 is clean data. Beyond the ends of the chain it is that of the end.
+    pub fn level_at(&self, t: f64) -> NoiseLevel {
+        let t = t.clamp(-1.0, (self.timesteps() - 1) as f64);
+        let (below, share) = (t.floor() as i64, t - t.floor());
+        let at = |t: i64| usize::try_from(t).map_or(NoiseLevel::CLEAN, |t| self.level(t));
+        if share == 0.0 {
+            return at(below);
+        }
+        let (lower, upper) = (at(below), at(below + 1));
+        let mix = |a: f64, b: f64| a + (b - a) * share;
+        let sigma = mix(lower.sigma(), upper.sigma());
+        NoiseLevel { timestep: mix(lower.timestep, upper.timestep), alpha_bar: 1.0 / (1.0 + sigma * sigma) }
+    }
+
+    /// The level of a noise-to-signal ratio `sigma` (at least 0); its timestep lies between those of the chain, where
+    /// ln(sigma) is interpolated linearly (k-diffusion, diffusers), and is that of the end beyond them. 0 is clean data.
+    pub fn level_at_sigma(&self, sigma: f64) -> NoiseLevel {
+        if sigma == 0.0 {
+            return NoiseLevel::CLEAN;
+        }
+        let alpha_bar = 1.0 / (1.0 + sigma * sigma);
+        let above = self.alpha_bars.partition_point(|&other| other > alpha_bar);
+        let timestep = match above {
+            0 => self.level(0).timestep,
+            above if above == self.timesteps() => self.level(above - 1).timestep,
+            above => {
+                let (lower, upper) = (self.level(above - 1), self.level(above));
+                let share = (sigma.ln() - lower.sigma().ln()) / (upper.sigma().ln() - lower.sigma().ln());
+                lower.timestep + (upper.timestep - lower.timestep) * share
+            }
+        };
+        NoiseLevel { timestep, alpha_bar }
+    }
+
     /// The levels that a sampler of `steps` steps walks over, from the noisiest on: `steps` levels of this schedule,
-    /// then [`NoiseLevel::CLEAN`].
+    /// then [`NoiseLevel::CLEAN`]. [`Spacing::Karras`] and [`Spacing::Exponential`] go from the sigma of the last
+    /// timestep to that of the first.
     ///
     /// # Errors
-    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T.
+    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T; [`ScheduleError::InfiniteSigma`] for those two, if the last
+    /// timestep is pure noise.
     pub fn levels(&self, spacing: Spacing, steps: usize) -> Result<Vec<NoiseLevel>, ScheduleError> {
-        let mut levels: Vec<NoiseLevel> =
-            spacing.timesteps(self.timesteps(), steps)?.into_iter().map(|t| self.level(t)).collect();
+        /// The exponent rho that the paper recommends for images.
+        const RHO: f64 = 7.0;
+        let even = |of: &dyn Fn(f64) -> f64, back: &dyn Fn(f64) -> f64| {
+            check_steps(self.timesteps(), steps)?;
+            let (first, last) = (self.level(self.timesteps() - 1), self.level(0));
+            if first.sigma().is_infinite() {
+                return Err(ScheduleError::InfiniteSigma { spacing });
+            }
+            let (start, end) = (of(first.sigma()), of(last.sigma()));
+            let between = |index: usize| match index {
+                0 => first,
+                index if index + 1 == steps => last,
+                index => self.level_at_sigma(back(start + (end - start) * index as f64 / (steps - 1) as f64)),
+            };
+            Ok((0..steps).map(between).collect::<Vec<_>>())
+        };
+        let mut levels = match spacing {
+            Spacing::Karras => even(&|sigma| sigma.powf(1.0 / RHO), &|root| root.powf(RHO))?,
+            Spacing::Exponential => even(&f64::ln, &f64::exp)?,
+            _ => spacing.timesteps(self.timesteps(), steps)?.into_iter().map(|t| self.level(t)).collect(),
+        };
         levels.push(NoiseLevel::CLEAN);
         Ok(levels)
     }

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use schedule::respace::{ddim_lucidrains, leading, openai_ddim, openai_sections};
-use schedule::{Family, LossWeight, Objective, Schedule, Spacing};
+use schedule::{Family, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
 
 /// Families whose defaults or nearby parameters are possible from T = 30 to T = 2000.
 fn families() -> impl Strategy<Value = Family> {
@@ -26,7 +26,13 @@ fn schedules() -> impl Strategy<Value = Schedule> {
 }
 
 fn spacings() -> impl Strategy<Value = Spacing> {
-    prop::sample::select(vec![Spacing::Lucidrains, Spacing::Leading, Spacing::Trailing, Spacing::Linspace])
+    prop::sample::select(vec![
+        Spacing::Lucidrains,
+        Spacing::Leading,
+        Spacing::Trailing,
+        Spacing::Linspace,
+        Spacing::Uniform,
+    ])
 }
 
 /// T and a number of steps that fits it.
@@ -119,12 +125,51 @@ proptest! {
         prop_assert_eq!(chosen.len(), steps);
         prop_assert!(strictly_descending_below(timesteps, &chosen));
         match spacing {
-            Spacing::Lucidrains | Spacing::Trailing => prop_assert_eq!(chosen[0], timesteps - 1),
+            Spacing::Lucidrains | Spacing::Trailing | Spacing::Uniform => prop_assert_eq!(chosen[0], timesteps - 1),
             Spacing::Leading => prop_assert_eq!(chosen[steps - 1], 0),
             Spacing::Linspace => {
                 prop_assert_eq!(chosen[steps - 1], 0);
                 prop_assert!(steps == 1 || chosen[0] == timesteps - 1);
             }
+            Spacing::Karras | Spacing::Exponential => unreachable!("not among `spacings`"),
+        }
+    }
+
+    #[test]
+    fn spacings_between_timesteps_are_even_in_sigma(family in families(), timesteps in 30..2000_usize, steps in 2..30_usize) {
+        let schedule = Schedule::new(&family, timesteps).unwrap();
+        let (first, last) = (schedule.level(timesteps - 1), schedule.level(0));
+        for (spacing, power) in [(Spacing::Karras, 1.0 / 7.0), (Spacing::Exponential, 0.0)] {
+            let levels = schedule.levels(spacing, steps).unwrap();
+            prop_assert_eq!(levels.len(), steps + 1);
+            prop_assert_eq!((levels[0], levels[steps - 1], levels[steps]), (first, last, NoiseLevel::CLEAN));
+            prop_assert!(levels.windows(2).all(|pair| pair[1].alpha_bar > pair[0].alpha_bar));
+            prop_assert!(levels.windows(2).all(|pair| pair[1].timestep < pair[0].timestep));
+            let even = |level: NoiseLevel| match power {
+                0.0 => level.sigma().ln(),
+                power => level.sigma().powf(power),
+            };
+            let step = (even(last) - even(first)) / (steps - 1) as f64;
+            for pair in levels[..steps].windows(2) {
+                prop_assert!((even(pair[1]) - even(pair[0]) - step).abs() < 1e-6 * (1.0 + step.abs()));
+            }
+        }
+    }
+
+    #[test]
+    fn levels_between_timesteps_meet_those_at_them(schedule in schedules(), share in 0.0..1.0_f64) {
+        let last = schedule.timesteps() - 1;
+        let t = (share * last as f64) as usize;
+        prop_assert_eq!(schedule.level_at(t as f64), schedule.level(t));
+        prop_assert_eq!(schedule.level_at(-1.0), NoiseLevel::CLEAN);
+        prop_assert_eq!(schedule.level_at(last as f64 + 7.5), schedule.level(last));
+        let level = schedule.level(t);
+        let found = schedule.level_at_sigma(level.sigma());
+        prop_assert!((found.timestep - level.timestep).abs() < 1e-4, "{:?} for {:?}", found, level);
+        if t < last {
+            let (middle, next) = (schedule.level_at(t as f64 + 0.5), schedule.level(t + 1));
+            prop_assert_eq!(middle.timestep, t as f64 + 0.5);
+            prop_assert!(middle.alpha_bar < level.alpha_bar && middle.alpha_bar >= next.alpha_bar);
         }
     }
 

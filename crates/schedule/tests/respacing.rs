@@ -1,7 +1,9 @@
 //! Which timesteps a shorter run visits, against numbers that NumPy and OpenAI's `respace.py` printed.
 #![allow(clippy::unwrap_used)]
 
-use schedule::respace::{ddim_lucidrains, leading, linspace, openai_ddim, openai_sections, parse_openai, trailing};
+use schedule::respace::{
+    ddim_lucidrains, leading, linspace, openai_ddim, openai_sections, parse_openai, trailing, uniform,
+};
 use schedule::{Family, MAX_TIMESTEPS, NoiseLevel, Schedule, ScheduleError, Spacing};
 
 #[test]
@@ -101,7 +103,7 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, ScheduleError>, parts: &[&s
 
 #[test]
 fn impossible_steps_are_refused() {
-    for spacing in [Spacing::Lucidrains, Spacing::Leading, Spacing::Trailing, Spacing::Linspace] {
+    for spacing in [Spacing::Lucidrains, Spacing::Leading, Spacing::Trailing, Spacing::Linspace, Spacing::Uniform] {
         assert_says(spacing.timesteps(10, 0), &["0 sampling steps", "between 1 and 10"]);
         assert_says(spacing.timesteps(10, 11), &["11 sampling steps", "10 timesteps"]);
         assert_says(spacing.timesteps(0, 1), &["0 timesteps"]);
@@ -125,4 +127,16 @@ fn impossible_steps_are_refused() {
     assert_says(schedule.respaced(&[3, 10]), &["timestep 10", "from 0 to 9"]);
     assert_says(schedule.respaced(&[3, 4, 3]), &["timestep 3 is kept twice"]);
     assert_says(schedule.levels(Spacing::Trailing, 11), &["11 sampling steps"]);
+    assert_says(schedule.levels(Spacing::Karras, 11), &["11 sampling steps"]);
+    assert_says(Spacing::Karras.timesteps(10, 3), &["`karras` lies between"]);
+    let no_signal = schedule.rescale_zero_terminal_snr().unwrap();
+    assert_says(no_signal.levels(Spacing::Exponential, 3), &["`exponential`", "finite sigma", "trailing"]);
+}
+
+/// `np.linspace(0, 999, steps + 1).round()[::-1][:-1]`, as diffusers' multistep solvers have it.
+#[test]
+fn uniform_is_linspace_without_the_first_timestep() {
+    assert_eq!(uniform(1000, 10).unwrap(), [999, 899, 799, 699, 599, 500, 400, 300, 200, 100]);
+    assert_eq!(uniform(1000, 1).unwrap(), [999]);
+    assert_eq!(uniform(1, 1).unwrap(), [0]);
 }

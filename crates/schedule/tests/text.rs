@@ -12,7 +12,7 @@ fn names_survive_display_and_parsing() {
     for name in ["epsilon", "x0", "v"] {
         assert_eq!(name.parse::<Objective>().unwrap().to_string(), name);
     }
-    for name in ["lucidrains", "leading", "trailing", "linspace"] {
+    for name in ["lucidrains", "leading", "trailing", "linspace", "uniform", "karras", "exponential"] {
         assert_eq!(name.parse::<Spacing>().unwrap().to_string(), name);
     }
     for name in ["uniform", "snr", "min_snr:5", "min_snr:0.25"] {
@@ -37,7 +37,7 @@ fn an_unknown_name_is_told_the_valid_ones() {
     says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v"]);
     says(
         "middle".parse::<Spacing>().unwrap_err().to_string(),
-        &["`middle`", "lucidrains, leading, trailing, linspace"],
+        &["`middle`", "lucidrains, leading, trailing, linspace, uniform, karras, exponential"],
     );
     for text in ["", "minsnr", "min_snr:", "min_snr:x", "min_snr:0", "min_snr:-1", "min_snr:NaN", "min_snr:inf"] {
         says(text.parse::<LossWeight>().unwrap_err().to_string(), &["loss weight", text, "min_snr:GAMMA"]);

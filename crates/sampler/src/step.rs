@@ -1,0 +1,41 @@
+//! What the steps of all samplers have in common.
+
+use burn::tensor::Tensor;
+use noise::{Noise, Prediction, Stream};
+use schedule::NoiseLevel;
+
+use crate::denoiser::Denoiser;
+
+/// What the denoiser says of `x` at `level`; with a limit, x_0 is clipped to it and epsilon derived anew.
+pub(crate) fn predict(
+    denoiser: &dyn Denoiser,
+    x: &Tensor<4>,
+    level: NoiseLevel,
+    clip: Option<f64>,
+    estimate: Option<&Tensor<4>>,
+) -> Prediction {
+    let prediction = denoiser.denoise(x.clone(), level, estimate);
+    match clip {
+        Some(limit) => prediction.clipped(limit, x.clone(), &vec![level; x.dims()[0]]),
+        None => prediction,
+    }
+}
+
+/// Which image of the seed each one in the batch is: as asked, or numbered from 0.
+pub(crate) fn numbered(samples: Option<Vec<u64>>, x: &Tensor<4>) -> Vec<u64> {
+    samples.unwrap_or_else(|| (0..x.dims()[0] as u64).collect())
+}
+
+/// Standard normal noise for the step `index` of the reverse chain, in the number format of `like`.
+pub(crate) fn fresh_noise(noise: &Noise, samples: &[u64], index: usize, like: &Tensor<4>) -> Tensor<4> {
+    let [_, channels, height, width] = like.dims();
+    let images =
+        noise.stream(Stream::Reverse).normal_images(samples, index as u64, [channels, height, width], &like.device());
+    Tensor::from_data(images.into_data(), (&like.device(), like.dtype()))
+}
+
+/// Half the log-SNR, ln(alpha / sigma) with alpha the scale of the signal and sigma that of the noise: the time in which
+/// the solvers of the DPM family walk. It grows from step to step, to infinity at clean data.
+pub(crate) fn lambda(level: NoiseLevel) -> f64 {
+    0.5 * level.log_snr()
+}
