@@ -16,6 +16,9 @@ const CUDA_VERSION: (&str, &str) = ("CUDARC_CUDA_VERSION", "13000");
 const LLVM_PACKAGES: [&str; 2] = ["mlc-llvm-static==23.1.1.post0", "mlc-llvm-static-extra-targets==23.1.1.post0"];
 const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 
+/// The tests of crate `kernels`, with the features of the whole workspace.
+const KERNEL_TESTS: &str = "test --workspace --test convolution --test operations --test pointwise";
+
 /// A check.
 struct Step {
     name: &'static str,
@@ -43,6 +46,16 @@ fn steps() -> Vec<Step> {
             cargo("doc --workspace --no-deps").with_variable("RUSTDOCFLAGS", "-D warnings"),
         ),
         run("tests", "every test, on the CPU", cargo("test --workspace")),
+        run(
+            "avx2",
+            "the native operations without AVX-512",
+            cargo(KERNEL_TESTS).with_variable("KERNELS_INSTRUCTION_SET", "avx2"),
+        ),
+        run(
+            "scalar",
+            "the native operations without vectors",
+            cargo(KERNEL_TESTS).with_variable("KERNELS_INSTRUCTION_SET", "scalar"),
+        ),
         run(
             "wgpu",
             "network, training and sampling on a Vulkan device",

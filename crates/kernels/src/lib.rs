@@ -20,6 +20,8 @@ use burn::tensor::{Tensor, assert_shape};
 pub mod adam;
 #[cfg(feature = "flex")]
 pub mod cpu;
+pub mod instruction_set;
+pub mod normal;
 pub mod plain;
 pub mod profile;
 
@@ -156,6 +158,38 @@ pub fn group_norm(
         return apply(norm, &inputs);
     }
     plain::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
+}
+
+/// How a prediction is compared with its target, element by element.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Loss {
+    /// The square of the difference.
+    Squared,
+    /// Its magnitude.
+    Absolute,
+    /// Half the square up to this difference, linear beyond (Huber 1964).
+    Huber(f32),
+}
+
+/// The mean error of each sample times its weight.
+///
+/// # Shapes
+/// - `prediction`, `target`: `[batch, …]`, the same; `weights`: `[batch]`
+/// - result: `[batch]`
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>, weights: Tensor<1>) -> Tensor<1> {
+    assert_eq!(prediction.dims(), target.dims(), "prediction and target have one shape");
+    assert_eq!(prediction.dims()[0], weights.dims()[0], "one weight for each sample");
+    #[cfg(feature = "flex")]
+    if is_native(&prediction) && is_native(&target) && is_native(&weights) {
+        return apply(
+            cpu::loss::WeightedLoss(kind),
+            &[prediction.into_dispatch(), target.into_dispatch(), weights.into_dispatch()],
+        );
+    }
+    plain::loss(kind, prediction, target, weights)
 }
 
 /// `e^x / sum e^x` over the last axis.

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
 
-use crate::Convolution;
+use crate::{Convolution, Loss};
 
 /// See [`conv2d`](crate::conv2d).
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options: Convolution) -> Tensor<4> {
@@ -108,6 +108,24 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 /// See [`concat_channels`](crate::concat_channels).
 pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     Tensor::cat(vec![first, second], 3)
+}
+
+/// See [`loss`](crate::loss).
+pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>, weights: Tensor<1>) -> Tensor<1> {
+    let batch = weights.dims()[0];
+    let elements = prediction.dims().iter().product::<usize>() / batch.max(1);
+    let difference = prediction - target;
+    let errors = match kind {
+        Loss::Squared => difference.clone() * difference,
+        Loss::Absolute => difference.abs(),
+        Loss::Huber(limit) => {
+            // within = min(|d|, limit): within^2 / 2 + limit (|d| - within) is both parts in one
+            let magnitude = difference.abs();
+            let within = magnitude.clone().clamp_max(limit);
+            within.clone() * within.clone() * 0.5 + (magnitude - within) * limit
+        }
+    };
+    errors.reshape([batch, elements]).mean_dim(1).reshape([batch]) * weights
 }
 
 /// See [`softmax`](crate::softmax).

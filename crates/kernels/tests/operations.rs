@@ -97,6 +97,21 @@ proptest! {
     }
 
     #[test]
+    fn losses(batch in 1..6usize, elements in 1..400usize, kind in 0..3usize, seed: u64) {
+        use kernels::Loss;
+        let kind = [Loss::Squared, Loss::Absolute, Loss::Huber(0.4)][kind];
+        let function = |loss: fn(Loss, Tensor<2>, Tensor<2>, Tensor<1>) -> Tensor<1>| {
+            move |leaves: &[Tensor<1>]| {
+                let images = |leaf: usize| leaves[leaf].clone().reshape([batch, elements]);
+                loss(kind, images(0), images(1), leaves[2].clone())
+            }
+        };
+        let inputs = [numbers(batch * elements, seed), numbers(batch * elements, seed ^ 1), numbers(batch, seed ^ 2)];
+        let error = error(&function(kernels::loss), &function(plain::loss), &inputs);
+        prop_assert!(error < 2e-6, "{error}");
+    }
+
+    #[test]
     fn rms_norms(
         // of one channel the norm leaves a sign, and of the gradient rounding over |x|: see pointwise/normalisation.rs
         batch in 1..4usize, height in 1..9usize, width in 1..9usize, channels in 2..70usize, silu: bool, scale_shift: bool,

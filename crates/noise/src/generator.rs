@@ -1,6 +1,7 @@
 //! Counter-based noise: position in, numbers out.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use kernels::normal::normal;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -79,7 +80,7 @@ impl Noise {
 /// The numbers of one seed and one purpose, addressed by (sample, step).
 ///
 /// Each address has a ChaCha8 generator of its own, whose 256-bit key is (seed, purpose, sample, step). Gaussian numbers
-/// are Box-Muller's, computed with `libm` in f64, so that their bits do not depend on the platform.
+/// are Box-Muller's ([`kernels::normal`]), whose bits do not depend on the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseStream {
     seed: u64,
@@ -99,14 +100,9 @@ impl NoiseStream {
     /// Fills `out` with standard normal numbers (mean 0, variance 1, |x| < 6.8).
     pub fn normal(&self, sample: u64, step: u64, out: &mut [f32]) {
         let mut generator = self.generator(sample, step);
-        for pair in out.chunks_mut(2) {
-            // radius^2 / 2 is exponential, the angle uniform (Box and Muller, 1958)
-            let radius = libm::sqrt(-2.0 * libm::log(open_unit(generator.next_u32())));
-            let (sine, cosine) = libm::sincos(core::f64::consts::TAU * open_unit(generator.next_u32()));
-            pair[0] = (radius * cosine) as f32;
-            if let Some(second) = pair.get_mut(1) {
-                *second = (radius * sine) as f32;
-            }
+        for block in out.chunks_mut(NORMAL_BLOCK) {
+            let bits: [u32; NORMAL_BLOCK] = core::array::from_fn(|_| generator.next_u32());
+            normal(&bits, block);
         }
     }
 
@@ -181,10 +177,8 @@ impl NoiseStream {
     }
 }
 
-/// A number in (0, 1) from 32 random bits: the middle of one of 2^32 equal cells.
-fn open_unit(bits: u32) -> f64 {
-    (f64::from(bits) + 0.5) / 4_294_967_296.0
-}
+/// Numbers that are made of their bits together: even, so that no pair is torn apart.
+const NORMAL_BLOCK: usize = 256;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Losses: one number for each sample, so that each can have the weight of its noise level.
 
 use burn::tensor::{Tensor, TensorData, assert_shape};
+use kernels::{Loss, loss};
 use serde::{Deserialize, Serialize};
 
 /// How a prediction is compared with its target, element by element. The article's `loss_type`.
@@ -33,20 +34,8 @@ impl LossType {
     /// - `prediction`, `target`: `[batch, channels, height, width]`
     /// - result: `[batch]`
     pub fn per_sample(self, prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
-        let [batch, channels, height, width] = prediction.dims();
-        assert_shape!(target, [batch, channels, height, width]);
-        let difference = prediction - target;
-        let elements = match self {
-            Self::L1 => difference.abs(),
-            Self::L2 => difference.clone() * difference,
-            Self::Huber => {
-                // within = min(|d|, 1): 0.5 within^2 + (|d| - within) is both halves in one
-                let magnitude = difference.abs();
-                let within = magnitude.clone().clamp_max(1.0);
-                within.clone() * within.clone() * 0.5 + (magnitude - within)
-            }
-        };
-        elements.reshape([batch, channels * height * width]).mean_dim(1).reshape([batch])
+        let ones = vec![1.0; prediction.dims()[0]];
+        self.losses(prediction, target, &ones)
     }
 
     /// The weighted mean over the batch: `sum_i weight_i loss_i / batch` (lucidrains' `p_losses`).
@@ -54,11 +43,21 @@ impl LossType {
     /// # Panics
     /// If there is not one weight for each sample.
     pub fn weighted(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
-        let losses = self.per_sample(prediction, target);
-        let [batch] = losses.dims();
+        self.losses(prediction, target, weights).mean()
+    }
+
+    fn losses(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
+        let [batch, channels, height, width] = prediction.dims();
+        assert_shape!(target, [batch, channels, height, width]);
         assert_eq!(weights.len(), batch, "one weight for each sample");
-        let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-        (losses.clone() * Tensor::from_data(TensorData::new(weights, [batch]), &losses.device())).mean()
+        let options = (&prediction.device(), prediction.dtype());
+        let weights = Tensor::from_data(TensorData::new(weights.to_vec(), [batch]), options);
+        let kind = match self {
+            Self::L1 => Loss::Absolute,
+            Self::L2 => Loss::Squared,
+            Self::Huber => Loss::Huber(1.0),
+        };
+        loss(kind, prediction, target, weights)
     }
 }
 

@@ -13,23 +13,19 @@
 //! The sums run in f32 within a block of 4096 elements, in f64 across blocks. NaN in an element gives NaN in both; an
 //! infinite one an infinite loss, and the gradient that is the limit of e'.
 
-use crate::cpu::parallel::{check, run};
-use crate::cpu::simd::{clamp, map, sum};
 use pulp::{Simd, WithSimd};
+
+use crate::{
+    Loss,
+    cpu::{
+        operation::{Operation, View},
+        parallel::{check, run},
+        simd::{clamp, map, sum},
+    },
+};
 
 /// Elements that are summed in f32.
 const BLOCK: usize = 4096;
-
-/// The error of one element.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Loss {
-    /// The square of the difference.
-    Squared,
-    /// Its magnitude.
-    Absolute,
-    /// Half the square up to this difference, linear beyond.
-    Huber(f32),
-}
 
 /// The mean error of each sample times its weight; the batch is the length of `weights`.
 pub fn forward(loss: Loss, prediction: &[f32], target: &[f32], weights: &[f32], losses: &mut [f32]) {
@@ -140,6 +136,35 @@ impl WithSimd for Backward<'_> {
             Loss::Huber(limit) => map!(simd, inputs, outputs, |[prediction, target], _| {
                 [simd.mul_f32s(clamp(simd, simd.sub_f32s(prediction, target), limit), simd.splat_f32s(factor))]
             }),
+        }
+    }
+}
+
+/// The burn operation: prediction and target `[batch, …]`, weights `[batch]`, to the losses `[batch]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WeightedLoss(pub Loss);
+
+impl Operation for WeightedLoss {
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
+        inputs[2].to_vec()
+    }
+
+    fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
+        forward(self.0, inputs[0].values, inputs[1].values, inputs[2].values, output);
+        Vec::new()
+    }
+
+    fn backward(&self, inputs: &[View], _: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+        let [prediction, target, weights] = [0, 1, 2].map(|input| inputs[input].values);
+        if let Some(gradient) = &mut gradients[0] {
+            backward(self.0, prediction, target, weights, output_gradient, gradient);
+        }
+        // the errors are even functions of the difference
+        if let Some(gradient) = &mut gradients[1] {
+            backward(self.0, target, prediction, weights, output_gradient, gradient);
+        }
+        if let Some(gradient) = &mut gradients[2] {
+            forward(self.0, prediction, target, output_gradient, gradient);
         }
     }
 }

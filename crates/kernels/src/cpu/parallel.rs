@@ -1,7 +1,9 @@
 //! Tasks over all threads. What a task covers is set by the shape, so the result is the same for any number of threads.
 
-use pulp::{Arch, WithSimd};
+use pulp::WithSimd;
 use rayon::prelude::*;
+
+use crate::instruction_set::dispatch;
 
 /// Elements of one task in a pass bound by memory: 64 KiB, some microseconds.
 pub(crate) const BLOCK: usize = 16 * 1024;
@@ -11,11 +13,10 @@ const THRESHOLD: usize = 2 * BLOCK;
 
 /// Runs every task with the best instruction set of the machine, on all threads if the work is worth it.
 pub(crate) fn run<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>, work: usize) {
-    let arch = Arch::new();
     if work < THRESHOLD || tasks.len() == 1 {
-        tasks.into_iter().for_each(|task| arch.dispatch(task));
+        tasks.into_iter().for_each(|task| dispatch(task));
     } else {
-        tasks.into_par_iter().with_max_len(1).for_each(|task| arch.dispatch(task));
+        tasks.into_par_iter().with_max_len(1).for_each(|task| dispatch(task));
     }
 }
 

@@ -1,6 +1,6 @@
 use crate::reference::{assert_close, assert_gradients, noise, same_in_every_pool, wide};
-use kernels::cpu::loss::{self, Loss};
 use kernels::cpu::resample::{self, Image};
+use kernels::{Loss, cpu::loss};
 use proptest::prelude::*;
 
 fn loss_reference(loss: Loss, target: &[f64], weights: &[f32], prediction: &[f64]) -> Vec<f64> {

@@ -14,10 +14,13 @@
 //! one patch.
 
 use super::Convolution;
-use crate::cpu::{
-    convolution::product::{Product, Start},
-    convolution::vectors::{Shared, dispatch, for_each_task, load, store, transpose},
-    scratch::Scratch,
+use crate::{
+    cpu::{
+        convolution::product::{Product, Start},
+        convolution::vectors::{Shared, for_each_task, load, store, transpose},
+        scratch::Scratch,
+    },
+    instruction_set::dispatch,
 };
 use pulp::{Simd, WithSimd};
 use std::ops::Range;

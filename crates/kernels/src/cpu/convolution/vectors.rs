@@ -1,6 +1,6 @@
 //! Loads, stores and transposition on top of `pulp`, and slices written by several tasks.
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
 use rayon::prelude::*;
 use std::{marker::PhantomData, ops::Range};
 
@@ -30,11 +30,6 @@ pub(crate) fn load<S: Simd>(simd: S, values: &[f32], index: usize) -> S::f32s {
 pub(crate) fn store<S: Simd>(simd: S, values: &mut [f32], index: usize, vector: S::f32s) {
     let (vectors, rest) = S::as_mut_simd_f32s(values);
     if index < vectors.len() { vectors[index] = vector } else { simd.partial_store_f32s(rest, vector) }
-}
-
-/// Runs `body` with the best instruction set of this machine.
-pub(crate) fn dispatch<Op: WithSimd>(body: Op) -> Op::Output {
-    pulp::Arch::new().dispatch(body)
 }
 
 /// Writes the transpose of the `rows` times `columns` matrix `from` to `to`; both have a stride between their rows.

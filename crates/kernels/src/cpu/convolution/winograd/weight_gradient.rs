@@ -4,11 +4,14 @@ use super::{
     filter::{Filter, both_ways},
     tiles::{Images, Layout, Tiles, block, block_size, blocks},
 };
-use crate::cpu::{
-    convolution::Convolution,
-    convolution::product::{Product, Start},
-    convolution::vectors::{Shared, dispatch, for_each_task, load, store, transpose, write},
-    scratch::Scratch,
+use crate::{
+    cpu::{
+        convolution::Convolution,
+        convolution::product::{Product, Start},
+        convolution::vectors::{Shared, for_each_task, load, store, transpose, write},
+        scratch::Scratch,
+    },
+    instruction_set::dispatch,
 };
 use pulp::{Simd, WithSimd};
 use std::{marker::PhantomData, ops::Range};

@@ -1,0 +1,24 @@
+//! Which vectors the native operations compute with: the widest that the machine has.
+
+use std::sync::OnceLock;
+
+use pulp::{Arch, WithSimd};
+
+/// The environment variable that asks for less: `avx2` or `scalar`, to test what runs on other machines. Anything else, and
+/// `avx2` where there is none, leaves the widest.
+pub const VARIABLE: &str = "KERNELS_INSTRUCTION_SET";
+
+/// Runs `body` with the instruction set of this process.
+pub(crate) fn dispatch<Op: WithSimd>(body: Op) -> Op::Output {
+    static CHOSEN: OnceLock<Arch> = OnceLock::new();
+    CHOSEN.get_or_init(choose).dispatch(body)
+}
+
+fn choose() -> Arch {
+    match std::env::var(VARIABLE).as_deref() {
+        Ok("scalar") => Arch::Scalar,
+        #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+        Ok("avx2") => pulp::x86::V3::try_new().map_or_else(Arch::new, Arch::V3),
+        _ => Arch::new(),
+    }
+}
