@@ -1,12 +1,15 @@
 //! Images from a model.
 
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{DType, Int, Tensor, TensorData};
 use noise::{Noise, Prediction, Stream};
-use sampler::{DdimOptions, DdpmOptions, Denoiser, Guided, NoiseLevel, Observer, SamplerError, ddim, ddpm};
+use sampler::{
+    CfgPlusPlus, Classifier, ClassifierGuided, Denoiser, Guided, KindOptions, NoiseLevel, Observer, SamplerError,
+    SamplerKind,
+};
 use schedule::{Objective, ScheduleError};
 use unet::{Condition, Unet, UnetError};
 
-use crate::{header::SamplerKind, model::Model};
+use crate::{header::GuidanceKind, model::Model};
 
 /// A trained network with its objective, as a [`Denoiser`].
 #[derive(Clone, Debug)]
@@ -21,7 +24,13 @@ pub struct NetworkDenoiser<'a> {
     pub parallel_parts: usize,
 }
 
-impl NetworkDenoiser<'_> {
+impl<'a> NetworkDenoiser<'a> {
+    /// The network of a model, with the parts of its `sampling`.
+    pub fn new(model: &'a Model, labels: Option<Tensor<1, Int>>) -> Self {
+        let parallel_parts = model.header.sampling.parallel_parts;
+        Self { unet: &model.unet, objective: model.header.objective, labels, parallel_parts }
+    }
+
     /// The raw output for a batch, part by part.
     fn output(&self, x_t: &Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Tensor<4> {
         let batch = x_t.dims()[0];
@@ -57,12 +66,25 @@ impl NetworkDenoiser<'_> {
 impl Denoiser for NetworkDenoiser<'_> {
     fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
         let [batch, channels, _, _] = x_t.dims();
-        let output = self.output(&x_t, level, estimate);
+        // a sampler may keep its state in f64: the network computes in the format of its weights
+        let (state, format) = (x_t.dtype(), self.unet.dtype());
+        let output = match state == format {
+            true => self.output(&x_t, level, estimate),
+            false => {
+                let estimate = estimate.map(|estimate| convert(estimate, format));
+                convert(&self.output(&convert(&x_t, format), level, estimate.as_ref()), state)
+            }
+        };
         // the second half of the channels, where there is one, says where the variance lies
         let variance = (output.dims()[1] == 2 * channels).then(|| output.clone().narrow(1, channels, channels));
         let output = output.narrow(1, 0, channels);
         Prediction { variance, ..Prediction::from_output(self.objective, output, x_t, &vec![level; batch]) }
     }
+}
+
+/// The same numbers in another format.
+fn convert(x: &Tensor<4>, format: DType) -> Tensor<4> {
+    Tensor::from_data(x.to_data(), (&x.device(), format))
 }
 
 /// Which images to draw.
@@ -112,6 +134,12 @@ pub enum GenerateError {
         /// How many there are.
         classes: usize,
     },
+    /// A guide that does not fit.
+    #[error("guidance is not possible like this: {reason}")]
+    Guide {
+        /// Why not, and what to do.
+        reason: String,
+    },
     /// A number out of range.
     #[error("sampling.{key} = {value} is not possible: it must be {range}")]
     OutOfRange {
@@ -124,6 +152,18 @@ pub enum GenerateError {
     },
 }
 
+/// What guides a network, besides the class that it is told.
+#[derive(Clone, Copy, Default)]
+pub enum Guide<'a> {
+    /// The network itself without the class (classifier-free guidance); nothing for a network without classes.
+    #[default]
+    Itself,
+    /// A weaker model of the same images, told the same class (autoguidance).
+    Weaker(&'a Model),
+    /// A classifier of noised images.
+    Classifier(&'a dyn Fn(Tensor<1, Int>) -> Box<dyn Classifier + 'a>),
+}
+
 /// Draws images as the header's `sampling` says: `[count, channels, height, width]` in about [-1, 1], cropped to the
 /// content where the data was padded. The observer sees each batch's steps (not cropped).
 ///
@@ -131,6 +171,20 @@ pub enum GenerateError {
 /// [`GenerateError`] names the option and what is possible.
 pub fn generate(
     model: &Model,
+    request: &Request,
+    noise: &Noise,
+    observe: &mut Observer,
+) -> Result<Tensor<4>, GenerateError> {
+    generate_guided(model, Guide::Itself, request, noise, observe)
+}
+
+/// [`generate`] with a guide; `sampling.guidance` is its scale.
+///
+/// # Errors
+/// Those of [`generate`], and [`GenerateError::Guide`] if the guide does not fit the model.
+pub fn generate_guided(
+    model: &Model,
+    guide: Guide<'_>,
     request: &Request,
     noise: &Noise,
     observe: &mut Observer,
@@ -149,8 +203,23 @@ pub fn generate(
     if let Some(&class) = request.labels.iter().flatten().find(|class| **class >= classes) {
         return Err(GenerateError::Class { class, classes });
     }
+    let plus_plus = options.guidance_kind == GuidanceKind::CfgPlusPlus;
+    if plus_plus && !(options.sampler == SamplerKind::Ddim && options.eta == 0.0) {
+        let reason = "guidance_kind = cfg_plus_plus needs the sampler ddim and eta = 0".to_owned();
+        return Err(GenerateError::Guide { reason });
+    }
+    if let Guide::Weaker(weaker) = guide
+        && (weaker.header.image != image
+            || weaker.header.unet.classes != classes
+            || weaker.header.schedule != header.schedule)
+    {
+        let reason =
+            "the weaker model was trained on images of another size, other classes or another schedule".to_owned();
+        return Err(GenerateError::Guide { reason });
+    }
     header.unet.check_image_size(image.height, image.width)?;
-    let levels = header.schedule.build()?.levels(options.spacing, options.steps)?;
+    let schedule = header.schedule.build()?;
+    let levels = schedule.levels(options.spacing, options.steps)?;
     let clip = options.clip.then_some(1.0);
     let device = model.unet.device();
     let shape = [image.channels, image.height, image.width];
@@ -162,26 +231,47 @@ pub fn generate(
             let labels: Vec<i64> = labels[start..start + samples.len()].iter().map(|label| *label as i64).collect();
             Tensor::<1, Int>::from_data(TensorData::new(labels, [samples.len()]), &device)
         });
-        let unconditional = NetworkDenoiser {
-            unet: &model.unet,
-            objective: header.objective,
-            labels: None,
-            parallel_parts: options.parallel_parts,
+        let conditional = NetworkDenoiser::new(model, labels.clone());
+        let denoiser: Box<dyn Denoiser + '_> = match (guide, labels) {
+            (Guide::Itself, None) => Box::new(conditional),
+            (Guide::Classifier(_), None) => {
+                let reason = "a classifier needs to be told the class: ask for one".to_owned();
+                return Err(GenerateError::Guide { reason });
+            }
+            (Guide::Classifier(classifier), Some(labels)) => {
+                // the network is not told the class: the classifier is what knows it
+                let denoiser = NetworkDenoiser::new(model, None);
+                Box::new(ClassifierGuided { denoiser, classifier: classifier(labels), scale: options.guidance })
+            }
+            (Guide::Itself, Some(_)) if plus_plus => Box::new(CfgPlusPlus {
+                conditional,
+                unconditional: NetworkDenoiser::new(model, None),
+                scale: options.guidance,
+                clip,
+            }),
+            (Guide::Itself | Guide::Weaker(_), labels) => {
+                let other = match guide {
+                    Guide::Weaker(weaker) => NetworkDenoiser::new(weaker, labels),
+                    _ => NetworkDenoiser::new(model, None),
+                };
+                let mut guided = Guided::new(conditional, other, options.guidance);
+                guided.interval = options.guidance_interval.unwrap_or(guided.interval);
+                guided.rescale = options.guidance_rescale;
+                guided.check()?;
+                Box::new(guided)
+            }
         };
-        let scale = if labels.is_some() { options.guidance } else { 1.0 };
-        let denoiser =
-            Guided { conditional: NetworkDenoiser { labels, ..unconditional.clone() }, unconditional, scale };
         let x_t = noise.stream(Stream::Start).normal_images(samples, 0, shape, &device);
-        let samples = Some(samples.to_vec());
-        drawn.push(match options.sampler {
-            SamplerKind::Ddim => {
-                ddim(&denoiser, x_t, &levels, DdimOptions { eta: options.eta, clip, samples }, noise, observe)?
-            }
-            SamplerKind::Ddpm => {
-                let options = DdpmOptions { variance: options.variance, clip, samples };
-                ddpm(&denoiser, x_t, &levels, options, noise, observe)?
-            }
-        });
+        let kind = KindOptions {
+            eta: options.eta,
+            churn: options.churn,
+            variance: options.variance,
+            // CFG++ clips x_0 itself
+            clip: clip.filter(|_| !plus_plus),
+            samples: Some(samples.to_vec()),
+        };
+        let level_at = |sigma| schedule.level_at_sigma(sigma);
+        drawn.push(options.sampler.sample(&*denoiser, x_t, &levels, &level_at, kind, noise, observe)?);
     }
     if drawn.is_empty() {
         return Ok(Tensor::zeros([0, image.channels, image.content_height, image.content_width], &device));

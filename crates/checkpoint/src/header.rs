@@ -1,6 +1,6 @@
 //! What a model file says of itself.
 
-use sampler::Variance;
+use sampler::{SamplerKind, Variance};
 use schedule::{Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
 use unet::UnetConfig;
@@ -66,35 +66,45 @@ impl ImageFormat {
     }
 }
 
-/// Which sampler.
+/// What is done with the two predictions of a guided network, that with the class and that without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SamplerKind {
-    /// Ancestral sampling.
-    Ddpm,
-    /// Denoising diffusion implicit models.
+#[serde(rename_all = "snake_case")]
+pub enum GuidanceKind {
+    /// Classifier-free guidance ([`sampler::Guided`]).
     #[default]
-    Ddim,
+    Cfg,
+    /// CFG++ ([`sampler::CfgPlusPlus`]), with a scale from 0 to 1; needs the sampler `ddim` and eta 0.
+    CfgPlusPlus,
 }
 
 /// How images are drawn: the table `[sampling]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
-    /// `ddpm` or `ddim`.
+    /// `ddpm`, `ddim`, `euler`, `euler_ancestral`, `heun`, `edm`, `dpmpp_2m`, `dpmpp_3m`, `dpmpp_2m_sde`, `dpmpp_3m_sde`,
+    /// `unipc`, `deis` or `pndm`.
     pub sampler: SamplerKind,
     /// Number of steps, at most the schedule's. The article's `sampling_timesteps`.
     pub steps: usize,
-    /// Which timesteps: `lucidrains`, `leading`, `trailing` or `linspace`.
+    /// Which timesteps: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`, `karras` or `exponential`.
     pub spacing: Spacing,
     /// How random DDIM is, at least 0: 0 is deterministic. lucidrains' `ddim_sampling_eta`.
     pub eta: f64,
+    /// How much noise `edm` adds in all (S_churn), at least 0.
+    pub churn: f64,
     /// The variance of DDPM: `posterior`, `beta` or `learned`.
     pub variance: Variance,
     /// Whether x_0 is clipped to [-1, 1] at every step.
     pub clip: bool,
     /// Scale of classifier-free guidance; 1 is none. Matters only with classes.
     pub guidance: f64,
+    /// `cfg` or `cfg_plus_plus`.
+    pub guidance_kind: GuidanceKind,
+    /// Only between these sigmas is there guidance ([`sampler::Guided::interval`]); everywhere if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance_interval: Option<[f64; 2]>,
+    /// How far the contrast of guided images is brought back ([`sampler::Guided::rescale`]), from 0 to 1.
+    pub guidance_rescale: f64,
     /// How many images are drawn in training and for the final grid.
     pub count: usize,
     /// How many images go through the network at a time.
@@ -110,9 +120,13 @@ impl Default for SamplingConfig {
             steps: 50,
             spacing: Spacing::Lucidrains,
             eta: 0.0,
+            churn: 30.0,
             variance: Variance::Posterior,
             clip: true,
             guidance: 1.0,
+            guidance_kind: GuidanceKind::Cfg,
+            guidance_interval: None,
+            guidance_rescale: 0.0,
             count: 25,
             batch_size: 64,
             parallel_parts: 1,

@@ -33,6 +33,7 @@ mod header;
 mod model;
 
 pub use error::CheckpointError;
-pub use generate::{GenerateError, NetworkDenoiser, Request, generate};
-pub use header::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
+pub use generate::{GenerateError, Guide, NetworkDenoiser, Request, generate, generate_guided};
+pub use header::{FORMAT_VERSION, GuidanceKind, Header, ImageFormat, SamplingConfig};
 pub use model::Model;
+pub use sampler::SamplerKind;

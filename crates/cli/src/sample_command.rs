@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use burn::tensor::Tensor;
-use checkpoint::{Model, Request, SamplerKind, generate};
+use checkpoint::{GuidanceKind, Guide, Model, Request, SamplerKind, generate_guided};
 use clap::{Args, ValueEnum};
 use noise::Noise;
 use picture::{Pixels, grid, save_gif, save_png, strip};
+use schedule::Spacing;
 
 use crate::{UsageError, print_result};
 
@@ -25,12 +26,6 @@ enum Output {
     Strip,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Sampler {
-    Ddpm,
-    Ddim,
-}
-
 #[derive(Args)]
 pub struct SampleArguments {
     /// A run directory or a model file
@@ -39,12 +34,16 @@ pub struct SampleArguments {
     /// Number of images
     #[arg(long, default_value_t = 25)]
     count: usize,
-    /// Which sampler; the model's own choice if not given
+    /// Which sampler: ddpm, ddim, euler, euler_ancestral, heun, edm, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc,
+    /// deis or pndm; the model's own choice if not given, as with all that follow
     #[arg(long)]
-    sampler: Option<Sampler>,
+    sampler: Option<SamplerKind>,
     /// Number of steps
     #[arg(long)]
     steps: Option<usize>,
+    /// Which noise levels: lucidrains, leading, trailing, linspace, uniform, karras or exponential
+    #[arg(long)]
+    spacing: Option<Spacing>,
     /// How random DDIM is: 0 not at all, 1 as DDPM
     #[arg(long)]
     eta: Option<f64>,
@@ -57,6 +56,18 @@ pub struct SampleArguments {
     /// Scale of classifier-free guidance; 1 is none
     #[arg(long)]
     guidance: Option<f64>,
+    /// Guidance only where the noise level sigma lies between these two
+    #[arg(long, num_args = 2, value_names = ["LEAST", "MOST"])]
+    guidance_interval: Option<Vec<f64>>,
+    /// How far the contrast of guided images is brought back, 0 to 1
+    #[arg(long, value_name = "SHARE")]
+    guidance_rescale: Option<f64>,
+    /// Guide by CFG++, with a scale from 0 to 1
+    #[arg(long)]
+    cfg_plus_plus: bool,
+    /// Guide by a weaker model of the same images (autoguidance) instead of the network without the class
+    #[arg(long, value_name = "RUN|FILE")]
+    weaker: Option<PathBuf>,
     /// Where the files go
     #[arg(long, value_name = "DIR", default_value = "samples")]
     out: PathBuf,
@@ -81,15 +92,18 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     }
     let mut model = Model::load(&model_file(&arguments.model)?, &device)?;
     let options = &mut model.header.sampling;
-    if let Some(sampler) = arguments.sampler {
-        options.sampler = match sampler {
-            Sampler::Ddpm => SamplerKind::Ddpm,
-            Sampler::Ddim => SamplerKind::Ddim,
-        };
-    }
+    options.sampler = arguments.sampler.unwrap_or(options.sampler);
+    options.spacing = arguments.spacing.unwrap_or(options.spacing);
     options.steps = arguments.steps.unwrap_or(options.steps);
     options.eta = arguments.eta.unwrap_or(options.eta);
     options.guidance = arguments.guidance.unwrap_or(options.guidance);
+    options.guidance_rescale = arguments.guidance_rescale.unwrap_or(options.guidance_rescale);
+    if let Some(interval) = &arguments.guidance_interval {
+        options.guidance_interval = Some([interval[0], interval[1]]);
+    }
+    if arguments.cfg_plus_plus {
+        options.guidance_kind = GuidanceKind::CfgPlusPlus;
+    }
     let request = match arguments.class {
         Some(class) => Request { labels: Some(vec![class; arguments.count]), ..Request::count(arguments.count) },
         None => Request::even(arguments.count, model.header.unet.classes),
@@ -101,7 +115,12 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let image = model.header.image;
     let (top, left) = ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2);
     let mut frames: Vec<Vec<Tensor<4>>> = Vec::new();
-    let images = generate(&model, &request, &Noise::new(arguments.seed), &mut |step| {
+    let weaker = match &arguments.weaker {
+        Some(path) => Some(Model::load(&model_file(path)?, &device)?),
+        None => None,
+    };
+    let guide = weaker.as_ref().map_or(Guide::Itself, Guide::Weaker);
+    let images = generate_guided(&model, guide, &request, &Noise::new(arguments.seed), &mut |step| {
         if keeps_frames {
             if step.index == 0 {
                 frames.push(Vec::new());

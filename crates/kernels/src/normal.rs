@@ -61,8 +61,8 @@ impl WithSimd for BoxMuller<'_> {
 /// series.
 #[inline(always)]
 fn logarithm(bits: u32) -> f64 {
-    const LN_2_HIGH: f64 = 6.931_471_803_691_238_2e-1; // 33 bits: a small whole number times it is exact
-    const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
+    const LN_2_HIGH: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000); // 33 bits: a small whole number times it is exact
+    const LN_2_LOW: f64 = f64::from_bits(0x3DEA_39EF_3579_3C76);
     let raw = (f64::from(bits) + 0.5).to_bits();
     // the exponent, counted so that the mantissa is centred on 1
     let shifted = raw.wrapping_sub(core::f64::consts::FRAC_1_SQRT_2.to_bits());

@@ -15,37 +15,6 @@ pub trait Denoiser {
     fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction;
 }
 
-/// Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598): `u + scale (c - u)`, where c knows the class and u
-/// does not. Scale 1 is c alone, 0 is u alone; above 1 the class is exaggerated, at a cost in variety.
-#[derive(Clone, Copy, Debug)]
-pub struct Guided<C, U> {
-    /// Knows the class.
-    pub conditional: C,
-    /// Does not.
-    pub unconditional: U,
-    /// How far to go from the second through the first.
-    pub scale: f64,
-}
-
-impl<C: Denoiser, U: Denoiser> Denoiser for Guided<C, U> {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
-        if self.scale == 1.0 {
-            return self.conditional.denoise(x_t, level, estimate);
-        }
-        if self.scale == 0.0 {
-            return self.unconditional.denoise(x_t, level, estimate);
-        }
-        let conditional = self.conditional.denoise(x_t.clone(), level, estimate);
-        let unconditional = self.unconditional.denoise(x_t, level, estimate);
-        let mix = |u: Tensor<4>, c: Tensor<4>| u.clone() + (c - u) * self.scale;
-        Prediction {
-            x_0: mix(unconditional.x_0, conditional.x_0),
-            epsilon: mix(unconditional.epsilon, conditional.epsilon),
-            variance: conditional.variance,
-        }
-    }
-}
-
 impl<D: Denoiser + ?Sized> Denoiser for &D {
     fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
         (**self).denoise(x_t, level, estimate)

@@ -239,7 +239,7 @@ fn guidance_goes_from_the_unconditional_through_the_conditional() {
     let unconditional = two_components();
     let (level, x_t) = (schedule().level(120), start(&[0], IMAGE));
     let predict = |denoiser: &dyn Denoiser| denoiser.denoise(x_t.clone(), level, None);
-    let guided = |scale| predict(&Guided { conditional: &conditional, unconditional: &unconditional, scale });
+    let guided = |scale| predict(&Guided::new(&conditional, &unconditional, scale));
     let (c, u) = (predict(&conditional), predict(&unconditional));
     assert!((c.x_0.clone() - u.x_0.clone()).abs().max().into_scalar::<f32>() > 0.1, "they differ");
 
@@ -367,7 +367,7 @@ fn the_denoiser_is_given_the_image_its_level_and_the_last_estimate() {
 fn guidance_hands_the_estimate_to_both() {
     let record = || Recording { mixture: two_components(), calls: RefCell::default() };
     let (conditional, unconditional) = (record(), record());
-    let guided = Guided { conditional: &conditional, unconditional: &unconditional, scale: 3.0 };
+    let guided = Guided::new(&conditional, &unconditional, 3.0);
     let x_t = start(&[0], [1, 2, 2]);
     guided.denoise(x_t.clone(), schedule().level(50), Some(&(x_t.clone() * 0.1)));
     let expected = (schedule().level(50), x_t.to_data(), Some((x_t * 0.1).to_data()));
@@ -379,7 +379,7 @@ fn guidance_hands_the_estimate_to_both() {
 fn guidance_asks_only_whom_it_needs() {
     for (scale, calls) in [(0.0, [0, 1]), (1.0, [1, 0]), (2.0, [1, 1])] {
         let record = || Recording { mixture: two_components(), calls: RefCell::default() };
-        let guided = Guided { conditional: record(), unconditional: record(), scale };
+        let guided = Guided::new(record(), record(), scale);
         guided.denoise(start(&[0], [1, 2, 2]), schedule().level(50), None);
         let asked = [guided.conditional, guided.unconditional].map(|denoiser| denoiser.calls.into_inner().len());
         assert_eq!(asked, calls, "scale {scale}");
@@ -390,7 +390,7 @@ fn guidance_asks_only_whom_it_needs() {
 fn guidance_keeps_the_variance_of_the_conditional() {
     let learned = |between| WithVariance { mixture: two_components(), between };
     for (scale, expected) in [(0.0, -0.5), (1.0, 0.25), (2.0, 0.25)] {
-        let guided = Guided { conditional: learned(0.25), unconditional: learned(-0.5), scale };
+        let guided = Guided::new(learned(0.25), learned(-0.5), scale);
         let variance = guided.denoise(start(&[0], [1, 2, 2]), schedule().level(50), None).variance;
         assert_eq!(values(&variance.expect("a variance")), [expected; 4], "scale {scale}");
     }

@@ -176,6 +176,11 @@ impl Unet {
         self.final_conv.weight.lazy_device()
     }
 
+    /// The number format of its parameters.
+    pub fn dtype(&self) -> burn::tensor::DType {
+        self.final_conv.weight.val().dtype()
+    }
+
     /// The raw prediction; what it means is the objective's business.
     ///
     /// # Shapes
