@@ -2,6 +2,7 @@
 
 mod data_command;
 mod layers;
+mod nll_command;
 mod sample_command;
 mod schedule_command;
 mod train_command;
@@ -25,6 +26,8 @@ enum Command {
     Train(train_command::TrainArguments),
     /// Draw images from a trained model
     Sample(sample_command::SampleArguments),
+    /// How likely images are under a model, in bits per dimension
+    Nll(nll_command::NllArguments),
     /// Fetch a known dataset, or look at one
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Train(arguments) => train_command::run(arguments),
         Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
+        Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
     };

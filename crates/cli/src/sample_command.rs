@@ -186,7 +186,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
 }
 
 /// The model file that a path means.
-fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+pub fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
