@@ -17,7 +17,7 @@ use super::Convolution;
 use crate::{
     cpu::{
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, load, store, transpose},
+        convolution::vectors::{Shared, for_each_task, load, store, transpose, transpose_rows},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -128,13 +128,13 @@ impl Convolution {
     fn pack(&self, weight: &[f32], outputs: Range<usize>, out: &mut [f32]) {
         let (taps, depth) = (self.kernel * self.kernel, self.depth());
         if taps == 1 {
-            transpose([outputs.len(), depth], (&weight[outputs.start * depth..], depth), (out, BLOCK));
+            transpose_block(outputs.len(), depth, &weight[outputs.start * depth..], depth, out);
             return;
         }
         let mut staged = Scratch::take(BLOCK * taps * BLOCK);
         for inputs in (0..self.channels_in.div_ceil(BLOCK)).map(|index| block(self.channels_in, index)) {
             let from = &weight[outputs.start * depth + inputs.start * taps..];
-            transpose([outputs.len(), inputs.len() * taps], (from, depth), (&mut staged, BLOCK));
+            transpose_block(outputs.len(), inputs.len() * taps, from, depth, &mut staged);
             for (row, input) in inputs.enumerate() {
                 for tap in 0..taps {
                     let line = &staged[(row * taps + tap) * BLOCK..][..BLOCK];
@@ -375,6 +375,15 @@ pub(crate) fn weight_gradient(
             transpose([taps, shape.channels_in], (&line, shape.channels_in), (out, taps));
         }
     });
+}
+
+/// The transpose of `rows` (at most [`BLOCK`]) rows, in rows of [`BLOCK`].
+fn transpose_block(rows: usize, columns: usize, from: &[f32], from_stride: usize, to: &mut [f32]) {
+    if rows == BLOCK {
+        transpose_rows::<BLOCK>(columns, from, from_stride, to);
+    } else {
+        transpose([rows, columns], (from, from_stride), (to, BLOCK));
+    }
 }
 
 /// Sums what lies at `start` of every part of length `len`.

@@ -69,6 +69,25 @@ pub(crate) fn transpose(
     }
 }
 
+/// Writes the transpose of a matrix of `N` rows, which have a stride, to `to`, whose rows lie one behind the other: of four
+/// rows at a time, without a check for each element.
+pub(crate) fn transpose_rows<const N: usize>(columns: usize, from: &[f32], from_stride: usize, to: &mut [f32]) {
+    let to = &mut to.as_chunks_mut::<N>().0[..columns];
+    for row in (0..N).step_by(4) {
+        let lines: [&[f32]; 4] = [0, 1, 2, 3].map(|line| &from[(row + line) * from_stride..][..columns]);
+        let [a, b, c, d] = lines.map(|line| line.as_chunks::<4>());
+        let (whole, rest) = to.as_chunks_mut::<4>();
+        for ((((to, a), b), c), d) in whole.iter_mut().zip(a.0).zip(b.0).zip(c.0).zip(d.0) {
+            for column in 0..4 {
+                to[column][row..row + 4].copy_from_slice(&[a[column], b[column], c[column], d[column]]);
+            }
+        }
+        for ((((to, a), b), c), d) in rest.iter_mut().zip(a.1).zip(b.1).zip(c.1).zip(d.1) {
+            to[row..row + 4].copy_from_slice(&[*a, *b, *c, *d]);
+        }
+    }
+}
+
 /// Floating-point operations below which a call stays on one thread.
 const PARALLEL_WORK: usize = 1 << 21;
 

@@ -8,7 +8,7 @@ use crate::{
     cpu::{
         convolution::Convolution,
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, read, transpose, write},
+        convolution::vectors::{Shared, for_each_task, read, transpose, transpose_rows, write},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -113,7 +113,15 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> Pass<'a, F, M, T> {
             let chunk = first..(first + STAGED).min(inputs.end);
             for output in outputs.clone().step_by(VECTOR) {
                 let height = VECTOR.min(outputs.end - output);
-                if self.turned {
+                if height == VECTOR && self.turned {
+                    for (row, input) in chunk.clone().enumerate() {
+                        let from = &self.weight[(input * channels_out + output) * 9..];
+                        transpose_rows::<VECTOR>(9, from, 9, &mut staged[row * 9 * VECTOR..][..9 * VECTOR]);
+                    }
+                } else if height == VECTOR {
+                    let from = &self.weight[(output * channels_in + first) * 9..];
+                    transpose_rows::<VECTOR>(chunk.len() * 9, from, channels_in * 9, &mut staged);
+                } else if self.turned {
                     for (row, input) in chunk.clone().enumerate() {
                         let from = &self.weight[(input * channels_out + output) * 9..];
                         transpose([height, 9], (from, 9), (&mut staged[row * 9 * VECTOR..], VECTOR));
