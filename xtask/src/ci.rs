@@ -19,6 +19,16 @@ const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 /// The tests of crate `kernels`, with the features of the whole workspace.
 const KERNEL_TESTS: &str = "test --workspace --test convolution --test operations --test pointwise";
 
+/// Every memory access of the kernels' tests is checked.
+const SANITIZED: &str = "run nightly cargo test --package kernels --target x86_64-unknown-linux-gnu --test convolution \
+                         --test operations --test pointwise";
+/// The interpreter is some thousand times slower: the tests without random cases, over plain slices.
+const MIRI: &str =
+    "run nightly cargo miri test --package kernels --test convolution --test pointwise -- non_finite below_its";
+
+/// Steps that run only if they are named: they need what a machine seldom has.
+const ON_DEMAND: [&str; 3] = ["neon", "sanitizer", "miri"];
+
 /// A check.
 struct Step {
     name: &'static str,
@@ -55,6 +65,29 @@ fn steps() -> Vec<Step> {
             "scalar",
             "the native operations without vectors",
             cargo(KERNEL_TESTS).with_variable("KERNELS_INSTRUCTION_SET", "scalar"),
+        ),
+        run(
+            "neon",
+            "the native operations on ARM, emulated (if named; needs qemu-user, gcc-aarch64-linux-gnu, the target)",
+            cargo("test --package kernels --target aarch64-unknown-linux-gnu --test convolution --test pointwise")
+                .with_variable("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", "aarch64-linux-gnu-gcc")
+                .with_variable(
+                    "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER",
+                    "qemu-aarch64 -L /usr/aarch64-linux-gnu",
+                ),
+        ),
+        run(
+            "sanitizer",
+            "the native operations under AddressSanitizer (if named; needs a nightly toolchain)",
+            CommandLine::new("rustup", SANITIZED.split(' ')).with_variable("RUSTFLAGS", "-Zsanitizer=address"),
+        ),
+        run(
+            "miri",
+            "the native operations under Miri, few cases (if named; needs a nightly toolchain with Miri)",
+            CommandLine::new("rustup", MIRI.split(' ')).with_variable(
+                "MIRIFLAGS",
+                "-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks",
+            ),
         ),
         run(
             "wgpu",
@@ -128,7 +161,11 @@ fn request(arguments: &[OsString]) -> Result<Request, UsageError> {
     if list {
         return Ok(Request::List);
     }
-    Ok(Request::Run(all.into_iter().filter(|name| only.as_ref().is_none_or(|only| only.contains(name))).collect()))
+    let wanted = |name: &&'static str| match &only {
+        Some(only) => only.contains(name),
+        None => !ON_DEMAND.contains(name),
+    };
+    Ok(Request::Run(all.into_iter().filter(wanted).collect()))
 }
 
 fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
@@ -278,11 +315,13 @@ mod tests {
 
     #[test]
     fn all_steps_run_in_their_order_unless_some_are_chosen() {
-        let all = ["format", "clippy", "docs", "tests", "wgpu", "cuda-check", "cuda-link", "licences"];
+        let all =
+            ["format", "clippy", "docs", "tests", "avx2", "scalar", "wgpu", "cuda-check", "cuda-link", "licences"];
         assert_eq!(requested(&[]), Ok(Request::Run(all.to_vec())));
         let two = Ok(Request::Run(vec!["format", "docs"]));
         assert_eq!(requested(&["--only", "docs,format"]), two);
         assert_eq!(requested(&["--only=docs", "--only", "format"]), two);
+        assert_eq!(requested(&["--only", "miri"]), Ok(Request::Run(vec!["miri"])));
         assert_eq!(requested(&["--list"]), Ok(Request::List));
     }
 

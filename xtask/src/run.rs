@@ -62,13 +62,14 @@ impl Plan {
     fn new(task: &str, arguments: Vec<OsString>) -> Result<Self, UsageError> {
         let (backend, rest) = split_backend(arguments)?;
         let mut arguments = vec![OsString::from(task)];
-        if let Some(backend) = backend
-            && matches!(task, "train" | "sample")
-            && !names_a_device(&rest)
-        {
-            arguments.extend(["--device".into(), backend.into()]);
-        }
-        arguments.extend(rest);
+        let device = backend
+            .filter(|_| matches!(task, "train" | "sample" | "edit" | "nll") && !names_a_device(&rest))
+            .map(|backend| [OsString::from("--device"), backend.into()]);
+        // `edit` has commands of its own, which take the device
+        let place = usize::from(task == "edit").min(rest.len());
+        arguments.extend_from_slice(&rest[..place]);
+        arguments.extend(device.into_iter().flatten());
+        arguments.extend_from_slice(&rest[place..]);
         Ok(Self { feature: backend.filter(|backend| *backend != "flex"), arguments })
     }
 
@@ -159,6 +160,13 @@ mod tests {
             assert_eq!(plan("sample", &["run", "--backend", backend]), expected);
         }
         assert_eq!(plan("train", &["--backend", "flex"]), Ok((None, words("train --device flex"))));
+    }
+
+    #[test]
+    fn the_device_goes_to_the_command_of_edit() {
+        let expected = Ok((Some("wgpu"), words("edit vary --device wgpu run x")));
+        assert_eq!(plan("edit", &["--backend", "wgpu", "vary", "run", "x"]), expected);
+        assert_eq!(plan("edit", &["--backend", "wgpu"]), Ok((Some("wgpu"), words("edit --device wgpu"))));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use clap::Args;
 use data::{ImageSet, LoadOptions, Padding};
 use metrics::{DigitClassifier, FEATURES, Judgement, frechet_distance, nearest_distance, pixels};
 use noise::Noise;
-use picture::{Pixels, grid, labelled_grid, save_png};
+use picture::{LineChart, Pixels, grid, labelled_grid, save_png};
 use serde::Serialize;
 use train::{Config, Trainer};
 
@@ -31,9 +31,12 @@ pub struct QualityArguments {
     /// The preset whose data and recipe are measured
     #[arg(long, default_value = train::PRESETS[0])]
     preset: String,
-    /// Training steps; the preset's if not given
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    steps: Option<u64>,
+    /// Training steps; the preset's if not given. Several, with commas between, are measured one after the other
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Vec<u64>,
+    /// Draw quality against seconds of training here, an SVG
+    #[arg(long, value_name = "FILE", requires = "steps")]
+    plot: Option<PathBuf>,
     /// Everything random follows from it: weights, order and noise of model, samples and classifier
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -120,12 +123,77 @@ struct Asked {
     by_class: Vec<f64>,
 }
 
-/// Measures and prints.
+/// Measures and prints; several numbers of steps one after the other.
 pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let config = configuration(arguments)?;
-    let count = arguments.count as usize;
     prepare_output(&arguments.out)?;
+    if let Some(plot) = &arguments.plot {
+        prepare_output(plot)?;
+    }
+    let all: Vec<Option<u64>> = match arguments.steps.as_slice() {
+        [] => vec![None],
+        steps => steps.iter().copied().map(Some).collect(),
+    };
+    let mut reports = Vec::new();
+    for steps in all {
+        let (report, first) = measure(arguments, steps, &device)?;
+        let text = if arguments.json { serde_json::to_string(&report)? } else { lines(&report, first) };
+        writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")?;
+        reports.push(report);
+    }
+    if reports.len() > 1 && !arguments.json {
+        writeln!(std::io::stdout(), "{}", table(&reports)).context("cannot write to the standard output")?;
+    }
+    if let Some(path) = &arguments.plot {
+        draw_curve(&reports).save_svg(path)?;
+    }
+    Ok(())
+}
+
+/// A row for each report, in Markdown.
+fn table(reports: &[Report]) -> String {
+    let mut text = "| steps | seconds of training | confidence ratio | class asked for | with confidence > 0.9 | Fréchet | nearest \
+                    ratio |\n| --- | --- | --- | --- | --- | --- | --- |"
+        .to_owned();
+    for report in reports {
+        let share = |of: fn(&Asked) -> f64| {
+            report.asked.as_ref().map_or("-".to_owned(), |asked| format!("{:.1} %", 100.0 * of(asked)))
+        };
+        text.push_str(&format!(
+            "\n| {} | {:.0} | {:.3} | {} | {} | {:.2} | {:.3} |",
+            report.steps.unwrap_or_default(),
+            report.training_seconds.unwrap_or_default(),
+            report.confident_ratio,
+            share(|asked| asked.called),
+            share(|asked| asked.confident),
+            report.frechet_samples,
+            report.nearest_ratio,
+        ));
+    }
+    text
+}
+
+/// Shares against seconds of training.
+fn draw_curve(reports: &[Report]) -> LineChart {
+    let points = |value: &dyn Fn(&Report) -> Option<f64>| -> Vec<(f64, f64)> {
+        reports.iter().filter_map(|report| Some((report.training_seconds?, value(report)?))).collect()
+    };
+    let mut chart = LineChart::new("Quality against training time", "seconds of training", "share of the samples")
+        .with_series("confident, over real images", points(&|report| Some(report.confident_ratio)));
+    let asked = points(&|report| report.asked.as_ref().map(|asked| asked.called));
+    if !asked.is_empty() {
+        let confident = points(&|report| report.asked.as_ref().map(|asked| asked.confident));
+        chart = chart
+            .with_series("called as the class asked for", asked)
+            .with_series("the same, with confidence > 0.9", confident);
+    }
+    chart
+}
+
+/// Trains and judges; also says how many images the model learnt from.
+fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) -> anyhow::Result<(Report, usize)> {
+    let config = configuration(arguments, steps)?;
+    let count = arguments.count as usize;
 
     // as the model sees them, and as one looks at them: without the border
     let padded = data::open(&config.data.path, &config.load_options())?.images;
@@ -141,9 +209,9 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     let (first, second) = (images.subset(0..half), images.subset(half..images.len()));
 
     let (mut model, training_seconds) = match &arguments.model {
-        Some(path) => (load(path, &device)?, None),
+        Some(path) => (load(path, device)?, None),
         None => {
-            let (model, seconds) = train(&config, padded.subset(0..half), &device)?;
+            let (model, seconds) = train(&config, padded.subset(0..half), device)?;
             (model, Some(seconds))
         }
     };
@@ -180,7 +248,7 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     let started = Instant::now();
     let epochs = arguments.classifier_epochs as usize;
     eprintln!("training the classifier on the other {} images, {epochs} epochs", second.len());
-    let classifier = DigitClassifier::train(&second, arguments.seed, epochs, &device)?;
+    let classifier = DigitClassifier::train(&second, arguments.seed, epochs, device)?;
     let classifier_seconds = started.elapsed().as_secs_f64();
 
     eprintln!("judging");
@@ -226,15 +294,14 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
         nearest_ratio: nearest_samples / nearest_real,
         grid: arguments.out.clone(),
     };
-    let text = if arguments.json { serde_json::to_string(&report)? } else { lines(&report, first.len()) };
-    writeln!(std::io::stdout(), "{text}").context("cannot write to the standard output")
+    Ok((report, first.len()))
 }
 
 /// The preset with what the arguments change.
-fn configuration(arguments: &QualityArguments) -> anyhow::Result<Config> {
+fn configuration(arguments: &QualityArguments, steps: Option<u64>) -> anyhow::Result<Config> {
     let mut config = Config::preset(&arguments.preset)?;
     config.training.seed = arguments.seed;
-    config.training.steps = arguments.steps.unwrap_or(config.training.steps);
+    config.training.steps = steps.unwrap_or(config.training.steps);
     config.sampling.guidance = arguments.guidance.unwrap_or(config.sampling.guidance);
     config.sampling.steps = arguments.sampling_steps.unwrap_or(config.sampling.steps);
     config.validate()?;

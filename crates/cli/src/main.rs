@@ -1,6 +1,7 @@
 //! The program `diffuse`: it parses, layers the configuration, and calls the crates; each command is a thin function.
 
 mod data_command;
+mod edit_command;
 mod layers;
 mod nll_command;
 mod sample_command;
@@ -26,6 +27,9 @@ enum Command {
     Train(train_command::TrainArguments),
     /// Draw images from a trained model
     Sample(sample_command::SampleArguments),
+    /// Make images out of images: interpolate, vary, inpaint
+    #[command(subcommand)]
+    Edit(edit_command::EditCommand),
     /// How likely images are under a model, in bits per dimension
     Nll(nll_command::NllArguments),
     /// Fetch a known dataset, or look at one
@@ -59,6 +63,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Train(arguments) => train_command::run(arguments),
         Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
+        Command::Edit(command) => edit_command::run(command).map(|()| Ended::Done),
         Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
