@@ -28,7 +28,7 @@ impl Model {
     ///
     /// # Errors
     /// [`CheckpointError::NotFinite`] if a weight is not finite: such a model is never written. Otherwise
-    /// [`CheckpointError::Io`]. What was at `path` before stays if anything goes wrong.
+    /// [`CheckpointError::File`]. What was at `path` before stays if anything goes wrong.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         let tensors = self.unet.state_dict();
         for (name, data) in &tensors {

@@ -26,7 +26,7 @@ use crate::open::Places;
 ///
 /// # Errors
 /// [`DataError::UnknownDataset`], [`DataError::NoCache`], [`DataError::Mismatch`], [`DataError::Download`],
-/// [`DataError::NothingFound`] where `from` lacks a file, [`DataError::Io`].
+/// [`DataError::NothingFound`] where `from` lacks a file, [`DataError::File`].
 pub fn fetch(
     name: &str,
     from: Option<&Path>,

@@ -50,7 +50,7 @@ struct Header {
 /// # Errors
 /// [`DataError::NothingFound`] where there is no image, [`DataError::Unreadable`] where some cannot be read and
 /// [`LoadOptions::skip_unreadable`] is not set, [`DataError::MixedSizes`] where they differ in size and
-/// [`LoadOptions::size`] is not set; [`DataError::TooLarge`], [`DataError::Io`], [`DataError::BadOption`].
+/// [`LoadOptions::size`] is not set; [`DataError::TooLarge`], [`DataError::File`], [`DataError::BadOption`].
 pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
     options.check()?;
     let (mut files, mut unreadable) = find(root)?;

@@ -32,7 +32,7 @@ pub struct IdxArray {
 /// The header is checked against the file's size before anything is allocated.
 ///
 /// # Errors
-/// [`DataError::Io`], or [`DataError::BadFile`] where the file is not IDX, not of unsigned bytes, shorter or longer
+/// [`DataError::File`], or [`DataError::BadFile`] where the file is not IDX, not of unsigned bytes, shorter or longer
 /// than its header says, or its gzip stream is broken.
 pub fn read(path: &Path) -> Result<IdxArray, DataError> {
     // first of all: to open a pipe would wait for a writer

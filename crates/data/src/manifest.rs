@@ -106,7 +106,7 @@ pub fn find(name: &str) -> Option<&'static Manifest> {
 /// Reads a manifest file.
 ///
 /// # Errors
-/// [`DataError::Io`], or [`DataError::BadManifest`] with what the parser says.
+/// [`DataError::File`], or [`DataError::BadManifest`] with what the parser says.
 pub fn read(path: &Path) -> Result<Manifest, DataError> {
     let text = std::fs::read_to_string(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     toml::from_str(&text)

@@ -17,7 +17,7 @@
 //! let model = GaussianMixture::new(vec![(1.0, 0.0, 0.2)]);
 //! let bound = variational_bound(&model, images, &schedule, BoundOptions::default(), &Noise::new(0), &mut |_| ())?;
 //! assert!(bound.total.iter().all(|bits| *bits < 8.0)); // less than plain pixels need
-//! # Ok::<(), likelihood::LikelihoodError>(())
+//! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 

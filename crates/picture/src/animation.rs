@@ -52,7 +52,7 @@ pub fn to_gif(frames: &[Pixels], delay: u16, last_delay: u16) -> Result<Vec<u8>,
 /// `delay` and `last_delay` are in hundredths of a second, see [`to_gif`].
 ///
 /// # Errors
-/// As [`to_gif`]; and where the file cannot be written ([`PictureError::Write`], which names it).
+/// As [`to_gif`]; and where the file cannot be written ([`PictureError::File`], which names it).
 pub fn save_gif(frames: &[Pixels], path: impl AsRef<Path>, delay: u16, last_delay: u16) -> Result<(), PictureError> {
     Ok(files::write_atomically(path.as_ref(), &to_gif(frames, delay, last_delay)?)?)
 }

@@ -140,7 +140,7 @@ impl LineChart {
     /// Writes the chart to `path` as an SVG file, whole or not at all.
     ///
     /// # Errors
-    /// As [`LineChart::to_svg`]; and where the file cannot be written ([`PictureError::Write`], which names it).
+    /// As [`LineChart::to_svg`]; and where the file cannot be written ([`PictureError::File`], which names it).
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
         Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
     }
@@ -193,7 +193,7 @@ impl Panels {
     /// Writes the charts to `path` as one SVG file, whole or not at all.
     ///
     /// # Errors
-    /// As [`Panels::to_svg`]; and where the file cannot be written ([`PictureError::Write`], which names it).
+    /// As [`Panels::to_svg`]; and where the file cannot be written ([`PictureError::File`], which names it).
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
         Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
     }

@@ -35,7 +35,7 @@ pub fn to_png(picture: &Pixels) -> Result<Vec<u8>, PictureError> {
 /// Writes the picture to `path` as a PNG file, whole or not at all; a file that stands there is replaced.
 ///
 /// # Errors
-/// As [`to_png`]; and where the file cannot be written ([`PictureError::Write`], which names it).
+/// As [`to_png`]; and where the file cannot be written ([`PictureError::File`], which names it).
 pub fn save_png(picture: &Pixels, path: impl AsRef<Path>) -> Result<(), PictureError> {
     Ok(files::write_atomically(path.as_ref(), &to_png(picture)?)?)
 }

@@ -29,7 +29,7 @@ impl Trainer {
     /// Writes the training state, atomically.
     ///
     /// # Errors
-    /// [`CheckpointError::Io`] names the file.
+    /// [`CheckpointError::File`] names the file.
     pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
         let names = self.unet().parameter_names();
         let mut tensors = named("weights", &names, &flat_parameters(self.unet()));
