@@ -2,6 +2,7 @@
 
 mod ops;
 mod quality;
+mod samplers;
 mod step;
 
 use std::process::ExitCode;
@@ -20,6 +21,8 @@ struct Arguments {
 enum Command {
     /// Train on one half of the data, and let a classifier of the other half judge the samples
     Quality(quality::QualityArguments),
+    /// Quality against steps, sampler by sampler, of one model and from the same noise
+    Samplers(samplers::SamplersArguments),
     /// Time the hot operations one by one, beside the machine's own matrix product
     Ops(ops::OpsArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
@@ -29,6 +32,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Quality(arguments) => quality::run(&arguments),
+        Command::Samplers(arguments) => samplers::run(&arguments),
         Command::Ops(arguments) => ops::run(&arguments),
         Command::Step(arguments) => step::run(&arguments),
     };

@@ -110,9 +110,9 @@ struct Report {
 
 /// Whether samples show the class that was asked for.
 #[derive(Debug, Serialize)]
-struct Asked {
+pub struct Asked {
     /// Share of samples whose called class is the one asked for.
-    called: f64,
+    pub called: f64,
     /// The same among samples called with confidence > 0.9.
     called_among_confident: f64,
     /// Share of samples called as the class asked for with confidence > 0.9.
@@ -309,7 +309,7 @@ fn configuration(arguments: &QualityArguments, steps: Option<u64>) -> anyhow::Re
 }
 
 /// Trains on `images`, and says how long it took, in seconds.
-fn train(config: &Config, images: ImageSet, device: &Device) -> anyhow::Result<(Model, f64)> {
+pub fn train(config: &Config, images: ImageSet, device: &Device) -> anyhow::Result<(Model, f64)> {
     let (steps, count) = (config.training.steps, images.len());
     let mut trainer = Trainer::new(config.clone(), images, device)?;
     eprintln!("training on {count} images, {steps} steps");
@@ -327,13 +327,13 @@ fn train(config: &Config, images: ImageSet, device: &Device) -> anyhow::Result<(
 }
 
 /// The model in a file, or in the run directory `path`.
-fn load(path: &Path, device: &Device) -> anyhow::Result<Model> {
+pub fn load(path: &Path, device: &Device) -> anyhow::Result<Model> {
     let file = if path.is_dir() { path.join("model.safetensors") } else { path.to_owned() };
     Ok(Model::load(&file, device)?)
 }
 
 /// Samples as one sees them: rounded to bytes, as the real images are. `[count, channels, height, width]` in [-1, 1].
-fn draw(model: &Model, request: &Request, seed: u64) -> anyhow::Result<Vec<f32>> {
+pub fn draw(model: &Model, request: &Request, seed: u64) -> anyhow::Result<Vec<f32>> {
     let noise = Noise::new(seed);
     let mut samples = generate(model, request, &noise, &mut |_| ())?.into_data().iter::<f32>().collect::<Vec<_>>();
     if samples.iter().any(|value| !value.is_finite()) {
@@ -387,7 +387,7 @@ fn share<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> bool) -> f6
 }
 
 /// The share called with confidence > 0.9.
-fn confident(judgement: &Judgement) -> f64 {
+pub fn confident(judgement: &Judgement) -> f64 {
     share(judgement.called(), |(_, confidence)| confidence > CONFIDENT)
 }
 
@@ -404,7 +404,7 @@ fn histogram(judgement: &Judgement) -> Vec<usize> {
     counts
 }
 
-fn asked(judgement: &Judgement, labels: &[usize], confident_real: f64) -> Asked {
+pub fn asked(judgement: &Judgement, labels: &[usize], confident_real: f64) -> Asked {
     let called: Vec<((usize, f32), usize)> = judgement.called().into_iter().zip(labels.iter().copied()).collect();
     let right = |((class, _), label): &((usize, f32), usize)| class == label;
     let sure = |((_, confidence), _): &((usize, f32), usize)| *confidence > CONFIDENT;

@@ -1,0 +1,149 @@
+//! Samplers, guidance, editing and likelihood from the command line, with a network that has learnt next to nothing.
+
+use end_to_end::{Workplace, png_size};
+
+fn trained() -> Workplace {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--set", "sampling.count=1"]).succeeded();
+    workplace
+}
+
+const RUN: &str = "runs/digits-1";
+
+#[test]
+fn every_sampler_draws() {
+    let workplace = trained();
+    for sampler in [
+        "ddpm",
+        "ddim",
+        "euler",
+        "euler_ancestral",
+        "heun",
+        "edm",
+        "dpmpp_2m",
+        "dpmpp_3m",
+        "dpmpp_2m_sde",
+        "dpmpp_3m_sde",
+        "unipc",
+        "deis",
+        "pndm",
+    ] {
+        for spacing in ["uniform", "karras"] {
+            let arguments = [
+                "sample",
+                RUN,
+                "--count",
+                "1",
+                "--sampler",
+                sampler,
+                "--spacing",
+                spacing,
+                "--steps",
+                "4",
+                "--out",
+                "out",
+            ];
+            workplace.run(&arguments).succeeded();
+            assert_eq!(png_size(&workplace.read("out/grid.png")).1, 56, "{sampler}");
+        }
+    }
+    let refused =
+        workplace.run(&["sample", RUN, "--sampler", "dmp"]).refused(&["`dmp` is not a sampler: use one of ddpm, ddim"]);
+    assert_eq!(refused.code, Some(2));
+}
+
+#[test]
+fn guidance_can_be_chosen() {
+    let workplace = trained();
+    let draw = |more: &[&str]| {
+        let mut arguments = vec!["sample", RUN, "--class", "7", "--count", "1", "--save", "npz", "--out", "out"];
+        arguments.extend(more);
+        workplace.run(&arguments).succeeded();
+        workplace.read("out/samples.npz")
+    };
+    let plain = draw(&["--guidance", "4"]);
+    assert_eq!(plain, draw(&["--guidance", "4", "--guidance-interval", "0", "1e9", "--guidance-rescale", "0"]));
+    for other in [
+        &["--guidance", "1"][..],
+        &["--guidance", "4", "--guidance-interval", "0", "1"],
+        &["--guidance", "4", "--guidance-rescale", "1"],
+        &["--guidance", "0.5", "--cfg-plus-plus"],
+        &["--guidance", "4", "--weaker", RUN],
+    ] {
+        assert_ne!(plain, draw(other), "{other:?}");
+    }
+    // a model that guides itself as its own weaker version does nothing
+    assert_eq!(draw(&["--guidance", "1"]), draw(&["--guidance", "1", "--weaker", RUN]));
+    for (more, word) in [
+        (&["--guidance-rescale", "2"][..], "guidance_rescale = 2"),
+        (&["--guidance-interval", "3", "1"], "guidance_interval"),
+        (&["--cfg-plus-plus", "--sampler", "unipc"], "needs the sampler ddim"),
+    ] {
+        let mut arguments = vec!["sample", RUN, "--class", "1", "--guidance", "2"];
+        arguments.extend(more);
+        let refused = workplace.run(&arguments).refused(&[word]);
+        assert_eq!(refused.code, Some(1));
+    }
+}
+
+#[test]
+fn images_are_edited() {
+    let workplace = trained();
+    let size = |file: &str| png_size(&workplace.read(file));
+    workplace
+        .run(&["edit", "interpolate", RUN, "mnist-5k#3", "mnist-5k#8", "--count", "3", "--out", "a.png"])
+        .succeeded();
+    assert_eq!(size("a.png"), (5 * 56 + 4 * 2, 56));
+    let mixed =
+        ["edit", "interpolate", RUN, "mnist-5k#3", "mnist-5k#8", "--count", "3", "--at", "0.5", "--out", "b.png"];
+    workplace.run(&mixed).succeeded();
+    assert_ne!(workplace.read("a.png"), workplace.read("b.png"));
+    let finished =
+        workplace.run(&["edit", "vary", RUN, "a.png", "--count", "2", "--json", "--out", "c.png"]).succeeded();
+    assert_eq!((finished.json()["images"].as_u64(), finished.json()["grid"].as_str()), (Some(3), Some("c.png")));
+    let filled =
+        ["edit", "inpaint", RUN, "mnist-5k#3", "--box", "0", "0", "14", "28", "--count", "2", "--out", "d.png"];
+    workplace.run(&filled).succeeded();
+    assert_eq!(size("d.png").1, 56);
+    // a mask that is black keeps all of the image
+    let mask = ["edit", "inpaint", RUN, "mnist-5k#3", "--mask", "black.png", "--count", "1", "--out", "e.png"];
+    let refused = workplace.run(&mask).refused(&["black.png"]);
+    assert_eq!(refused.code, Some(1));
+
+    for (arguments, code, word) in [
+        (&["edit", "vary", RUN, "nothing"][..], 1, "`nothing` is neither"),
+        (&["edit", "vary", RUN, "mnist-5k#5000"], 1, "the images 0 to 4999"),
+        (&["edit", "vary", RUN, "mnist-5k#x"], 2, "number of an image"),
+        (&["edit", "vary", RUN, "mnist-5k#1", "--strength", "2"], 1, "strength = 2"),
+        (&["edit", "vary", RUN, "mnist-5k#1", "--class", "10"], 1, "0 to 9"),
+        (&["edit", "vary", RUN, "mnist-5k#1", "--count", "0"], 2, "--count 0"),
+        (&["edit", "inpaint", RUN, "mnist-5k#1"], 2, "--box"),
+        (&["edit", "inpaint", RUN, "mnist-5k#1", "--box", "20", "0", "9", "9"], 2, "28x28"),
+        (&["edit", "inpaint", RUN, "mnist-5k#1", "--box", "0", "0", "9", "9", "--jump-length", "0"], 1, "jump_length"),
+    ] {
+        let refused = workplace.run(arguments).refused(&[word]);
+        assert_eq!(refused.code, Some(code));
+    }
+}
+
+#[test]
+fn likelihoods_are_printed() {
+    let workplace = trained();
+    let base = ["nll", RUN, "--data", "mnist-5k", "--train-split", "--count", "2"];
+    let bound = workplace.run(&base).succeeded();
+    for word in ["bits/dim", "prior", "decoder", "t    1..", "..999"] {
+        assert!(bound.output.contains(word), "`{word}`: {bound}");
+    }
+    let json = workplace.run(&[&base[..], &["--json"]].concat()).succeeded().json();
+    assert_eq!((json["count"].as_u64(), json["terms"].as_array().map(Vec::len)), (Some(2), Some(1000)));
+    let sum: f64 = json["terms"].as_array().into_iter().flatten().filter_map(|term| term.as_f64()).sum();
+    let total = json["prior"].as_f64().map(|prior| prior + sum);
+    assert!((total.expect("a prior") - json["bits_per_dimension"].as_f64().expect("bits")).abs() < 1e-9);
+    let flow =
+        workplace.run(&[&base[..], &["--json", "--method", "flow", "--tolerance", "0.1"]].concat()).succeeded().json();
+    assert!(flow["evaluations"].as_u64().is_some_and(|count| count > 6), "{flow}");
+
+    let refused = workplace.run(&["nll", RUN, "--data", "mnist-5k"]).refused(&["--train-split"]);
+    assert_eq!(refused.code, Some(1));
+    workplace.run(&["nll", RUN, "--data", "mnist-5k", "--count", "0"]).refused(&["--count 0"]);
+}
