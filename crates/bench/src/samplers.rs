@@ -1,6 +1,6 @@
 //! `bench samplers`: quality against steps, sampler by sampler, of one model and from the same noise.
 
-use std::{io::Write, path::PathBuf, time::Instant};
+use std::{io::Write, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use checkpoint::Request;
@@ -80,8 +80,8 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
     let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
 
     let request = Request::even(count, model.header.unet.classes);
-    print("| sampler | spacing | steps | evaluations | seconds | confidence ratio | class asked for | Fréchet |")?;
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")?;
+    print("| sampler | spacing | steps | evaluations | confidence ratio | class asked for | Fréchet |")?;
+    print("| --- | --- | --- | --- | --- | --- | --- |")?;
     for (kind, spacing, all_steps) in TRIED {
         if !arguments.only.is_empty() && !arguments.only.contains(&kind) {
             continue;
@@ -89,16 +89,14 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
         for &steps in all_steps.iter().filter(|steps| **steps <= model.header.schedule.timesteps) {
             let sampling = &mut model.header.sampling;
             (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (kind, spacing, steps, 0.0);
-            let started = Instant::now();
             let samples = draw(&model, &request, arguments.seed)?;
-            let seconds = started.elapsed().as_secs_f64();
             let judgement = classifier.classify(&samples)?;
             let called = request.labels.as_ref().map_or("-".to_owned(), |labels| {
                 format!("{:.1} %", 100.0 * asked(&judgement, labels, confident_real).called)
             });
             let frechet = frechet_distance(&judgement.features, &real.features, FEATURES)?;
             print(&format!(
-                "| {kind} | {spacing} | {steps} | {} | {seconds:.1} | {:.3} | {called} | {frechet:.1} |",
+                "| {kind} | {spacing} | {steps} | {} | {:.3} | {called} | {frechet:.1} |",
                 kind.evaluations(steps),
                 confident(&judgement) / confident_real,
             ))?;

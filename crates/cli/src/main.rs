@@ -2,6 +2,7 @@
 
 mod data_command;
 mod edit_command;
+mod evaluate_command;
 mod layers;
 mod nll_command;
 mod sample_command;
@@ -30,6 +31,8 @@ enum Command {
     /// Make images out of images: interpolate, vary, inpaint
     #[command(subcommand)]
     Edit(edit_command::EditCommand),
+    /// How good, how varied and how new a model's images are
+    Evaluate(evaluate_command::EvaluateArguments),
     /// How likely images are under a model, in bits per dimension
     Nll(nll_command::NllArguments),
     /// Fetch a known dataset, or look at one
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train_command::run(arguments),
         Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
         Command::Edit(command) => edit_command::run(command).map(|()| Ended::Done),
+        Command::Evaluate(arguments) => evaluate_command::run(arguments).map(|()| Ended::Done),
         Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),

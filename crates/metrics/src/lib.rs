@@ -1,7 +1,8 @@
 //! Judges of pictures: how good samples are, how varied, and whether they are copies.
 //!
 //! [`DigitClassifier`] is a small network that is trained on real labelled images and then says what samples show and how
-//! sure it is; [`frechet_distance`] compares two sets in its features; [`nearest_distance`] finds, for each picture,
+//! sure it is; [`frechet_distance`] and [`kernel_distance`] compare two sets in its features, [`manifold`] says which part of
+//! each lies within the other; [`nearest_distance`] finds, for each picture,
 //! how far the nearest of a set of references is, which uncovers copies of training images.
 //!
 //! The crate knows nothing of diffusion: it takes arrays of pixels, wherever they come from.
@@ -27,9 +28,13 @@
 mod classifier;
 mod error;
 mod frechet;
+mod kernel;
+mod manifold;
 mod nearest;
 
 pub use classifier::{DigitClassifier, FEATURES, Judgement, pixels};
 pub use error::MetricsError;
 pub use frechet::frechet_distance;
-pub use nearest::nearest_distance;
+pub use kernel::{KernelDistance, KernelOptions, kernel_distance};
+pub use manifold::{Manifold, manifold};
+pub use nearest::{nearest_distance, nearest_other_distance};

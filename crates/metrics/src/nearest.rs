@@ -26,6 +26,23 @@ pub fn nearest_distance(queries: &[f32], references: &[f32], dim: usize) -> Resu
     Ok(queries.par_chunks_exact(dim).map(nearest).collect())
 }
 
+/// The Euclidean distance from each image to the nearest *other* one of the set: what [`nearest_distance`] to this set is to be
+/// held against.
+///
+/// # Shapes
+/// - `images`: `[count, dim]`, row-major, at least 2 rows; result: `[count]`
+///
+/// # Errors
+/// [`MetricsError`] if the array is no whole number of rows, has less than 2, or holds a value that is not finite.
+pub fn nearest_other_distance(images: &[f32], dim: usize) -> Result<Vec<f64>, MetricsError> {
+    rows("images", images, dim, 2)?;
+    let nearest = |(index, image): (usize, &[f32])| {
+        let others = images.chunks_exact(dim).enumerate().filter(|(other, _)| *other != index);
+        others.map(|(_, other)| squared_distance(image, other)).fold(f64::INFINITY, f64::min).sqrt()
+    };
+    Ok(images.par_chunks_exact(dim).enumerate().map(nearest).collect())
+}
+
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     let (chunks_a, chunks_b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest = chunks_a.remainder().iter().zip(chunks_b.remainder());
@@ -50,6 +67,12 @@ mod tests {
         let queries = [3.0, 4.0, 10.0, 0.0, 0.0, 9.0];
         assert_eq!(nearest_distance(&queries, &references, 2).unwrap(), [5.0, 0.0, 1.0]);
         assert!(nearest_distance(&[], &references, 2).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_image_is_not_its_own_neighbour() {
+        assert_eq!(nearest_other_distance(&[0.0, 1.0, 5.0, 5.0], 1).unwrap(), [1.0, 1.0, 0.0, 0.0]);
+        assert!(nearest_other_distance(&[0.0], 1).is_err());
     }
 
     #[test]
