@@ -147,3 +147,28 @@ fn likelihoods_are_printed() {
     assert_eq!(refused.code, Some(1));
     workplace.run(&["nll", RUN, "--data", "mnist-5k", "--count", "0"]).refused(&["--count 0"]);
 }
+
+#[test]
+fn samples_are_evaluated() {
+    let workplace = trained();
+    let base =
+        ["evaluate", RUN, "--data", "mnist-5k", "--references", "120", "--count", "20", "--classifier-epochs", "1"];
+    let json = workplace.run(&[&base[..], &["--json"]].concat()).succeeded().json();
+    assert_eq!(
+        (json["count"].as_u64(), json["references"].as_u64(), json["classes"].as_u64()),
+        (Some(20), Some(120), Some(10))
+    );
+    // a network that has learnt nothing draws noise, which is no copy of anything
+    assert_eq!(json["near_copies"].as_f64(), Some(0.0));
+    let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {json}"));
+    assert!(number("frechet_distance") > number("frechet_distance_of_references"), "{json}");
+    assert!(number("nearest_distance") > number("nearest_distance_of_references"), "{json}");
+    for share in ["precision", "recall", "coverage", "called_as_asked"] {
+        assert!((0.0..=1.0).contains(&number(share)), "{share}: {json}");
+    }
+    let text = workplace.run(&base).succeeded().output;
+    for word in ["extractor", "20, against 120 images of mnist-5k", "kernel", "near-copies"] {
+        assert!(text.contains(word), "`{word}`: {text}");
+    }
+    workplace.run(&["evaluate", RUN, "--data", "mnist-5k", "--count", "1"]).refused(&["--count 1 "]);
+}
