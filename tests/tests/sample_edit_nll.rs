@@ -172,3 +172,28 @@ fn samples_are_evaluated() {
     }
     workplace.run(&["evaluate", RUN, "--data", "mnist-5k", "--count", "1"]).refused(&["--count 1 "]);
 }
+
+#[test]
+fn a_plan_is_made_and_stored() {
+    let workplace = trained();
+    let before = workplace.read(format!("{RUN}/model.safetensors"));
+    let hasty = ["plan", RUN, "--budget", "1ms", "--count", "9"];
+    workplace.run(&hasty).refused(&["nothing draws 9 images within 0.001 s"]);
+    workplace.run(&["plan", RUN, "--budget", "soon"]).refused(&["write 2s or 500ms"]);
+    assert_eq!(before, workplace.read(format!("{RUN}/model.safetensors")));
+
+    let plan = ["plan", RUN, "--budget", "60s", "--count", "1", "--reference-steps", "60", "--json"];
+    let stored = workplace.run(&plan).succeeded().json();
+    let front = stored["front"].as_array().expect("a front").clone();
+    let errors: Vec<f64> = front.iter().filter_map(|trial| trial["error"].as_f64()).collect();
+    assert!(errors.len() == front.len() && errors.len() > 2, "{stored}");
+    assert!(errors.windows(2).all(|pair| pair[1] < pair[0]), "{errors:?}");
+    assert_eq!(stored["chosen"], front[front.len() - 1]);
+
+    assert_ne!(before, workplace.read(format!("{RUN}/model.safetensors")));
+    assert!(workplace.text(format!("{RUN}/plan.svg")).starts_with("<svg"));
+    let header = String::from_utf8_lossy(&workplace.read(format!("{RUN}/model.safetensors"))[..4000]).into_owned();
+    let name = stored["chosen"]["sampler"].as_str().expect("a sampler");
+    assert!(header.contains(name), "{name}: {header}");
+    workplace.run(&["sample", RUN, "--count", "1"]).succeeded();
+}

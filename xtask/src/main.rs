@@ -20,10 +20,11 @@ Build and run `diffuse` (arguments that are not listed here go to it; add --help
   cargo xtask edit      [--backend BACKEND] [...]   interpolate, vary or inpaint pictures
   cargo xtask evaluate  [--backend BACKEND] [...]   how good, varied and new a model's pictures are
   cargo xtask nll       [--backend BACKEND] [...]   how likely pictures are under a model
+  cargo xtask plan      [--backend BACKEND] [...]   find the best sampler within a time
   cargo xtask data      [--backend BACKEND] [...]   fetch or inspect a data set
   cargo xtask schedule  [--backend BACKEND] [...]   draw or print noise schedules
       BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, sample, edit,
-      evaluate and nll use it unless --device says otherwise.
+      evaluate, nll and plan use it unless --device says otherwise.
 
 Work on the project:
   cargo xtask test  [...]                run every test (cargo test --workspace)
@@ -33,8 +34,8 @@ Work on the project:
   cargo xtask help                       print this
 ";
 
-const TASKS: [&str; 11] =
-    ["train", "sample", "edit", "evaluate", "nll", "data", "schedule", "test", "bench", "ci", "help"];
+const TASKS: [&str; 12] =
+    ["train", "sample", "edit", "evaluate", "nll", "plan", "data", "schedule", "test", "bench", "ci", "help"];
 
 fn main() -> ExitCode {
     match dispatch(std::env::args_os().skip(1).collect()) {
@@ -53,7 +54,7 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let task = arguments.remove(0);
     match task.to_string_lossy().as_ref() {
-        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "data" | "schedule") => {
+        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "data" | "schedule") => {
             run::diffuse(task, arguments)
         }
         "test" => run::test(arguments),

@@ -5,6 +5,7 @@ mod edit_command;
 mod evaluate_command;
 mod layers;
 mod nll_command;
+mod plan_command;
 mod sample_command;
 mod schedule_command;
 mod train_command;
@@ -35,6 +36,8 @@ enum Command {
     Evaluate(evaluate_command::EvaluateArguments),
     /// How likely images are under a model, in bits per dimension
     Nll(nll_command::NllArguments),
+    /// Find the sampler that comes nearest to the exact chain in a given time, and store it in the model
+    Plan(plan_command::PlanArguments),
     /// Fetch a known dataset, or look at one
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Edit(command) => edit_command::run(command).map(|()| Ended::Done),
         Command::Evaluate(arguments) => evaluate_command::run(arguments).map(|()| Ended::Done),
         Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
+        Command::Plan(arguments) => plan_command::run(arguments).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
     };

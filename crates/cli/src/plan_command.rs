@@ -1,0 +1,226 @@
+//! `diffuse plan`: which sampler, spacing and number of steps come nearest to the exact chain in a given time.
+
+use std::{path::PathBuf, time::Instant};
+
+use anyhow::{Context, bail};
+use burn::tensor::Tensor;
+use checkpoint::{Model, Request, generate};
+use clap::Args;
+use noise::Noise;
+use picture::LineChart;
+use sampler::SamplerKind;
+use schedule::Spacing;
+use serde::Serialize;
+
+use crate::{UsageError, print_result, sample_command::model_file};
+
+#[derive(Args)]
+pub struct PlanArguments {
+    /// A run directory or a model file
+    #[arg(value_name = "RUN|FILE")]
+    model: PathBuf,
+    /// Time for the images, such as 2s or 500ms
+    #[arg(long, value_parser = seconds)]
+    budget: f64,
+    /// Number of images that are to be drawn in that time
+    #[arg(long, default_value_t = 20)]
+    count: usize,
+    /// Steps of the reference, by DPM-Solver++ 3M
+    #[arg(long, default_value_t = 250)]
+    reference_steps: usize,
+    /// The same seed gives the same images
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the plot goes, an SVG; plan.svg beside the model if not given
+    #[arg(long, value_name = "FILE")]
+    plot: Option<PathBuf>,
+    /// Print the plan, and leave the model's settings as they are
+    #[arg(long)]
+    keep: bool,
+    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
+    #[arg(long)]
+    device: Option<String>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// `2s`, `500ms`, or a number of seconds.
+fn seconds(text: &str) -> Result<f64, String> {
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 1e-3),
+        None => (text.strip_suffix('s').unwrap_or(text), 1.0),
+    };
+    match number.trim().parse::<f64>() {
+        Ok(number) if number > 0.0 && number.is_finite() => Ok(number * unit),
+        _ => Err(format!("`{text}` is no time: write 2s or 500ms")),
+    }
+}
+
+/// The samplers that end where the reference ends: those without noise of their own.
+const KINDS: [SamplerKind; 7] = [
+    SamplerKind::Ddim,
+    SamplerKind::Heun,
+    SamplerKind::Dpmpp2m,
+    SamplerKind::Dpmpp3m,
+    SamplerKind::Unipc,
+    SamplerKind::Deis,
+    SamplerKind::Pndm,
+];
+const SPACINGS: [Spacing; 3] = [Spacing::Uniform, Spacing::Karras, Spacing::Lucidrains];
+const STEPS: [usize; 9] = [3, 4, 6, 8, 10, 15, 20, 30, 50];
+
+/// What was tried.
+#[derive(Clone, Debug, Serialize)]
+struct Trial {
+    sampler: SamplerKind,
+    spacing: Spacing,
+    steps: usize,
+    evaluations: usize,
+    seconds: f64,
+    /// Root mean square distance to the reference from the same noise, in units of [-1, 1] pixels.
+    error: f64,
+}
+
+pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
+    if !(1..=4096).contains(&arguments.count) {
+        return Err(UsageError(format!("--count {} is not possible: it must be 1 to 4096", arguments.count)).into());
+    }
+    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
+    let path = model_file(&arguments.model)?;
+    let mut model = Model::load(&path, &device)?;
+    let own = model.header.sampling.clone();
+    let request = Request::even(arguments.count, model.header.unet.classes);
+    let draw = |model: &Model| -> anyhow::Result<(Vec<f32>, f64)> {
+        let started = Instant::now();
+        let images: Tensor<4> = generate(model, &request, &Noise::new(arguments.seed), &mut |_| ())?;
+        let values = images.into_data().iter::<f32>().collect();
+        Ok((values, started.elapsed().as_secs_f64()))
+    };
+    let set = |model: &mut Model, sampler, spacing, steps| {
+        let sampling = &mut model.header.sampling;
+        (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (sampler, spacing, steps, 0.0);
+    };
+
+    let timesteps = model.header.schedule.timesteps;
+    set(&mut model, SamplerKind::Dpmpp3m, Spacing::Uniform, arguments.reference_steps.min(timesteps));
+    eprintln!("drawing the reference in {} steps", model.header.sampling.steps);
+    let (reference, _) = draw(&model)?;
+    let mut trials = Vec::new();
+    for sampler in KINDS {
+        for spacing in SPACINGS {
+            for steps in STEPS.into_iter().filter(|steps| *steps <= timesteps) {
+                set(&mut model, sampler, spacing, steps);
+                let (images, seconds) = draw(&model)?;
+                let squares: f64 = images.iter().zip(&reference).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+                let error = (squares / images.len() as f64).sqrt();
+                trials.push(Trial { sampler, spacing, steps, evaluations: sampler.evaluations(steps), seconds, error });
+                if seconds > arguments.budget {
+                    break; // more steps take longer
+                }
+            }
+        }
+        eprintln!("tried {sampler}");
+    }
+    trials.retain(|trial| trial.error.is_finite());
+
+    let front = pareto(&trials);
+    let chosen = front.iter().rev().find(|trial| trial.seconds <= arguments.budget).cloned();
+    let Some(chosen) = chosen else {
+        let fastest = front.first().map_or(f64::NAN, |trial| trial.seconds);
+        bail!(
+            "nothing draws {} images within {} s: the quickest took {fastest:.2} s; allow more time or draw fewer",
+            arguments.count,
+            arguments.budget
+        );
+    };
+    let plot = match &arguments.plot {
+        Some(plot) => plot.clone(),
+        None => path.parent().context("the model file lies in no folder")?.join("plan.svg"),
+    };
+    let chart = chart(&trials);
+    if let Some(chart) = &chart {
+        chart.save_svg(&plot)?;
+    }
+    if !arguments.keep {
+        model.header.sampling = own;
+        set(&mut model, chosen.sampler, chosen.spacing, chosen.steps);
+        model.save(&path)?;
+    }
+    if arguments.json {
+        return print_result(serde_json::json!({
+            "chosen": chosen, "stored": !arguments.keep, "front": front, "plot": chart.map(|_| plot),
+        }));
+    }
+    print_result(
+        "| sampler | spacing | steps | evaluations | seconds | error |\n| --- | --- | --- | --- | --- | --- |",
+    )?;
+    for trial in &front {
+        let Trial { sampler, spacing, steps, evaluations, seconds, error } = trial;
+        print_result(format_args!("| {sampler} | {spacing} | {steps} | {evaluations} | {seconds:.3} | {error:.4} |"))?;
+    }
+    print_result(format_args!("chosen  {} over {} in {} steps", chosen.sampler, chosen.spacing, chosen.steps))?;
+    if !arguments.keep {
+        print_result(format_args!("stored  {}", path.display()))?;
+    }
+    if chart.is_none() { Ok(()) } else { print_result(format_args!("plot    {}", plot.display())) }
+}
+
+/// Those that no other beats in both time and error, the quickest first. Evaluations stand for time: they do not depend on what
+/// else the machine does.
+fn pareto(trials: &[Trial]) -> Vec<Trial> {
+    let mut sorted = trials.to_vec();
+    sorted.sort_by(|a, b| a.evaluations.cmp(&b.evaluations).then(a.error.total_cmp(&b.error)));
+    let mut front = Vec::<Trial>::new();
+    for trial in sorted {
+        if front.last().is_none_or(|best| trial.error < best.error) {
+            front.push(trial);
+        }
+    }
+    front
+}
+
+/// Error against evaluations, each sampler with its best spacing; None where there are no lines to draw.
+fn chart(trials: &[Trial]) -> Option<LineChart> {
+    let title = "Distance to the exact chain";
+    let mut chart = LineChart::new(title, "evaluations of the network", "root mean square error").with_log_y();
+    let mut lines = 0;
+    for kind in KINDS {
+        let own: Vec<Trial> = trials.iter().filter(|trial| trial.sampler == kind).cloned().collect();
+        let front = pareto(&own);
+        if front.len() > 1 {
+            lines += 1;
+            chart = chart
+                .with_series(kind.name(), front.iter().map(|trial| (trial.evaluations as f64, trial.error.max(1e-6))));
+        }
+    }
+    (lines > 0).then_some(chart)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read() {
+        assert_eq!([seconds("2s"), seconds("500ms"), seconds("1.5")], [Ok(2.0), Ok(0.5), Ok(1.5)]);
+        for wrong in ["", "s", "-1s", "0", "2m", "inf"] {
+            assert!(seconds(wrong).is_err_and(|text| text.contains("write 2s or 500ms")), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_front_holds_what_nothing_beats() {
+        let trial = |evaluations: usize, error: f64| Trial {
+            sampler: SamplerKind::Ddim,
+            spacing: Spacing::Uniform,
+            steps: evaluations,
+            evaluations,
+            seconds: evaluations as f64,
+            error,
+        };
+        let trials = [trial(10, 0.5), trial(5, 0.6), trial(10, 0.4), trial(20, 0.45), trial(7, 0.7), trial(30, 0.1)];
+        let front: Vec<(usize, f64)> = pareto(&trials).iter().map(|trial| (trial.evaluations, trial.error)).collect();
+        assert_eq!(front, [(5, 0.6), (10, 0.4), (30, 0.1)]);
+    }
+}
