@@ -2,9 +2,13 @@
 
 use std::{fs, path::Path};
 
-use burn::tensor::Device;
-use checkpoint::{CheckpointError, GenerateError, Header, ImageFormat, Model, Request, generate};
+use burn::tensor::{DType, Device, Int, Tensor};
+use checkpoint::{
+    CheckpointError, GenerateError, Guide, Header, ImageFormat, Model, NetworkDenoiser, Request, SamplingConfig,
+    generate, generate_guided,
+};
 use noise::Noise;
+use sampler::Denoiser;
 use unet::UnetConfig;
 
 fn model() -> Model {
@@ -127,4 +131,59 @@ fn requests_that_do_not_fit_are_said() {
         GenerateError::Schedule(_)
     ));
     assert_eq!(Request::even(10, 5).labels.expect("labels"), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
+}
+
+/// Has nothing to say.
+struct Silent;
+
+impl sampler::Classifier for Silent {
+    fn log_probability_gradient(&self, x_t: Tensor<4>, _level: sampler::NoiseLevel) -> Tensor<4> {
+        x_t.zeros_like()
+    }
+}
+
+#[test]
+fn guides_lead_or_are_refused() {
+    let (model, noise) = (model(), Noise::new(3));
+    let draw = |guide: Guide<'_>, request: &Request| generate_guided(&model, guide, request, &noise, &mut |_| ());
+    let same = |a: Result<Tensor<4>, GenerateError>, b: Result<Tensor<4>, GenerateError>| {
+        a.expect("images").into_data() == b.expect("images").into_data()
+    };
+    let asked = Request { labels: Some(vec![1, 1]), ..Request::count(2) };
+    // a classifier that says nothing leaves the network without the class
+    let silent: &dyn Fn(Tensor<1, Int>) -> Box<dyn sampler::Classifier> = &|_| Box::new(Silent);
+    assert!(same(draw(Guide::Classifier(silent), &asked), draw(Guide::Itself, &Request::count(2))));
+    assert!(!same(draw(Guide::Itself, &asked), draw(Guide::Itself, &Request::count(2))));
+    // a model that is its own weaker version leads nowhere else
+    let unguided = Model {
+        header: Header {
+            sampling: SamplingConfig { guidance: 1.0, ..model.header.sampling.clone() },
+            ..model.header.clone()
+        },
+        ..model.clone()
+    };
+    let own = generate(&unguided, &asked, &noise, &mut |_| ()).expect("images");
+    let led = draw(Guide::Weaker(&model), &asked).expect("images");
+    led.into_data().assert_approx_eq(&own.into_data(), burn::tensor::Tolerance::<f32>::absolute(1e-5));
+
+    let refused = |guide: Guide<'_>, request: &Request| draw(guide, request).expect_err("refused").to_string();
+    assert!(refused(Guide::Classifier(silent), &Request::count(2)).contains("told the class"));
+    let mut other = model.clone();
+    other.header.schedule.timesteps = 500;
+    assert!(refused(Guide::Weaker(&other), &asked).contains("another schedule"));
+}
+
+/// The network computes in f32, whatever the sampler keeps.
+#[test]
+fn a_state_in_f64_stays_in_f64() {
+    let model = model();
+    let denoiser = NetworkDenoiser::new(&model, None);
+    let x_t = Noise::new(1).stream(noise::Stream::Start).normal_images(&[0], 0, [1, 8, 8], &Device::flex());
+    let level = model.header.schedule.build().expect("a schedule").level(400);
+    let wide = Tensor::<4>::from_data(x_t.to_data(), (&Device::flex(), DType::F64));
+    let (found, expected) = (denoiser.denoise(wide, level, None), denoiser.denoise(x_t, level, None));
+    assert_eq!((found.x_0.dtype(), found.epsilon.dtype()), (DType::F64, DType::F64));
+    for (found, expected) in found.x_0.into_data().iter::<f64>().zip(expected.x_0.into_data().iter::<f64>()) {
+        assert!((found - expected).abs() < 1e-5, "{found}, not {expected}");
+    }
 }
