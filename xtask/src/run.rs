@@ -32,7 +32,10 @@ pub fn test(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 /// `cargo xtask bench`: the program `bench` with these arguments.
-pub fn bench(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+pub fn bench(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
+    if times_steps(&arguments) {
+        arguments.insert(0, "step".into());
+    }
     let root = cargo::workspace_root()?;
     // with `cli` beside it, cargo chooses the same features for the dependencies as everywhere else, and need not build
     // burn anew
@@ -43,6 +46,13 @@ pub fn bench(arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         Built::Program(program) => cargo::become_program(Command::new(program).args(arguments)),
         Built::Failed(status) => Ok(cargo::exit_code(status)),
     }
+}
+
+/// Whether no benchmark is named, but the option that only `bench step` has.
+fn times_steps(arguments: &[OsString]) -> bool {
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    arguments.first().is_some_and(|first| text(first).starts_with("--"))
+        && arguments.iter().any(|argument| text(argument).starts_with("--against-torch"))
 }
 
 fn manifest(root: &Path) -> [OsString; 2] {
@@ -169,6 +179,13 @@ mod tests {
         let expected = Ok((Some("wgpu"), words("edit vary --device wgpu run x")));
         assert_eq!(plan("edit", &["--backend", "wgpu", "vary", "run", "x"]), expected);
         assert_eq!(plan("edit", &["--backend", "wgpu"]), Ok((Some("wgpu"), words("edit --device wgpu"))));
+    }
+
+    #[test]
+    fn a_comparison_with_torch_needs_no_name() {
+        let asked = |arguments: &[&str]| times_steps(&arguments.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(asked(&["--against-torch", "python"]) && asked(&["--json", "--against-torch=python"]));
+        assert!(!asked(&["step", "--against-torch", "python"]) && !asked(&["--help"]) && !asked(&[]));
     }
 
     #[test]
