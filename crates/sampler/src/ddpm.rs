@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     denoiser::{Denoiser, Observer, Step},
     error::{SamplerError, check, check_clip},
-    step::{fresh_noise, numbered},
+    step::{Posterior, fresh_noise, numbered},
 };
 
 /// The variance of a reverse step.
@@ -76,16 +76,14 @@ pub fn ddpm(
         if let Some(limit) = options.clip {
             prediction.x_0 = prediction.x_0.clamp(-limit, limit);
         }
-        let (alpha, beta) = (level.alpha_bar / next.alpha_bar, 1.0 - level.alpha_bar / next.alpha_bar);
-        let coefficient_x_0 = next.signal_scale() * beta / (1.0 - level.alpha_bar);
-        let coefficient_x_t = alpha.sqrt() * (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar);
-        let mean = prediction.x_0.clone() * coefficient_x_0 + x * coefficient_x_t;
+        let Posterior { of_x_0, of_x_t, variance, beta } = Posterior::new(level, next);
+        let mean = prediction.x_0.clone() * of_x_0 + x * of_x_t;
 
         x = if index + 1 == count {
             mean
         } else {
             let z = fresh_noise(noise, &samples, index, &mean);
-            let posterior = posterior_variance(level, next).max(SMALLEST_VARIANCE);
+            let posterior = variance.max(SMALLEST_VARIANCE);
             match options.variance {
                 Variance::Posterior => mean + z * posterior.sqrt(),
                 Variance::Beta => mean + z * beta.sqrt(),
@@ -101,9 +99,4 @@ pub fn ddpm(
         estimate = Some(prediction.x_0);
     }
     Ok(x)
-}
-
-/// Equation 7 for the step from `level` to `next`.
-fn posterior_variance(level: NoiseLevel, next: NoiseLevel) -> f64 {
-    (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * (1.0 - level.alpha_bar / next.alpha_bar)
 }

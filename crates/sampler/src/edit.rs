@@ -7,7 +7,7 @@ use schedule::NoiseLevel;
 use crate::{
     denoiser::{Denoiser, Observer, Step},
     error::{SamplerError, check, check_clip, check_range},
-    step::{fresh_noise, numbered},
+    step::{Posterior, fresh_noise, numbered},
 };
 
 /// Spherical interpolation of noise (Shoemake 1985), image by image: between two Gaussian images every share has their length
@@ -126,11 +126,7 @@ pub fn repaint(
         if let Some(limit) = options.clip {
             prediction.x_0 = prediction.x_0.clamp(-limit, limit);
         }
-        // equations 6 and 7 of the DDPM paper between the two levels
-        let alpha = level.alpha_bar / next.alpha_bar;
-        let of_x_0 = next.signal_scale() * (1.0 - alpha) / (1.0 - level.alpha_bar);
-        let of_x_t = alpha.sqrt() * (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar);
-        let variance = (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * (1.0 - alpha);
+        let Posterior { of_x_0, of_x_t, variance, .. } = Posterior::new(level, next);
         let free = prediction.x_0.clone() * of_x_0 + x.clone() * of_x_t + draw(1) * variance.sqrt();
         let kept = known.clone() * next.signal_scale() + draw(0) * next.noise_scale();
         x = free.clone() + (kept - free) * mask.clone();

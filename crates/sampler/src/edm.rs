@@ -5,7 +5,7 @@
 //! schedule: a variance-preserving x_t is walked in `x_t / alpha` and needs no model of its own.
 
 use burn::tensor::Tensor;
-use noise::Noise;
+use noise::{Noise, Prediction};
 use schedule::NoiseLevel;
 
 use crate::{
@@ -31,19 +31,9 @@ pub fn euler(
     clip: Option<f64>,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, None)?;
-    check_finite_sigma(levels)?;
-    check_clip(clip)?;
-    let count = levels.len() - 1;
-    let (mut x, mut estimate) = (x_t, None);
-    for (index, pair) in levels.windows(2).enumerate() {
-        let (level, next) = (pair[0], pair[1]);
-        let prediction = predict(denoiser, &x, level, clip, estimate.as_ref());
-        x = move_along(&x, prediction.epsilon, level, next);
-        observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
-        estimate = Some(prediction.x_0);
-    }
-    Ok(x)
+    walk(denoiser, x_t, levels, clip, observe, |x, prediction, level, next| {
+        move_along(x, prediction.epsilon.clone(), level, next)
+    })
 }
 
 /// Walks from `x_t` at `levels[0]` to the last of `levels` by Heun's method and returns the image there: algorithm 1 of
@@ -58,6 +48,20 @@ pub fn heun(
     clip: Option<f64>,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
+    walk(denoiser, x_t, levels, clip, observe, |x, prediction, level, next| {
+        heun_step(denoiser, x, prediction, level, next, clip)
+    })
+}
+
+/// The chain of a method without noise, which moves x from one level to the next by what the denoiser says of it there.
+fn walk(
+    denoiser: &dyn Denoiser,
+    x_t: Tensor<4>,
+    levels: &[NoiseLevel],
+    clip: Option<f64>,
+    observe: &mut Observer,
+    step: impl Fn(&Tensor<4>, &Prediction, NoiseLevel, NoiseLevel) -> Tensor<4>,
+) -> Result<Tensor<4>, SamplerError> {
     check(levels, &x_t, None)?;
     check_finite_sigma(levels)?;
     check_clip(clip)?;
@@ -66,7 +70,7 @@ pub fn heun(
     for (index, pair) in levels.windows(2).enumerate() {
         let (level, next) = (pair[0], pair[1]);
         let prediction = predict(denoiser, &x, level, clip, estimate.as_ref());
-        x = heun_step(denoiser, &x, &prediction, level, next, clip);
+        x = step(&x, &prediction, level, next);
         observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
         estimate = Some(prediction.x_0);
     }
@@ -77,7 +81,7 @@ pub fn heun(
 fn heun_step(
     denoiser: &dyn Denoiser,
     x: &Tensor<4>,
-    prediction: &noise::Prediction,
+    prediction: &Prediction,
     level: NoiseLevel,
     next: NoiseLevel,
     clip: Option<f64>,

@@ -39,3 +39,27 @@ pub(crate) fn fresh_noise(noise: &Noise, samples: &[u64], index: usize, like: &T
 pub(crate) fn lambda(level: NoiseLevel) -> f64 {
     0.5 * level.log_snr()
 }
+
+/// The posterior q(x' | x_t, x_0) of the step between two levels (Ho, Jain and Abbeel 2020, equations 6 and 7).
+pub(crate) struct Posterior {
+    /// Factor of x_0 in its mean.
+    pub of_x_0: f64,
+    /// Factor of x_t in its mean.
+    pub of_x_t: f64,
+    /// Its variance.
+    pub variance: f64,
+    /// The variance of the step of q itself.
+    pub beta: f64,
+}
+
+impl Posterior {
+    pub(crate) fn new(level: NoiseLevel, next: NoiseLevel) -> Self {
+        let (alpha, beta) = (level.alpha_bar / next.alpha_bar, 1.0 - level.alpha_bar / next.alpha_bar);
+        Self {
+            of_x_0: next.signal_scale() * beta / (1.0 - level.alpha_bar),
+            of_x_t: alpha.sqrt() * (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar),
+            variance: (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * beta,
+            beta,
+        }
+    }
+}
