@@ -1,7 +1,7 @@
 //! Images from a model.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use noise::{Noise, Prediction, Stream};
+use noise::{Noise, Prediction, Stream, network_input, network_times};
 use sampler::{
     CfgPlusPlus, Classifier, ClassifierGuided, Denoiser, Guided, KindOptions, NoiseLevel, Observer, SamplerError,
     SamplerKind,
@@ -35,14 +35,15 @@ impl<'a> NetworkDenoiser<'a> {
     fn output(&self, x_t: &Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Tensor<4> {
         let batch = x_t.dims()[0];
         let part = |start: usize, length: usize| {
-            let t =
-                Tensor::<1>::from_data(TensorData::new(vec![level.timestep as f32; length], [length]), &x_t.device());
+            let levels = vec![level; length];
+            let t = network_times(self.objective, &levels, &x_t.device());
             let condition = Condition {
                 labels: self.labels.clone().map(|labels| labels.narrow(0, start, length)),
                 self_condition: estimate.map(|estimate| estimate.clone().narrow(0, start, length)),
                 ..Condition::default()
             };
-            self.unet.forward(x_t.clone().narrow(0, start, length), t, condition)
+            let x_t = x_t.clone().narrow(0, start, length);
+            self.unet.forward(network_input(self.objective, x_t, &levels), t, condition)
         };
         let size = batch.div_ceil(self.parallel_parts.max(1)).max(1);
         if size >= batch {
@@ -200,7 +201,9 @@ pub fn generate_guided(
             return out_of_range(key, 0.0, "at least 1");
         }
     }
-    if let Some(&class) = request.labels.iter().flatten().find(|class| **class >= classes) {
+    // the classes of a classifier are its own
+    let told = request.labels.as_ref().filter(|_| !matches!(guide, Guide::Classifier(_)));
+    if let Some(&class) = told.into_iter().flatten().find(|class| **class >= classes) {
         return Err(GenerateError::Class { class, classes });
     }
     let plus_plus = options.guidance_kind == GuidanceKind::CfgPlusPlus;

@@ -86,7 +86,7 @@ pub struct SamplingConfig {
     pub sampler: SamplerKind,
     /// Number of steps, at most the schedule's. The article's `sampling_timesteps`.
     pub steps: usize,
-    /// Which timesteps: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`, `karras` or `exponential`.
+    /// Which timesteps: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`, `karras`, `exponential` or `flow`.
     pub spacing: Spacing,
     /// How random DDIM is, at least 0: 0 is deterministic. lucidrains' `ddim_sampling_eta`.
     pub eta: f64,

@@ -170,3 +170,37 @@ fn impossible_flows_are_refused() {
     let refused = run(&schedule, FlowOptions { most_steps: 2, ..FlowOptions::default() });
     assert!(matches!(refused, Err(LikelihoodError::TooManySteps { steps: 2, .. })));
 }
+
+/// A denoiser with a learned variance, as a network has it.
+struct WithVariance(GaussianMixture);
+
+impl sampler::Denoiser for WithVariance {
+    fn denoise(&self, x_t: Tensor<4>, level: schedule::NoiseLevel, estimate: Option<&Tensor<4>>) -> noise::Prediction {
+        let variance = Some((x_t.clone() * 3.0).sin());
+        noise::Prediction { variance, ..self.0.denoise(x_t, level, estimate) }
+    }
+}
+
+#[test]
+fn the_loss_of_a_learned_variance_is_made_of_the_terms_of_the_bound() {
+    use noise::{forward::q_sample, variational::variational_terms};
+    use sampler::Denoiser;
+    let schedule = Schedule::new(&Family::default(), 20).expect("a schedule");
+    let device = Device::flex();
+    let x_0 = images(3, 8, true, &device);
+    let noise = Noise::new(1);
+    let options = BoundOptions { clip: None, variance: BoundVariance::Learned, samples: None };
+    let denoiser = WithVariance(model());
+    let bound = variational_bound(&denoiser, x_0.clone(), &schedule, options, &noise, &mut |_| ()).expect("a bound");
+    for t in [0usize, 1, 7, 19] {
+        let epsilon = noise.stream(Stream::Evaluation).normal_images(&[0, 1, 2], t as u64, [1, 8, 8], &device);
+        let epsilon = Tensor::<4>::from_data(epsilon.into_data(), (&device, DType::F64));
+        let x_t = q_sample(x_0.clone(), epsilon, &[schedule.level(t); 3]);
+        let prediction = denoiser.denoise(x_t.clone(), schedule.level(t), None);
+        let variance = prediction.variance.expect("a variance");
+        let terms = variational_terms(&schedule, &[t; 3], x_0.clone(), x_t, prediction.x_0, variance);
+        for (term, expected) in terms.into_data().iter::<f64>().zip(&bound.terms[t]) {
+            assert!((term - expected).abs() < 1e-9 * (1.0 + expected.abs()), "t = {t}: {term}, not {expected}");
+        }
+    }
+}

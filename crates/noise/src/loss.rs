@@ -35,7 +35,7 @@ impl LossType {
     /// - result: `[batch]`
     pub fn per_sample(self, prediction: Tensor<4>, target: Tensor<4>) -> Tensor<1> {
         let ones = vec![1.0; prediction.dims()[0]];
-        self.losses(prediction, target, &ones)
+        self.weighted_per_sample(prediction, target, &ones)
     }
 
     /// The weighted mean over the batch: `sum_i weight_i loss_i / batch` (lucidrains' `p_losses`).
@@ -43,10 +43,14 @@ impl LossType {
     /// # Panics
     /// If there is not one weight for each sample.
     pub fn weighted(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
-        self.losses(prediction, target, weights).mean()
+        self.weighted_per_sample(prediction, target, weights).mean()
     }
 
-    fn losses(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
+    /// The mean over channels and pixels times the weight of the sample, one for each sample.
+    ///
+    /// # Panics
+    /// If there is not one weight for each sample.
+    pub fn weighted_per_sample(self, prediction: Tensor<4>, target: Tensor<4>, weights: &[f64]) -> Tensor<1> {
         let [batch, channels, height, width] = prediction.dims();
         assert_shape!(target, [batch, channels, height, width]);
         assert_eq!(weights.len(), batch, "one weight for each sample");

@@ -1,10 +1,10 @@
-//! What the network predicts, and how epsilon, x_0 and v follow from each other.
+//! What the network predicts, and how it is fed: epsilon, x_0, v, EDM's F and flow matching's velocity.
 //!
 //! With `a = sqrt(alpha_bar)` and `s = sqrt(1 - alpha_bar)`: `x_t = a x_0 + s epsilon` and `v = a epsilon - s x_0`
 //! (Salimans and Ho 2022, arXiv:2202.00512, appendix D), a rotation, so `x_0 = a x_t - s v` and `epsilon = s x_t + a v`.
 
-use burn::tensor::Tensor;
-use schedule::{NoiseLevel, Objective};
+use burn::tensor::{Device, Tensor, TensorData};
+use schedule::{NoiseLevel, Objective, Preconditioning};
 
 use crate::forward::per_sample;
 
@@ -18,7 +18,42 @@ pub fn target(objective: Objective, x_0: Tensor<4>, epsilon: Tensor<4>, levels: 
         Objective::Epsilon => epsilon,
         Objective::X0 => x_0,
         Objective::V => velocity(x_0, epsilon, levels),
+        Objective::Edm { .. } | Objective::Flow => {
+            let [of_x_0, of_epsilon] = factors(objective, levels, &x_0, |fed| fed.target);
+            x_0 * of_x_0 + epsilon * of_epsilon
+        }
     }
+}
+
+/// What the network is fed with: x_t on the scale that it was trained on ([`Objective::preconditioning`]).
+///
+/// # Shapes
+/// - `x_t`: `[batch, channels, height, width]`; `levels`: one for each sample
+/// - result: like `x_t`
+pub fn network_input(objective: Objective, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
+    match objective {
+        Objective::Epsilon | Objective::X0 | Objective::V => x_t,
+        Objective::Edm { .. } | Objective::Flow => {
+            let scale = per_sample(levels, &x_t, |level| objective.preconditioning(level).input);
+            x_t * scale
+        }
+    }
+}
+
+/// The time that the network is told, one number for each sample.
+pub fn network_times(objective: Objective, levels: &[NoiseLevel], device: &Device) -> Tensor<1> {
+    let times: Vec<f32> = levels.iter().map(|level| objective.preconditioning(*level).time as f32).collect();
+    Tensor::from_data(TensorData::new(times, [levels.len()]), device)
+}
+
+/// Two factors of [`Preconditioning`] for each sample, `[batch, 1, 1, 1]` each.
+fn factors(
+    objective: Objective,
+    levels: &[NoiseLevel],
+    like: &Tensor<4>,
+    pair: impl Fn(Preconditioning) -> [f64; 2],
+) -> [Tensor<4>; 2] {
+    [0, 1].map(|index| per_sample(levels, like, |level| pair(objective.preconditioning(level))[index]))
 }
 
 /// `v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0`.
@@ -47,6 +82,13 @@ impl Prediction {
             Objective::Epsilon => Self::from_epsilon(output, x_t, levels),
             Objective::X0 => Self::from_x_0(output, x_t, levels),
             Objective::V => Self::from_v(output, x_t, levels),
+            Objective::Edm { .. } | Objective::Flow => {
+                let linear = |pair: fn(Preconditioning) -> [f64; 2]| {
+                    let [of_x_t, of_output] = factors(objective, levels, &x_t, pair);
+                    x_t.clone() * of_x_t + output.clone() * of_output
+                };
+                Self { x_0: linear(|fed| fed.x_0), epsilon: linear(|fed| fed.epsilon), variance: None }
+            }
         }
     }
 
@@ -91,7 +133,7 @@ fn epsilon_of(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4
 mod tests {
     use super::*;
     use crate::{Noise, Stream, forward::q_sample};
-    use burn::tensor::{Device, Tolerance};
+    use burn::tensor::Tolerance;
     use schedule::{Family, Schedule};
 
     #[test]
@@ -104,13 +146,33 @@ mod tests {
         let x_0 = stream.normal_images(&samples, 0, [2, 4, 4], &device);
         let epsilon = stream.normal_images(&samples, 1, [2, 4, 4], &device);
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
-        for objective in [Objective::Epsilon, Objective::X0, Objective::V] {
+        let edm = Objective::Edm { sigma_data: 0.6 };
+        for objective in [Objective::Epsilon, Objective::X0, Objective::V, edm, Objective::Flow] {
             let output = target(objective, x_0.clone(), epsilon.clone(), &levels);
             let prediction = Prediction::from_output(objective, output, x_t.clone(), &levels);
             let tolerance = Tolerance::<f32>::absolute(2e-4);
             prediction.x_0.into_data().assert_approx_eq(&x_0.to_data(), tolerance);
             prediction.epsilon.into_data().assert_approx_eq(&epsilon.to_data(), tolerance);
         }
+    }
+
+    #[test]
+    fn networks_of_the_classic_objectives_are_fed_x_t_and_t() {
+        let device = Device::flex();
+        let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+        let levels = [3, 700].map(|t| schedule.level(t));
+        let x_t = Noise::new(2).stream(Stream::Start).normal_images(&[0, 1], 0, [1, 4, 4], &device);
+        for objective in [Objective::Epsilon, Objective::X0, Objective::V] {
+            network_input(objective, x_t.clone(), &levels).into_data().assert_eq(&x_t.to_data(), true);
+            network_times(objective, &levels, &device).into_data().assert_eq(&TensorData::from([3f32, 700.0]), true);
+        }
+        // a straight path: x_t / (a + n), and its time
+        let total = levels[1].signal_scale() + levels[1].noise_scale();
+        let fed = network_input(Objective::Flow, x_t.clone(), &levels).narrow(0, 1, 1);
+        let expected = x_t.narrow(0, 1, 1) / total;
+        fed.into_data().assert_approx_eq(&expected.into_data(), Tolerance::<f32>::absolute(1e-6));
+        let time: f32 = network_times(Objective::Flow, &levels, &device).narrow(0, 1, 1).into_scalar();
+        assert!((f64::from(time) - 1000.0 * levels[1].noise_scale() / total).abs() < 1e-3);
     }
 
     #[test]

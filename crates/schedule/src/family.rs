@@ -89,6 +89,19 @@ pub enum Family {
         #[serde(default = "default::tau")]
         tau: f64,
     },
+    /// The sigmas of EDM's sampler: `sigma^(1/rho)` rises linearly from `sigma_min` to `sigma_max` (Karras et al. 2022,
+    /// arXiv:2206.00364, equation 5). Goes with [`Objective::Edm`](crate::Objective::Edm), and with any other.
+    Edm {
+        /// Sigma after the first step, above 0. Default 0.002.
+        #[serde(default = "default::sigma_min")]
+        sigma_min: f64,
+        /// Sigma at the end of the chain, above `sigma_min`. Default 80.
+        #[serde(default = "default::sigma_max")]
+        sigma_max: f64,
+        /// How much the timesteps crowd at small sigmas, above 0. Default 7.
+        #[serde(default = "default::rho")]
+        rho: f64,
+    },
     /// The user's own betas: each in (0, 1), none below the one before it, as many as there are timesteps.
     Custom {
         /// The beta of each step, t = 0 first.
@@ -122,12 +135,21 @@ mod default {
     pub(super) fn tau() -> f64 {
         1.0
     }
+    pub(super) fn sigma_min() -> f64 {
+        0.002
+    }
+    pub(super) fn sigma_max() -> f64 {
+        80.0
+    }
+    pub(super) fn rho() -> f64 {
+        7.0
+    }
 }
 
 impl Family {
     /// The plain names that [`FromStr`] understands. (`custom` is not one: it needs its betas.)
-    pub const NAMES: [&'static str; 7] =
-        ["linear", "linear_unscaled", "scaled_linear", "quadratic", "constant", "cosine", "sigmoid"];
+    pub const NAMES: [&'static str; 8] =
+        ["linear", "linear_unscaled", "scaled_linear", "quadratic", "constant", "cosine", "sigmoid", "edm"];
 
     /// The plain name, as in a configuration file.
     pub fn name(&self) -> &'static str {
@@ -139,6 +161,7 @@ impl Family {
             Family::Constant { .. } => "constant",
             Family::Cosine { .. } => "cosine",
             Family::Sigmoid { .. } => "sigmoid",
+            Family::Edm { .. } => "edm",
             Family::Custom { .. } => "custom",
         }
     }
@@ -167,6 +190,13 @@ impl Family {
                 let (at_start, at_end) = (sigmoid_f32(start / tau), sigmoid_f32(end / tau));
                 let fall = f64::from(at_end - at_start);
                 betas_of(timesteps, |u| (f64::from(at_end) - sigmoid((u * (end - start) + start) / tau)) / fall)
+            }
+            Family::Edm { sigma_min, sigma_max, rho } => {
+                let roots = linspace(sigma_min.powf(1.0 / rho), sigma_max.powf(1.0 / rho), timesteps);
+                let variances: Vec<f64> = roots.into_iter().map(|root| root.powf(2.0 * rho)).collect();
+                // 1 - beta is the ratio of alpha_bar = 1 / (1 + sigma^2) to that before
+                let before = std::iter::once(0.0).chain(variances.iter().copied());
+                variances.iter().zip(before).map(|(after, before)| (after - before) / (1.0 + after)).collect()
             }
             Family::Custom { ref betas } if betas.len() != timesteps => {
                 return Err(ScheduleError::BetaCount { betas: betas.len(), timesteps });
@@ -219,6 +249,11 @@ impl Family {
                 check("start", start, true, "it must be a number")?;
                 check("end", end, end > start, "it must be a number above start")
             }
+            Family::Edm { sigma_min, sigma_max, rho } => {
+                check("sigma_min", sigma_min, sigma_min > 0.0, "it must be a number above 0")?;
+                check("sigma_max", sigma_max, sigma_max > sigma_min, "it must be a number above sigma_min")?;
+                check("rho", rho, rho > 0.0, "it must be a number above 0")
+            }
             Family::Custom { .. } => Ok(()),
         }
     }
@@ -242,7 +277,9 @@ impl FromStr for Family {
 
     /// The family of that plain name with its default parameters.
     fn from_str(name: &str) -> Result<Self, ScheduleError> {
-        use default::{beta_end, beta_start, end, latent_beta_end, latent_beta_start, s, start, tau};
+        use default::{
+            beta_end, beta_start, end, latent_beta_end, latent_beta_start, rho, s, sigma_max, sigma_min, start, tau,
+        };
         match name {
             "linear" => Ok(Family::Linear { beta_start: beta_start(), beta_end: beta_end() }),
             "linear_unscaled" => Ok(Family::LinearUnscaled { beta_start: beta_start(), beta_end: beta_end() }),
@@ -253,6 +290,7 @@ impl FromStr for Family {
             "constant" => Ok(Family::Constant { beta: beta_end() }),
             "cosine" => Ok(Family::Cosine { s: s() }),
             "sigmoid" => Ok(Family::Sigmoid { start: start(), end: end(), tau: tau() }),
+            "edm" => Ok(Family::Edm { sigma_min: sigma_min(), sigma_max: sigma_max(), rho: rho() }),
             _ => Err(ScheduleError::Unknown {
                 what: "schedule family",
                 given: name.to_owned(),

@@ -28,6 +28,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod distribution;
 mod error;
 mod family;
 mod level;
@@ -36,10 +37,11 @@ pub mod respace;
 mod schedule;
 mod weight;
 
+pub use distribution::LevelDistribution;
 pub use error::ScheduleError;
 pub use family::Family;
 pub use level::NoiseLevel;
-pub use objective::Objective;
+pub use objective::{Objective, Preconditioning};
 pub use respace::Spacing;
 pub use schedule::{Schedule, ScheduleConfig};
 pub use weight::LossWeight;

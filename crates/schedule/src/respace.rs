@@ -14,7 +14,7 @@ use crate::ScheduleError;
 use crate::family::check_timesteps;
 
 /// How sampling steps are spread over the timesteps. Written `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`,
-/// `karras`, `exponential`.
+/// `karras`, `exponential`, `flow`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
@@ -34,6 +34,8 @@ pub enum Spacing {
     Karras,
     /// Even in `ln(sigma)`, and so in the log-SNR, between timesteps too.
     Exponential,
+    /// Even in flow matching's time `s = sigma / (1 + sigma)`, between timesteps too; starts at T-1, ends above 0.
+    Flow,
 }
 
 impl Spacing {
@@ -41,7 +43,7 @@ impl Spacing {
     ///
     /// # Errors
     /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`]; [`ScheduleError::BetweenTimesteps`] for
-    /// [`Spacing::Karras`] and [`Spacing::Exponential`].
+    /// [`Spacing::Karras`], [`Spacing::Exponential`] and [`Spacing::Flow`].
     pub fn timesteps(self, timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleError> {
         match self {
             Spacing::Lucidrains => {
@@ -51,7 +53,9 @@ impl Spacing {
             Spacing::Trailing => trailing(timesteps, steps),
             Spacing::Linspace => linspace(timesteps, steps),
             Spacing::Uniform => uniform(timesteps, steps),
-            Spacing::Karras | Spacing::Exponential => Err(ScheduleError::BetweenTimesteps { spacing: self }),
+            Spacing::Karras | Spacing::Exponential | Spacing::Flow => {
+                Err(ScheduleError::BetweenTimesteps { spacing: self })
+            }
         }
     }
 }
@@ -66,6 +70,7 @@ impl fmt::Display for Spacing {
             Spacing::Uniform => "uniform",
             Spacing::Karras => "karras",
             Spacing::Exponential => "exponential",
+            Spacing::Flow => "flow",
         })
     }
 }
@@ -82,10 +87,11 @@ impl FromStr for Spacing {
             "uniform" => Ok(Spacing::Uniform),
             "karras" => Ok(Spacing::Karras),
             "exponential" => Ok(Spacing::Exponential),
+            "flow" => Ok(Spacing::Flow),
             _ => Err(ScheduleError::Unknown {
                 what: "spacing",
                 given: name.to_owned(),
-                valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential".to_owned(),
+                valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential, flow".to_owned(),
             }),
         }
     }

@@ -231,10 +231,10 @@ impl Schedule {
 
     /// The levels that a sampler of `steps` steps walks over, from the noisiest on: `steps` levels of this schedule,
     /// then [`NoiseLevel::CLEAN`]. [`Spacing::Karras`] and [`Spacing::Exponential`] go from the sigma of the last
-    /// timestep to that of the first.
+    /// timestep to that of the first, [`Spacing::Flow`] from the last towards clean data.
     ///
     /// # Errors
-    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T; [`ScheduleError::InfiniteSigma`] for those two, if the last
+    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T; [`ScheduleError::InfiniteSigma`] for the first two of these, if the last
     /// timestep is pure noise.
     pub fn levels(&self, spacing: Spacing, steps: usize) -> Result<Vec<NoiseLevel>, ScheduleError> {
         /// The exponent rho that the paper recommends for images.
@@ -254,6 +254,14 @@ impl Schedule {
             Ok((0..steps).map(between).collect::<Vec<_>>())
         };
         let mut levels = match spacing {
+            Spacing::Flow => {
+                check_steps(self.timesteps(), steps)?;
+                let first = self.level(self.timesteps() - 1);
+                let start = first.noise_scale() / (first.signal_scale() + first.noise_scale());
+                let time = |index: usize| start * (1.0 - index as f64 / steps as f64);
+                let between = (1..steps).map(time).map(|time| self.level_at_sigma(time / (1.0 - time)));
+                std::iter::once(first).chain(between).collect()
+            }
             Spacing::Karras => even(&|sigma| sigma.powf(1.0 / RHO), &|root| root.powf(RHO))?,
             Spacing::Exponential => even(&f64::ln, &f64::exp)?,
             _ => spacing.timesteps(self.timesteps(), steps)?.into_iter().map(|t| self.level(t)).collect(),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Objective, Schedule, ScheduleError};
+use crate::{NoiseLevel, Objective, Schedule, ScheduleError};
 
 /// The gamma of Hang et al. 2023, and of `min_snr` without one.
 const DEFAULT_GAMMA: f64 = 5.0;
@@ -20,6 +20,9 @@ const DEFAULT_GAMMA: f64 = 5.0;
 /// | epsilon | 1 | 1 | min(SNR, gamma) / SNR |
 /// | x0 | 1 | SNR | min(SNR, gamma) |
 /// | v | 1 | SNR / (SNR + 1) | min(SNR, gamma) / (SNR + 1) |
+/// | edm, flow | 1 | 1 | min(SNR, gamma) times the square of F's factor in x_0 |
+///
+/// EDM and flow matching bring the weight of their papers with them, which `uniform` and `snr` both leave as it is.
 ///
 /// As text, on a command line or in a file: `uniform`, `snr`, `min_snr` (gamma 5) or, with another gamma, `min_snr:3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -55,18 +58,28 @@ impl LossWeight {
     /// for x_0 and v. (`Uniform` lets v learn from that timestep too.) A gamma put into the variant by hand counts as 0
     /// where it is not a number above 0, and an infinite one clips nothing; [`LossWeight::min_snr`] refuses both.
     pub fn weights(self, schedule: &Schedule, objective: Objective) -> Vec<f64> {
+        (0..schedule.timesteps()).map(|t| self.weight(schedule.level(t), objective)).collect()
+    }
+
+    /// The weight of one noise level, as [`LossWeight::weights`].
+    pub fn weight(self, level: NoiseLevel, objective: Objective) -> f64 {
+        let (snr, own) = (level.snr(), matches!(objective, Objective::Edm { .. } | Objective::Flow));
         let largest = match self {
-            LossWeight::Uniform => return vec![1.0; schedule.timesteps()],
+            LossWeight::Uniform => return 1.0,
+            LossWeight::Snr if own => return 1.0,
             LossWeight::Snr => f64::INFINITY,
             LossWeight::MinSnr { gamma } => gamma.max(0.0),
         };
-        let weight = |&snr: &f64| match objective {
+        match objective {
             Objective::Epsilon if snr <= largest => 1.0,
             Objective::Epsilon => largest / snr,
             Objective::X0 => snr.min(largest),
             Objective::V => snr.min(largest) / (snr + 1.0),
-        };
-        schedule.snr().iter().map(weight).collect()
+            Objective::Edm { .. } | Objective::Flow => {
+                let [_, output] = objective.preconditioning(level).x_0;
+                snr.min(largest) * output * output
+            }
+        }
     }
 }
 

@@ -131,7 +131,7 @@ proptest! {
                 prop_assert_eq!(chosen[steps - 1], 0);
                 prop_assert!(steps == 1 || chosen[0] == timesteps - 1);
             }
-            Spacing::Karras | Spacing::Exponential => unreachable!("not among `spacings`"),
+            Spacing::Karras | Spacing::Exponential | Spacing::Flow => unreachable!("not among `spacings`"),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Names on a command line and tables in a configuration file.
 #![allow(clippy::unwrap_used)]
 
-use schedule::{Family, LossWeight, Objective, ScheduleConfig, Spacing};
+use schedule::{Family, LevelDistribution, LossWeight, Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
 
 #[test]
@@ -9,16 +9,22 @@ fn names_survive_display_and_parsing() {
     for name in Family::NAMES {
         assert_eq!(name.parse::<Family>().unwrap().to_string(), name);
     }
-    for name in ["epsilon", "x0", "v"] {
+    for name in ["epsilon", "x0", "v", "flow", "edm:0.5", "edm:0.25"] {
         assert_eq!(name.parse::<Objective>().unwrap().to_string(), name);
     }
-    for name in ["lucidrains", "leading", "trailing", "linspace", "uniform", "karras", "exponential"] {
+    for name in ["lucidrains", "leading", "trailing", "linspace", "uniform", "karras", "exponential", "flow"] {
         assert_eq!(name.parse::<Spacing>().unwrap().to_string(), name);
     }
     for name in ["uniform", "snr", "min_snr:5", "min_snr:0.25"] {
         assert_eq!(name.parse::<LossWeight>().unwrap().to_string(), name);
     }
+    for name in ["own", "uniform", "flow", "log_normal:-1.2:1.2", "logit_normal:0:1"] {
+        assert_eq!(name.parse::<LevelDistribution>().unwrap().to_string(), name);
+    }
     assert_eq!("min_snr".parse(), Ok(LossWeight::MinSnr { gamma: 5.0 }));
+    assert_eq!("edm".parse(), Ok(Objective::Edm { sigma_data: 0.5 }));
+    assert_eq!("log_normal".parse(), Ok(LevelDistribution::LogNormal { mean: -1.2, deviation: 1.2 }));
+    assert_eq!("logit_normal".parse(), Ok(LevelDistribution::LogitNormal { mean: 0.0, deviation: 1.0 }));
     for (alias, objective) in [("pred_noise", Objective::Epsilon), ("pred_x0", Objective::X0), ("pred_v", Objective::V)]
     {
         assert_eq!(alias.parse(), Ok(objective));
@@ -34,10 +40,16 @@ fn an_unknown_name_is_told_the_valid_ones() {
     };
     says("cosin".parse::<Family>().unwrap_err().to_string(), &["schedule family `cosin`", &Family::NAMES.join(", ")]);
     says("custom".parse::<Family>().unwrap_err().to_string(), &["custom betas need a configuration file"]);
-    says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v"]);
+    says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v, flow"]);
+    for text in ["edm:", "edm:0", "edm:-1", "edm:NaN", "edm:inf"] {
+        says(text.parse::<Objective>().unwrap_err().to_string(), &["objective", text, "edm:SIGMA_DATA"]);
+    }
+    for text in ["log_normal:", "log_normal:0", "logit_normal:0:0", "log_normal:NaN:1", "logit_normal:0:1:2", "sigma"] {
+        says(text.parse::<LevelDistribution>().unwrap_err().to_string(), &["distribution of noise levels", text]);
+    }
     says(
         "middle".parse::<Spacing>().unwrap_err().to_string(),
-        &["`middle`", "lucidrains, leading, trailing, linspace, uniform, karras, exponential"],
+        &["`middle`", "lucidrains, leading, trailing, linspace, uniform, karras, exponential, flow"],
     );
     for text in ["", "minsnr", "min_snr:", "min_snr:x", "min_snr:0", "min_snr:-1", "min_snr:NaN", "min_snr:inf"] {
         says(text.parse::<LossWeight>().unwrap_err().to_string(), &["loss weight", text, "min_snr:GAMMA"]);
