@@ -21,10 +21,12 @@ Build and run `diffuse` (arguments that are not listed here go to it; add --help
   cargo xtask evaluate  [--backend BACKEND] [...]   how good, varied and new a model's pictures are
   cargo xtask nll       [--backend BACKEND] [...]   how likely pictures are under a model
   cargo xtask plan      [--backend BACKEND] [...]   find the best sampler within a time
+  cargo xtask average   [--backend BACKEND] [...]   a longer or shorter average of a run's weights
+  cargo xtask classifier [--backend BACKEND] [...]  train a classifier of noised images, to guide with
   cargo xtask data      [--backend BACKEND] [...]   fetch or inspect a data set
   cargo xtask schedule  [--backend BACKEND] [...]   draw or print noise schedules
-      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, sample, edit,
-      evaluate, nll and plan use it unless --device says otherwise.
+      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and all but data and
+      schedule use it unless --device says otherwise.
 
 Work on the project:
   cargo xtask test  [...]                run every test (cargo test --workspace)
@@ -34,8 +36,22 @@ Work on the project:
   cargo xtask help                       print this
 ";
 
-const TASKS: [&str; 12] =
-    ["train", "sample", "edit", "evaluate", "nll", "plan", "data", "schedule", "test", "bench", "ci", "help"];
+const TASKS: [&str; 14] = [
+    "train",
+    "sample",
+    "edit",
+    "evaluate",
+    "nll",
+    "plan",
+    "average",
+    "classifier",
+    "data",
+    "schedule",
+    "test",
+    "bench",
+    "ci",
+    "help",
+];
 
 fn main() -> ExitCode {
     match dispatch(std::env::args_os().skip(1).collect()) {
@@ -54,9 +70,8 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let task = arguments.remove(0);
     match task.to_string_lossy().as_ref() {
-        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "data" | "schedule") => {
-            run::diffuse(task, arguments)
-        }
+        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier" | "data"
+        | "schedule") => run::diffuse(task, arguments),
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),

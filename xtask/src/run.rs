@@ -10,7 +10,7 @@ use crate::{UsageError, unknown_name};
 /// What `--backend` may be; `flex` is in the default build.
 pub const BACKENDS: [&str; 6] = ["flex", "wgpu", "vulkan", "metal", "cuda", "rocm"];
 
-/// `cargo xtask train|sample|data|schedule`: builds `diffuse` with the backend asked for and becomes it.
+/// `cargo xtask train|sample|…`: builds `diffuse` with the backend asked for and becomes it.
 pub fn diffuse(task: &str, arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(task, arguments)?;
     let root = cargo::workspace_root()?;
@@ -73,9 +73,7 @@ impl Plan {
         let (backend, rest) = split_backend(arguments)?;
         let mut arguments = vec![OsString::from(task)];
         let device = backend
-            .filter(|_| {
-                matches!(task, "train" | "sample" | "edit" | "evaluate" | "nll" | "plan") && !names_a_device(&rest)
-            })
+            .filter(|_| !matches!(task, "data" | "schedule") && !names_a_device(&rest))
             .map(|backend| [OsString::from("--device"), backend.into()]);
         // `edit` has commands of its own, which take the device
         let place = usize::from(task == "edit").min(rest.len());

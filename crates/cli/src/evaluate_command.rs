@@ -1,27 +1,38 @@
 //! `diffuse evaluate`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::bail;
+use burn::tensor::{Device, TensorData};
 use checkpoint::{Model, Request, generate};
 use clap::Args;
-use data::Split;
+use data::{ImageSet, Split};
+use files::{Action, FileError};
 use metrics::{
-    DigitClassifier, FEATURES, KernelOptions, frechet_distance, kernel_distance, manifold, nearest_distance,
-    nearest_other_distance, pixels,
+    DigitClassifier, FEATURES, INCEPTION_FEATURES, Inception, Judgement, KernelOptions, frechet_distance,
+    kernel_distance, manifold, nearest_distance, nearest_other_distance, pixels,
 };
 use noise::Noise;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
-use crate::{UsageError, nll_command::options, print_result, sample_command::model_file};
+use crate::{UsageError, evaluation_cache::Cache, nll_command::options, print_result, sample_command::model_file};
 
 #[derive(Args)]
 pub struct EvaluateArguments {
     /// A run directory or a model file
     #[arg(value_name = "RUN|FILE")]
     model: PathBuf,
-    /// Labelled images like those that the model was trained on: the reference
+    /// Images like those that the model was trained on: the reference; labelled, or else with --inception
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
+    /// Compare in the features of Inception v3 instead of the classifier's: pytorch-fid's weights pt_inception-2015-12-05, saved as
+    /// safetensors
+    #[arg(long, value_name = "FILE")]
+    inception: Option<PathBuf>,
+    /// Compute everything anew, and keep nothing for the next time
+    #[arg(long)]
+    no_cache: bool,
     /// Number of samples, the classes in equal parts
     #[arg(long, default_value_t = 400)]
     count: usize,
@@ -66,6 +77,20 @@ struct Report {
     recall: f64,
     density: f64,
     coverage: f64,
+    /// None for data without labels.
+    #[serde(flatten)]
+    classes: Option<Classes>,
+    /// Mean distance to the nearest reference image, in units of [-1, 1] pixels.
+    nearest_distance: f64,
+    /// The same of reference images to each other.
+    nearest_distance_of_references: f64,
+    /// Share of samples nearer to a reference image than the nearest hundredth of reference images to each other.
+    near_copies: f64,
+}
+
+/// What a classifier of the reference says of the samples.
+#[derive(Debug, Serialize)]
+struct Classes {
     /// Classes that at least one sample was called, of all.
     classes_covered: usize,
     classes: usize,
@@ -73,12 +98,70 @@ struct Report {
     class_entropy: f64,
     /// Share of samples called as the class asked for; None for a model without classes.
     called_as_asked: Option<f64>,
-    /// Mean distance to the nearest reference image, in units of [-1, 1] pixels.
-    nearest_distance: f64,
-    /// The same of reference images to each other.
-    nearest_distance_of_references: f64,
-    /// Share of samples nearer to a reference image than the nearest hundredth of reference images to each other.
-    near_copies: f64,
+}
+
+/// Does the model collapse to some classes, and does it draw what is asked for?
+fn classes_of(judged: &Judgement, asked: Option<&[usize]>) -> Classes {
+    let called = judged.called();
+    let mut histogram = vec![0usize; judged.classes];
+    called.iter().for_each(|(class, _)| histogram[*class] += 1);
+    let shares = histogram.iter().filter(|count| **count > 0).map(|count| *count as f64 / called.len() as f64);
+    Classes {
+        classes_covered: histogram.iter().filter(|count| **count > 0).count(),
+        classes: histogram.len(),
+        class_entropy: shares.map(|share| -share * share.log2()).sum(),
+        called_as_asked: asked.map(|labels| {
+            let right = called.iter().zip(labels).filter(|((class, _), label)| class == *label).count();
+            right as f64 / called.len() as f64
+        }),
+    }
+}
+
+/// Inception, and which one.
+struct Extractor {
+    network: Inception,
+    /// SHA-256 of the file of weights, in hexadecimal.
+    hash: String,
+}
+
+impl Extractor {
+    fn read(path: &Path, device: &Device) -> anyhow::Result<Self> {
+        let network = Inception::load(path, device)?;
+        let bytes = std::fs::read(path).map_err(|source| FileError::new(Action::Read, path, source))?;
+        Ok(Self { network, hash: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() })
+    }
+
+    /// The features of the reference, computed once.
+    fn cached(&self, images: &ImageSet, pixels: &[f32], cache: &Cache) -> anyhow::Result<Vec<f32>> {
+        let key = format!("inception features 1; weights {}; images {}", self.hash, images.content_hash());
+        let features = cache.get_or(&key, &["features"], || {
+            let image = [images.channels(), images.height(), images.width()];
+            let features = self.network.features(pixels, image)?;
+            let shape = [images.len(), INCEPTION_FEATURES];
+            Ok(vec![TensorData::new(features, shape)])
+        })?;
+        Ok(features.iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>()).collect())
+    }
+}
+
+/// The classifier of the reference, trained once.
+fn trained(
+    arguments: &EvaluateArguments,
+    images: &ImageSet,
+    cache: &Cache,
+    device: &Device,
+) -> anyhow::Result<DigitClassifier> {
+    let (seed, epochs) = (arguments.seed, arguments.classifier_epochs);
+    let key = format!("classifier 1; seed {seed}; epochs {epochs}; images {}", images.content_hash());
+    let state = cache.get_or(&key, &DigitClassifier::PARAMETERS, || {
+        eprintln!("training the classifier on {} images of {}", images.len(), images.name());
+        Ok(DigitClassifier::train(images, seed, epochs, device)?.state())
+    })?;
+    let image = [images.channels(), images.height(), images.width()];
+    match DigitClassifier::from_state(image, state, device) {
+        Some(classifier) => Ok(classifier),
+        None => Ok(DigitClassifier::train(images, seed, epochs, device)?),
+    }
 }
 
 pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
@@ -97,10 +180,21 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     read.padding = data::Padding::None;
     let images = data::open(&arguments.data, &read)?.images;
 
-    eprintln!("training the classifier on {} images of {}", images.len(), images.name());
-    let classifier = DigitClassifier::train(&images, arguments.seed, arguments.classifier_epochs, &device)?;
+    let cache = Cache::new(!arguments.no_cache);
+    let image = [images.channels(), images.height(), images.width()];
+    let inception = match &arguments.inception {
+        Some(path) => Some(Extractor::read(path, &device)?),
+        None => None,
+    };
+    let classifier = match images.labels() {
+        Some(_) => Some(trained(&arguments, &images, &cache, &device)?),
+        None if inception.is_some() => None,
+        None => bail!(
+            "the data `{}` has no labels, so that no classifier can learn them: give --inception FILE to compare without",
+            images.name()
+        ),
+    };
     let real_pixels = pixels(&images);
-    let real = classifier.classify(&real_pixels)?;
 
     eprintln!("drawing {} samples", arguments.count);
     let request = Request::even(arguments.count, model.header.unet.classes);
@@ -108,25 +202,36 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     // as files have them: 256 values
     let samples: Vec<f32> =
         drawn.into_data().iter::<f32>().map(|value| data::to_unit_range(data::to_u8(value))).collect();
-    let judged = classifier.classify(&samples)?;
+    let judged = match &classifier {
+        Some(classifier) => Some(classifier.classify(&samples)?),
+        None => None,
+    };
+    let (dim, sample_features, real_features) = match (&inception, &classifier, &judged) {
+        (Some(extractor), _, _) => {
+            eprintln!("looking at {} images with Inception", images.len() + arguments.count);
+            let real = extractor.cached(&images, &real_pixels, &cache)?;
+            (INCEPTION_FEATURES, extractor.network.features(&samples, image)?, real)
+        }
+        (None, Some(classifier), Some(judged)) => {
+            (FEATURES, judged.features.clone(), classifier.classify(&real_pixels)?.features)
+        }
+        _ => bail!("there is neither a classifier nor Inception to compare with"),
+    };
 
     eprintln!("comparing");
     let some: Vec<f32> = (0..arguments.count.min(images.len()))
         .map(|index| index * images.len() / arguments.count.min(images.len()))
-        .flat_map(|index| real.features[index * FEATURES..(index + 1) * FEATURES].iter().copied())
+        .flat_map(|index| real_features[index * dim..(index + 1) * dim].iter().copied())
         .collect();
     let kernel = kernel_distance(
-        &judged.features,
-        &real.features,
-        FEATURES,
+        &sample_features,
+        &real_features,
+        dim,
         KernelOptions { seed: arguments.seed, ..KernelOptions::default() },
     )?;
     // sets of one size: coverage falls with the number of references
-    let manifold = manifold(&judged.features, &some, FEATURES, arguments.neighbours)?;
-    let called = judged.called();
-    let mut histogram = vec![0usize; classifier.classes()];
-    called.iter().for_each(|(class, _)| histogram[*class] += 1);
-    let shares = histogram.iter().filter(|count| **count > 0).map(|count| *count as f64 / called.len() as f64);
+    let manifold = manifold(&sample_features, &some, dim, arguments.neighbours)?;
+    let classes = judged.as_ref().map(|judged| classes_of(judged, request.labels.as_deref()));
     let nearest = nearest_distance(&samples, &real_pixels, images.image_len())?;
     let mut null = nearest_other_distance(&real_pixels, images.image_len())?;
     null.sort_by(f64::total_cmp);
@@ -134,28 +239,28 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
 
     let report = Report {
-        extractor: format!(
-            "classifier of {FEATURES} features, trained for {} epochs on the reference, seed {}",
-            arguments.classifier_epochs, arguments.seed
-        ),
+        extractor: match (&inception, &arguments.inception) {
+            (Some(extractor), Some(path)) => {
+                let hash = &extractor.hash[..12];
+                format!("Inception v3, {dim} features, weights {} (sha256 {hash}…)", path.display())
+            }
+            _ => format!(
+                "classifier of {dim} features, trained for {} epochs on the reference, seed {}",
+                arguments.classifier_epochs, arguments.seed
+            ),
+        },
         count: arguments.count,
         reference: format!("{} (the part that models are trained on)", images.name()),
         references: images.len(),
-        frechet_distance: frechet_distance(&judged.features, &real.features, FEATURES)?,
-        frechet_distance_of_references: frechet_distance(&some, &real.features, FEATURES)?,
+        frechet_distance: frechet_distance(&sample_features, &real_features, dim)?,
+        frechet_distance_of_references: frechet_distance(&some, &real_features, dim)?,
         kernel_distance: kernel.mean,
         kernel_distance_confidence: kernel.confidence,
         precision: manifold.precision,
         recall: manifold.recall,
         density: manifold.density,
         coverage: manifold.coverage,
-        classes_covered: histogram.iter().filter(|count| **count > 0).count(),
-        classes: histogram.len(),
-        class_entropy: shares.map(|share| -share * share.log2()).sum(),
-        called_as_asked: request.labels.as_ref().map(|labels| {
-            let right = called.iter().zip(labels).filter(|((class, _), label)| class == *label).count();
-            right as f64 / called.len() as f64
-        }),
+        classes,
         nearest_distance: mean(&nearest),
         nearest_distance_of_references: mean(&null),
         near_copies: nearest.iter().filter(|distance| **distance < threshold).count() as f64 / nearest.len() as f64,
@@ -168,9 +273,16 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
 
 fn lines(report: &Report) -> String {
     let Report { count, references, .. } = report;
-    let asked = match report.called_as_asked {
-        Some(share) => format!("{:.1} % called as the class asked for", 100.0 * share),
-        None => "the model has no classes to ask for".to_owned(),
+    let classes = match &report.classes {
+        Some(Classes { classes_covered, classes, class_entropy, called_as_asked }) => {
+            let asked = match called_as_asked {
+                Some(share) => format!("{:.1} % called as the class asked for", 100.0 * share),
+                None => "the model has no classes to ask for".to_owned(),
+            };
+            let most = (*classes as f64).log2();
+            format!("{classes_covered} of {classes} drawn, entropy {class_entropy:.2} of {most:.2} bits; {asked}")
+        }
+        None => "not known: the reference has no labels".to_owned(),
     };
     [
         format!("extractor    {}", report.extractor),
@@ -185,13 +297,7 @@ fn lines(report: &Report) -> String {
         ),
         format!("precision    {:.3}, density {:.3}", report.precision, report.density),
         format!("recall       {:.3}, coverage {:.3}", report.recall, report.coverage),
-        format!(
-            "classes      {} of {} drawn, entropy {:.2} of {:.2} bits; {asked}",
-            report.classes_covered,
-            report.classes,
-            report.class_entropy,
-            (report.classes as f64).log2()
-        ),
+        format!("classes      {classes}"),
         format!(
             "nearest      {:.2} to the nearest reference image, {:.2} among these; {:.1} % near-copies (of reference images: 1 %)",
             report.nearest_distance,

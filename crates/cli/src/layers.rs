@@ -14,7 +14,8 @@ const OPTIONAL_KEYS: [&str; 6] =
     ["data.image_size", "data.pad_to", "data.channels", "data.limit", "unet.init_dim", "unet.out_dim"];
 
 /// Parameters of the schedule families; which belongs to which is the family's business.
-const FAMILY_KEYS: [&str; 8] = ["beta_start", "beta_end", "beta", "s", "start", "end", "tau", "betas"];
+const FAMILY_KEYS: [&str; 11] =
+    ["beta_start", "beta_end", "beta", "s", "start", "end", "tau", "betas", "sigma_min", "sigma_max", "rho"];
 
 /// Layers of a configuration, the lowest first.
 pub struct Layers {

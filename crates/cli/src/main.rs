@@ -1,8 +1,11 @@
 //! The program `diffuse`: it parses, layers the configuration, and calls the crates; each command is a thin function.
 
+mod average_command;
+mod classifier_command;
 mod data_command;
 mod edit_command;
 mod evaluate_command;
+mod evaluation_cache;
 mod layers;
 mod nll_command;
 mod plan_command;
@@ -38,6 +41,10 @@ enum Command {
     Nll(nll_command::NllArguments),
     /// Find the sampler that comes nearest to the exact chain in a given time, and store it in the model
     Plan(plan_command::PlanArguments),
+    /// Train a classifier of noised images, to guide a model with (sample --classifier)
+    Classifier(classifier_command::ClassifierArguments),
+    /// Make the model of a longer or shorter average of the weights, after the training
+    Average(average_command::AverageArguments),
     /// Fetch a known dataset, or look at one
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -73,6 +80,8 @@ fn main() -> ExitCode {
         Command::Evaluate(arguments) => evaluate_command::run(arguments).map(|()| Ended::Done),
         Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
         Command::Plan(arguments) => plan_command::run(arguments).map(|()| Ended::Done),
+        Command::Classifier(arguments) => classifier_command::run(arguments).map(|()| Ended::Done),
+        Command::Average(arguments) => average_command::run(arguments).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
     };

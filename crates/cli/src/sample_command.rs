@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use burn::tensor::Tensor;
-use checkpoint::{GuidanceKind, Guide, Model, Request, SamplerKind, generate_guided};
+use burn::tensor::{Int, Tensor};
+use checkpoint::{GenerateError, GuidanceKind, Guide, Model, Request, SamplerKind, generate_guided};
 use clap::{Args, ValueEnum};
+use classifier::NoisedClassifier;
 use noise::Noise;
 use picture::{Pixels, grid, save_gif, save_png, strip};
+use sampler::Classifier;
 use schedule::Spacing;
 
 use crate::{UsageError, print_result};
@@ -41,7 +43,7 @@ pub struct SampleArguments {
     /// Number of steps
     #[arg(long)]
     steps: Option<usize>,
-    /// Which noise levels: lucidrains, leading, trailing, linspace, uniform, karras or exponential
+    /// Which noise levels: lucidrains, leading, trailing, linspace, uniform, karras, exponential or flow
     #[arg(long)]
     spacing: Option<Spacing>,
     /// How random DDIM is: 0 not at all, 1 as DDPM
@@ -68,6 +70,10 @@ pub struct SampleArguments {
     /// Guide by a weaker model of the same images (autoguidance) instead of the network without the class
     #[arg(long, value_name = "RUN|FILE")]
     weaker: Option<PathBuf>,
+    /// Guide by a classifier of noised images (from diffuse classifier), the network not being told the class; --guidance is
+    /// its scale
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weaker", "cfg_plus_plus"])]
+    classifier: Option<PathBuf>,
     /// Where the files go
     #[arg(long, value_name = "DIR", default_value = "samples")]
     out: PathBuf,
@@ -104,9 +110,18 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     if arguments.cfg_plus_plus {
         options.guidance_kind = GuidanceKind::CfgPlusPlus;
     }
+    let classifier = match &arguments.classifier {
+        Some(path) => Some(NoisedClassifier::load(path, &device)?),
+        None => None,
+    };
+    // a classifier brings classes to a model that knows none
+    let classes = classifier.as_ref().map_or(model.header.unet.classes, NoisedClassifier::classes);
+    if let Some(classifier) = &classifier {
+        check_guide(classifier, &model, arguments.class)?;
+    }
     let request = match arguments.class {
         Some(class) => Request { labels: Some(vec![class; arguments.count]), ..Request::count(arguments.count) },
-        None => Request::even(arguments.count, model.header.unet.classes),
+        None => Request::even(arguments.count, classes),
     };
 
     let wants = |output| arguments.save.contains(&output);
@@ -119,7 +134,14 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         Some(path) => Some(Model::load(&model_file(path)?, &device)?),
         None => None,
     };
-    let guide = weaker.as_ref().map_or(Guide::Itself, Guide::Weaker);
+    let towards = classifier.as_ref().map(|classifier| {
+        |labels: Tensor<1, Int>| -> Box<dyn Classifier + '_> { Box::new(classifier.towards(labels)) }
+    });
+    let guide = match (&towards, &weaker) {
+        (Some(towards), _) => Guide::Classifier(towards),
+        (None, Some(weaker)) => Guide::Weaker(weaker),
+        (None, None) => Guide::Itself,
+    };
     let images = generate_guided(&model, guide, &request, &Noise::new(arguments.seed), &mut |step| {
         if keeps_frames {
             if step.index == 0 {
@@ -138,7 +160,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let Some(first) = pictures.first() else { bail!("no image was drawn") };
     files::create_folder(&arguments.out).context("the pictures need a folder; name one with --out")?;
 
-    let columns = match (arguments.class, model.header.unet.classes) {
+    let columns = match (arguments.class, classes) {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
         _ => (arguments.count as f64).sqrt().ceil() as usize,
     };
@@ -183,6 +205,22 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         return print_result(serde_json::json!({ "count": arguments.count, "files": files }));
     }
     files.iter().try_for_each(|file| print_result(file.display()))
+}
+
+/// A classifier knows the noise levels and the images that it was trained on, and no others.
+fn check_guide(classifier: &NoisedClassifier, model: &Model, class: Option<usize>) -> anyhow::Result<()> {
+    if classifier.image() != model.header.image || *classifier.schedule() != model.header.schedule {
+        bail!(
+            "the classifier was trained for images of another size or another schedule than the model's: train one for this \
+             model with diffuse classifier"
+        );
+    }
+    match class {
+        Some(class) if class >= classifier.classes() => {
+            Err(GenerateError::Class { class, classes: classifier.classes() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The model file that a path means.

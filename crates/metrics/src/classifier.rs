@@ -205,6 +205,64 @@ impl DigitClassifier {
         Ok(Judgement { features, probabilities, classes: self.classes })
     }
 
+    /// The names of [`state`](Self::state)'s tensors, in its order.
+    pub const PARAMETERS: [&str; 8] = [
+        "first.weight",
+        "first.bias",
+        "second.weight",
+        "second.bias",
+        "features.weight",
+        "features.bias",
+        "classes.weight",
+        "classes.bias",
+    ];
+
+    /// All weights, for a file.
+    pub fn state(&self) -> Vec<TensorData> {
+        let network = &self.network;
+        vec![
+            network.first_weight.val().into_data(),
+            network.first_bias.val().into_data(),
+            network.second_weight.val().into_data(),
+            network.second_bias.val().into_data(),
+            network.features_weight.val().into_data(),
+            network.features_bias.val().into_data(),
+            network.classes_weight.val().into_data(),
+            network.classes_bias.val().into_data(),
+        ]
+    }
+
+    /// The classifier whose [`state`](Self::state) this is, for images `[channels, height, width]`; None if there is no such
+    /// one.
+    pub fn from_state(image: [usize; 3], state: Vec<TensorData>, device: &Device) -> Option<Self> {
+        let classes = *state.last()?.shape().first()?;
+        if image[1].min(image[2]) < 4 || classes < 2 {
+            return None;
+        }
+        let network = Network::new(image, classes, 0, device);
+        let like = Self { network, image, classes, device: device.clone() };
+        let shapes = like.state().iter().zip(&state).all(|(a, b)| a.shape() == b.shape());
+        if !shapes || state.len() != Self::PARAMETERS.len() {
+            return None;
+        }
+        let mut state = state.into_iter();
+        let mut next = || state.next();
+        let of_4 = |data| Param::from_tensor(Tensor::<4>::from_data(data, device));
+        let of_2 = |data| Param::from_tensor(Tensor::<2>::from_data(data, device));
+        let of_1 = |data| Param::from_tensor(Tensor::<1>::from_data(data, device));
+        let network = Network {
+            first_weight: of_4(next()?),
+            first_bias: of_1(next()?),
+            second_weight: of_4(next()?),
+            second_bias: of_1(next()?),
+            features_weight: of_2(next()?),
+            features_bias: of_1(next()?),
+            classes_weight: of_2(next()?),
+            classes_bias: of_1(next()?),
+        };
+        Some(Self { network, ..like })
+    }
+
     /// The number of classes.
     pub fn classes(&self) -> usize {
         self.classes
@@ -309,6 +367,18 @@ mod tests {
         for row in judgement.probabilities.chunks(10) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
         }
+    }
+
+    #[test]
+    fn its_state_gives_it_back() {
+        let few = digits().subset(0..60);
+        let classifier = DigitClassifier::train(&few, 1, 1, &Device::flex()).unwrap();
+        let state = classifier.state();
+        let again = DigitClassifier::from_state([1, 28, 28], state.clone(), &Device::flex()).unwrap();
+        assert_eq!(again.classify(&pixels(&few)).unwrap(), classifier.classify(&pixels(&few)).unwrap());
+        assert!(DigitClassifier::from_state([1, 32, 32], state.clone(), &Device::flex()).is_none());
+        assert!(DigitClassifier::from_state([1, 28, 28], state[1..].to_vec(), &Device::flex()).is_none());
+        assert!(DigitClassifier::from_state([1, 28, 28], vec![], &Device::flex()).is_none());
     }
 
     #[test]

@@ -58,6 +58,20 @@ pub enum MetricsError {
         /// Columns.
         width: usize,
     },
+    /// Weights that cannot be used.
+    #[error("the weights {} cannot be used: {reason}", path.display())]
+    Weights {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Inception sees grey or colour.
+    #[error("images of {channels} channels cannot be judged by Inception: it needs 1 or 3")]
+    Channels {
+        /// How many there are.
+        channels: usize,
+    },
     /// No passes over the data.
     #[error("a classifier needs at least 1 epoch")]
     NoEpochs,

@@ -17,26 +17,46 @@ const ITERATIONS: usize = 1_000_000;
 /// # Errors
 /// [`MetricsError`] if an array is no whole number of rows, has less than 2, or holds a value that is not finite.
 pub fn frechet_distance(features_a: &[f32], features_b: &[f32], dim: usize) -> Result<f64, MetricsError> {
-    let (mean_a, covariance_a) = moments("features_a", features_a, dim)?;
-    let (mean_b, covariance_b) = moments("features_b", features_b, dim)?;
-    // the eigenvalues of S_a S_b are those of the symmetric S_a^(1/2) S_b S_a^(1/2)
-    let root_a = square_root("features_a", &covariance_a)?;
-    let product = &root_a * &covariance_b * &root_a;
-    let product = (&product + product.transpose()) * 0.5;
-    let root_trace: f64 = eigen("both sets", product)?.eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum();
-    Ok((mean_a - mean_b).norm_squared() + covariance_a.trace() + covariance_b.trace() - 2.0 * root_trace)
+    let (mean_a, a) = centred("features_a", features_a, dim)?;
+    let (mean_b, b) = centred("features_b", features_b, dim)?;
+    let root_trace = match a.nrows().min(b.nrows()) < dim {
+        true => root_trace_of_rows(&a, &b)?,
+        false => root_trace_of_covariances(&a.tr_mul(&a), &b.tr_mul(&b))?,
+    };
+    Ok((mean_a - mean_b).norm_squared() + a.norm_squared() + b.norm_squared() - 2.0 * root_trace)
 }
 
-/// Mean `[dim]` and unbiased covariance `[dim, dim]` of `[count, dim]` features.
-fn moments(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector<f64>, DMatrix<f64>), MetricsError> {
+/// `tr((S_a S_b)^(1/2))`: the eigenvalues of S_a S_b are those of the symmetric `S_a^(1/2) S_b S_a^(1/2)`.
+fn root_trace_of_covariances(covariance_a: &DMatrix<f64>, covariance_b: &DMatrix<f64>) -> Result<f64, MetricsError> {
+    let root_a = square_root("features_a", covariance_a)?;
+    sum_of_roots(&root_a * covariance_b * &root_a)
+}
+
+/// The same where there are fewer rows than features, from the smaller matrix: with `S_a = A^T A`, `S_b = B^T B` the non-zero
+/// eigenvalues of S_a S_b are those of `(A B^T)(A B^T)^T`, or of its transpose.
+fn root_trace_of_rows(a: &DMatrix<f64>, b: &DMatrix<f64>) -> Result<f64, MetricsError> {
+    let crossed = a * b.transpose();
+    let crossed = if a.nrows() <= b.nrows() { crossed } else { crossed.transpose() };
+    sum_of_roots(&crossed * crossed.transpose())
+}
+
+/// The sum of the roots of the eigenvalues of a positive semi-definite matrix.
+fn sum_of_roots(matrix: DMatrix<f64>) -> Result<f64, MetricsError> {
+    let matrix = (&matrix + matrix.transpose()) * 0.5;
+    Ok(eigen("both sets", matrix)?.eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum())
+}
+
+/// The mean `[dim]` of `[count, dim]` features, and what they differ from it by, over `sqrt(count - 1)`: a matrix A whose `A^T A`
+/// is the unbiased covariance.
+fn centred(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector<f64>, DMatrix<f64>), MetricsError> {
     let count = rows(what, features, dim, 2)?;
     let mut centred = DMatrix::from_row_iterator(count, dim, features.iter().map(|value| f64::from(*value)));
     let mean = centred.row_mean().transpose();
     for (mut column, mean) in centred.column_iter_mut().zip(mean.iter()) {
         column.add_scalar_mut(-mean);
     }
-    let covariance = centred.tr_mul(&centred) / (count - 1) as f64;
-    Ok((mean, covariance))
+    centred /= ((count - 1) as f64).sqrt();
+    Ok((mean, centred))
 }
 
 /// The symmetric root of a positive semi-definite matrix.

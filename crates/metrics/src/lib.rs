@@ -2,7 +2,8 @@
 //!
 //! [`DigitClassifier`] is a small network that is trained on real labelled images and then says what samples show and how
 //! sure it is; [`frechet_distance`] and [`kernel_distance`] compare two sets in its features, [`manifold`] says which part of
-//! each lies within the other; [`nearest_distance`] finds, for each picture,
+//! each lies within the other. [`Inception`] has the features that published distances are measured in, if its weights are
+//! there; [`nearest_distance`] finds, for each picture,
 //! how far the nearest of a set of references is, which uncovers copies of training images.
 //!
 //! The crate knows nothing of diffusion: it takes arrays of pixels, wherever they come from.
@@ -28,6 +29,7 @@
 mod classifier;
 mod error;
 mod frechet;
+mod inception;
 mod kernel;
 mod manifold;
 mod nearest;
@@ -35,6 +37,7 @@ mod nearest;
 pub use classifier::{DigitClassifier, FEATURES, Judgement, pixels};
 pub use error::MetricsError;
 pub use frechet::frechet_distance;
+pub use inception::{INCEPTION_FEATURES, Inception};
 pub use kernel::{KernelDistance, KernelOptions, kernel_distance};
 pub use manifold::{Manifold, manifold};
 pub use nearest::{nearest_distance, nearest_other_distance};

@@ -3,11 +3,11 @@
 use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
 use data::{ImageSet, LoadOptions, Padding};
 use noise::LossType;
-use schedule::{LossWeight, Objective, ScheduleConfig};
+use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 use unet::{AttentionKind, UnetConfig};
 
-use crate::{ema::EmaConfig, error::TrainError};
+use crate::{ema::EmaConfig, error::TrainError, post_hoc::PostHocEmaConfig};
 
 /// The presets, the default first.
 pub const PRESETS: [&str; 5] = ["digits", "mnist", "fashion-mnist", "cifar10", "article"];
@@ -70,7 +70,7 @@ impl Default for DataConfig {
 /// `zero_terminal_snr`, parameters of the family) lie in the same table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DiffusionConfig {
-    /// `epsilon`, `x0` or `v`.
+    /// `epsilon`, `x0`, `v`, `flow`, `edm` or `edm:SIGMA_DATA`.
     #[serde(default = "default_objective")]
     pub objective: Objective,
     /// `l1`, `l2` or `huber`. The article's `loss_type`.
@@ -79,6 +79,19 @@ pub struct DiffusionConfig {
     /// `uniform`, `snr`, `min_snr` or `min_snr:3`.
     #[serde(default)]
     pub loss_weight: LossWeight,
+    /// Which noise levels a step draws: `own` (what the objective's paper does), `uniform`, `flow`, `log_normal`,
+    /// `logit_normal`, both also as `log_normal:MEAN:DEVIATION`.
+    #[serde(default)]
+    pub level_distribution: LevelDistribution,
+    /// Draw timesteps more often whose loss is large, and weigh them less.
+    #[serde(default)]
+    pub importance_sampling: bool,
+    /// Weight of the variational bound in the hybrid loss that teaches `unet.learned_variance`, 0 or more. 0.001 in the paper.
+    #[serde(default = "default_variational_weight")]
+    pub variational_weight: f64,
+    /// Give each image of a micro-batch the noise that lies near it.
+    #[serde(default)]
+    pub immiscible_noise: bool,
     /// Strength of offset noise, 0 to 1; 0 is none.
     #[serde(default)]
     pub offset_noise_strength: f64,
@@ -92,15 +105,53 @@ fn default_objective() -> Objective {
     Objective::V
 }
 
+/// Nichol and Dhariwal 2021 (arXiv:2102.09672), equation 16.
+fn default_variational_weight() -> f64 {
+    0.001
+}
+
 impl Default for DiffusionConfig {
     fn default() -> Self {
         Self {
             objective: default_objective(),
             loss: LossType::L2,
             loss_weight: LossWeight::default(),
+            level_distribution: LevelDistribution::default(),
+            importance_sampling: false,
+            variational_weight: default_variational_weight(),
+            immiscible_noise: false,
             offset_noise_strength: 0.0,
             schedule: ScheduleConfig::default(),
         }
+    }
+}
+
+impl DiffusionConfig {
+    /// Checks what goes with what.
+    fn validate(&self, learned_variance: bool) -> Result<(), TrainError> {
+        let distribution = self.level_distribution.of(self.objective);
+        let between_timesteps = distribution != LevelDistribution::Uniform;
+        let refuse = |what: String, advice| Err(TrainError::NotTogether { what, advice });
+        let with = |key: &str| format!("{key} with diffusion.level_distribution = {distribution}");
+        if between_timesteps && self.importance_sampling {
+            return refuse(
+                with("diffusion.importance_sampling = true"),
+                "it counts the losses of whole timesteps; set diffusion.level_distribution = \"uniform\"",
+            );
+        }
+        if between_timesteps && learned_variance && self.variational_weight > 0.0 {
+            return refuse(
+                with("unet.learned_variance = true"),
+                "the bound that teaches it is that of whole timesteps; set diffusion.level_distribution = \"uniform\"",
+            );
+        }
+        if matches!(self.objective, Objective::Edm { .. }) && self.schedule.zero_terminal_snr {
+            return refuse(
+                format!("diffusion.objective = {} with diffusion.zero_terminal_snr = true", self.objective),
+                "it needs a finite sigma at every timestep; set diffusion.zero_terminal_snr = false",
+            );
+        }
+        Ok(())
     }
 }
 
@@ -172,6 +223,8 @@ pub struct TrainingConfig {
     pub max_gradient_norm: f64,
     /// The average of the weights that samples are drawn from. The article's `ema_decay` is `ema.decay`.
     pub ema: EmaConfig,
+    /// Averages whose length is chosen after the training.
+    pub post_hoc_ema: PostHocEmaConfig,
     /// `no`, `bf16` or `f16`. The article's `amp`.
     pub mixed_precision: MixedPrecision,
     /// Compute parts of the forward pass anew in the backward pass, to save memory.
@@ -206,6 +259,7 @@ impl Default for TrainingConfig {
             weight_decay: 0.0,
             max_gradient_norm: 1.0,
             ema: EmaConfig::default(),
+            post_hoc_ema: PostHocEmaConfig::default(),
             mixed_precision: MixedPrecision::No,
             gradient_checkpointing: false,
             class_labels: false,
@@ -378,8 +432,12 @@ impl Config {
         check("training.max_gradient_norm", norm, norm >= 0.0, "0 (no clipping) or more")?;
         fraction("training.label_dropout", training.label_dropout)?;
         training.ema.validate()?;
+        training.post_hoc_ema.validate()?;
+        self.diffusion.validate(self.unet.learned_variance)?;
         let strength = self.diffusion.offset_noise_strength;
         check("diffusion.offset_noise_strength", strength, (0.0..=1.0).contains(&strength), "0 to 1")?;
+        let weight = self.diffusion.variational_weight;
+        check("diffusion.variational_weight", weight, weight.is_finite() && weight >= 0.0, "0 or more")?;
         let sampling = &self.sampling;
         count("sampling.batch_size", sampling.batch_size)?;
         count("sampling.parallel_parts", sampling.parallel_parts)?;

@@ -27,6 +27,22 @@ pub enum TrainError {
         /// What it must be.
         range: &'static str,
     },
+    /// Values that are possible alone but not together.
+    #[error("{what} is not possible: {advice}")]
+    NotTogether {
+        /// The keys and their values.
+        what: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// Snapshots that no average can be made of.
+    #[error(
+        "no average can be made of these snapshots: {reason}. A run writes them with training.post_hoc_ema.snapshot_every"
+    )]
+    Snapshots {
+        /// Why not.
+        reason: String,
+    },
     /// No images at all.
     #[error("the data `{name}` holds no images to train on")]
     NoImages {

@@ -15,6 +15,7 @@ use picture::{Pixels, grid, save_png};
 use crate::{
     config::Config,
     error::TrainError,
+    post_hoc::Snapshot,
     trainer::{StepReport, Trainer},
 };
 
@@ -45,6 +46,10 @@ impl RunFiles {
     /// The last grid of samples.
     pub fn grid(&self) -> PathBuf {
         self.directory.join("samples.png")
+    }
+    /// Snapshots of the averages whose length is chosen later.
+    pub fn averages(&self) -> PathBuf {
+        self.directory.join("averages")
     }
     /// The grid after a step.
     pub fn grid_at(&self, step: u64) -> PathBuf {
@@ -192,6 +197,9 @@ impl Run {
             if log {
                 self.append_metrics(&report, images_per_second)?;
             }
+            if every(training.post_hoc_ema.snapshot_every, step) || step == training.steps {
+                self.save_averages(step)?;
+            }
             stopped = observe(Event::Step { report, log, images_per_second }) == Control::Stop;
             if every(training.checkpoint_every, step) && step < training.steps && !stopped {
                 self.trainer.save_state(&self.files.state())?;
@@ -220,6 +228,16 @@ impl Run {
             loss: recent.iter().sum::<f64>() / recent.len() as f64,
             seconds: start.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Writes the averages of `training.post_hoc_ema`, each as a model of its own.
+    fn save_averages(&self, step: u64) -> Result<(), TrainError> {
+        for (width, model) in self.trainer.power_averages() {
+            let folder = self.files.averages();
+            create_folder(&folder)?;
+            model.save(&folder.join(Snapshot { step, width }.file_name()))?;
+        }
+        Ok(())
     }
 
     /// Draws the samples of the configuration from the averaged weights: a row for each class, where there are classes.
@@ -268,6 +286,8 @@ fn difference(kept: &Config, asked: &Config) -> String {
         let mut config = config.clone();
         let training = &mut config.training;
         (training.log_every, training.sample_every, training.checkpoint_every) = (0, 0, 0);
+        // how often does not matter, whether does
+        training.post_hoc_ema.snapshot_every = training.post_hoc_ema.snapshot_every.min(1);
         config.sampling = Default::default();
         toml::Value::try_from(&config).unwrap_or(toml::Value::Boolean(false))
     };

@@ -15,6 +15,15 @@ use crate::{
 /// Entry of the metadata that holds the [`StateHeader`].
 const KEY: &str = "diffuse-training-state";
 
+/// What importance sampling remembers.
+const LOSSES: &str = "importance.losses";
+const COUNTS: &str = "importance.counts";
+
+/// The prefix of the average number `index` of `training.post_hoc_ema.relative_widths`.
+fn power_average(index: usize) -> String {
+    format!("power_average.{index}")
+}
+
 /// Positions in data and noise follow from the step, so they are not here.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +45,14 @@ impl Trainer {
         tensors.extend(named("average", &names, &self.ema.average));
         tensors.extend(named("first_moment", &names, &self.optimiser.first));
         tensors.extend(named("second_moment", &names, &self.optimiser.second));
+        for (index, average) in self.post_hoc.averages.iter().enumerate() {
+            tensors.extend(named(&power_average(index), &names, average));
+        }
+        if let Some(importance) = &self.importance {
+            for (name, values) in [(LOSSES, &importance.losses), (COUNTS, &importance.counts)] {
+                tensors.push((name.to_owned(), TensorData::new(values.clone(), [values.len()])));
+            }
+        }
         let header = StateHeader {
             format_version: checkpoint::FORMAT_VERSION,
             step: self.step,
@@ -75,12 +92,29 @@ impl Trainer {
         };
         let (weights, average) = (read("weights")?, read("average")?);
         let (first, second) = (read("first_moment")?, read("second_moment")?);
+        let power_averages: Vec<Vec<TensorData>> =
+            (0..self.post_hoc.averages.len()).map(|index| read(&power_average(index))).collect::<Result<_, _>>()?;
+        let mut importance = self.importance.clone();
+        if let Some(importance) = &mut importance {
+            for (name, values) in [(LOSSES, &mut importance.losses), (COUNTS, &mut importance.counts)] {
+                let data = file.tensor(name)?.ok_or_else(|| broken(format!("the tensor `{name}` is missing")))?;
+                let found: Vec<f32> = data.iter::<f32>().collect();
+                if found.len() != values.len() {
+                    return Err(broken(format!("`{name}` has {} numbers, not {}", found.len(), values.len())).into());
+                }
+                *values = found;
+            }
+        }
         let device = self.unet().device().inner();
         let upload = |list: &[TensorData], index: usize| Tensor::<1>::from_data(list[index].clone(), &device);
         self.unet = self.unet.take().map(|unet| map_flat(unet, |index, _| upload(&weights, index)));
         self.ema.average = (0..names.len()).map(|index| upload(&average, index)).collect();
         self.optimiser.first = (0..names.len()).map(|index| upload(&first, index)).collect();
         self.optimiser.second = (0..names.len()).map(|index| upload(&second, index)).collect();
+        for (average, read) in self.post_hoc.averages.iter_mut().zip(&power_averages) {
+            *average = (0..names.len()).map(|index| upload(read, index)).collect();
+        }
+        self.importance = importance;
         (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);
         Ok(())
     }

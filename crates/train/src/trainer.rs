@@ -6,16 +6,22 @@ use burn::{
 };
 use checkpoint::{Header, Model};
 use data::{ImageSet, order::Order};
-use noise::{LossType, Noise, NoiseLevel, Prediction, Stream, forward::q_sample, target};
-use schedule::Schedule;
+use noise::{
+    Noise, NoiseLevel, Prediction, Stream, forward::q_sample, network_input, network_times, target,
+    variational::variational_terms,
+};
+use schedule::{LevelDistribution, Schedule};
 use unet::{Condition, Unet};
 
 use crate::{
     config::{Config, MixedPrecision},
     ema::Ema,
     error::TrainError,
+    immiscible::assign_noise,
+    importance::ImportanceSampler,
     optimiser::{Adam, AdamConfig},
     parameters::{Gradients, add, clip_by_global_norm, flat_gradients, map_flat},
+    post_hoc::PowerAverages,
     rate::learning_rate,
 };
 
@@ -32,15 +38,43 @@ pub struct StepReport {
     pub learning_rate: f64,
 }
 
-/// x_0 `[batch, channels, height, width]` and labels `[batch]`.
-type Batch = (Tensor<4>, Option<Tensor<1, Int>>);
+/// The noise level of a training sample.
+#[derive(Clone, Copy, Debug)]
+struct LevelDraw {
+    level: NoiseLevel,
+    /// Its timestep, where the level is that of one.
+    timestep: Option<usize>,
+    /// What the loss is multiplied by because some timesteps are drawn more often than others.
+    importance: f64,
+}
+
+/// Some samples of a step, up to their noise.
+struct Batch {
+    /// Where they lie in the run.
+    positions: Vec<u64>,
+    /// Whose noise each sample has; its own, but for immiscible noise.
+    noise_positions: Vec<u64>,
+    draws: Vec<LevelDraw>,
+    /// `[batch, channels, height, width]`
+    x_0: Tensor<4>,
+    /// `[batch]`
+    labels: Option<Tensor<1, Int>>,
+}
+
+/// What a part of a micro-batch adds to a step.
+struct Part {
+    /// Its share of the mean loss.
+    loss: f64,
+    gradients: Gradients,
+    /// Timestep and loss of each sample, for importance sampling.
+    losses: Vec<(usize, f64)>,
+}
 
 /// Network, optimiser and average, and the data they learn from.
 pub struct Trainer {
     pub(crate) config: Config,
     images: ImageSet,
     schedule: Schedule,
-    loss_weights: Vec<f64>,
     noise: Noise,
     order: Order,
     device: Device,
@@ -49,6 +83,9 @@ pub struct Trainer {
     pub(crate) unet: Option<Unet>,
     pub(crate) optimiser: Adam,
     pub(crate) ema: Ema,
+    pub(crate) post_hoc: PowerAverages,
+    /// None where every timestep is drawn equally often, or none is.
+    pub(crate) importance: Option<ImportanceSampler>,
 }
 
 impl Trainer {
@@ -76,10 +113,11 @@ impl Trainer {
             |parameter, out| weights.uniform(parameter, 0, out),
         );
         Ok(Self {
-            loss_weights: config.diffusion.loss_weight.weights(&schedule, config.diffusion.objective),
             order: Order::new(images.len(), config.training.seed),
             optimiser: Adam::new(AdamConfig::from(&config.training), &unet),
             ema: Ema::new(config.training.ema, &unet),
+            post_hoc: PowerAverages::new(&config.training.post_hoc_ema, &unet),
+            importance: config.diffusion.importance_sampling.then(|| ImportanceSampler::new(schedule.timesteps())),
             config,
             images,
             schedule,
@@ -113,6 +151,14 @@ impl Trainer {
         Model { unet: self.ema.unet(self.unet()), header: self.header() }
     }
 
+    /// The averages of `training.post_hoc_ema` with their relative widths, as models; none unless snapshots are asked for.
+    pub fn power_averages(&self) -> impl Iterator<Item = (f64, Model)> {
+        self.post_hoc.widths.iter().zip(&self.post_hoc.averages).map(|(width, average)| {
+            let unet = map_flat(self.unet().valid(), |index, _| average[index].clone());
+            (*width, Model { unet, header: self.header() })
+        })
+    }
+
     fn header(&self) -> Header {
         self.config.header(&self.images)
     }
@@ -126,13 +172,14 @@ impl Trainer {
         let (micro_batches, batch_size) = (training.gradient_accumulate_every, training.batch_size);
         let learning_rate = learning_rate(training, self.step);
         let largest_norm = training.max_gradient_norm;
-        let (mut gradients, mut loss) = (None::<Gradients>, 0.0);
+        let (mut gradients, mut loss, mut losses) = (None::<Gradients>, 0.0, Vec::new());
         for micro_batch in 0..micro_batches {
             let start = (self.step * micro_batches as u64 + micro_batch as u64) * batch_size as u64;
             let positions: Vec<u64> = (start..start + batch_size as u64).collect();
-            for (part_loss, part_gradients) in self.parts(&positions) {
-                loss += part_loss / micro_batches as f64;
-                gradients = Some(add(gradients, part_gradients));
+            for part in self.parts(&positions) {
+                loss += part.loss / micro_batches as f64;
+                gradients = Some(add(gradients, part.gradients));
+                losses.extend(part.losses);
             }
         }
         if micro_batches > 1 {
@@ -148,27 +195,53 @@ impl Trainer {
         let (optimiser, average) = (&mut self.optimiser, self.ema.next());
         self.unet = self.unet.take().map(|unet| optimiser.step(unet, gradients, clip, learning_rate, average));
         self.step += 1;
+        if let Some(unet) = &self.unet {
+            self.post_hoc.update(self.step, unet);
+        }
+        if let Some(importance) = &mut self.importance {
+            importance.observe(&losses);
+        }
         Ok(StepReport { step: self.step, loss, gradient_norm, learning_rate })
     }
 
     /// Loss and gradients of a micro-batch, cut into `parallel_parts` that are computed at the same time. Each part has
     /// its share of the mean, so that their sum is that of the whole; the sum is always taken in the same order.
-    fn parts(&mut self, positions: &[u64]) -> Vec<(f64, Gradients)> {
+    fn parts(&mut self, positions: &[u64]) -> Vec<Part> {
         let size = positions.len().div_ceil(self.config.training.parallel_parts.max(1));
-        let parts: Vec<(&[u64], Batch)> = positions.chunks(size).map(|part| (part, self.batch(part))).collect();
+        let noise_positions = self.noise_positions(positions);
+        let parts = positions.chunks(size).zip(noise_positions.chunks(size));
+        let parts: Vec<Batch> = parts.map(|(part, noise_positions)| self.batch(part, noise_positions)).collect();
         let trainer = &*self;
-        let compute = |part: &[u64], batch: Batch| {
+        let compute = |batch: Batch| {
+            let share = batch.positions.len() as f64 / positions.len() as f64;
+            let draws = batch.draws.clone();
             // leaves of its own: graphs of different threads must not meet
             let unet = map_flat(trainer.unet().clone(), |_, value| value);
-            let loss = trainer.loss(&unet, part, batch) * (part.len() as f64 / positions.len() as f64);
+            let losses = trainer.losses(&unet, batch);
+            let observed = match trainer.importance {
+                None => Vec::new(),
+                Some(_) => {
+                    let values = losses.clone().inner().into_data().iter::<f64>().collect::<Vec<_>>();
+                    draws.iter().zip(values).filter_map(|(draw, loss)| Some((draw.timestep?, loss))).collect()
+                }
+            };
+            let losses = match trainer.importance {
+                None => losses,
+                Some(_) => {
+                    let importance: Vec<f32> = draws.iter().map(|draw| draw.importance as f32).collect();
+                    losses * Tensor::from_data(TensorData::new(importance, [draws.len()]), &trainer.device)
+                }
+            };
+            let loss = losses.mean() * share;
             let value = f64::from(loss.clone().inner().into_scalar::<f32>());
-            (value, trainer.gradients(&unet, loss))
+            Part { loss: value, gradients: trainer.gradients(&unet, loss), losses: observed }
         };
         std::thread::scope(|scope| {
+            let compute = &compute;
             let mut parts = parts.into_iter();
             let first = parts.next();
-            let others: Vec<_> = parts.map(|(part, batch)| scope.spawn(move || compute(part, batch))).collect();
-            let first = first.map(|(part, batch)| compute(part, batch));
+            let others: Vec<_> = parts.map(|batch| scope.spawn(move || compute(batch))).collect();
+            let first = first.map(compute);
             let others = others.into_iter().map(|thread| match thread.join() {
                 Ok(result) => result,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -177,32 +250,66 @@ impl Trainer {
         })
     }
 
-    /// The loss of the samples at these positions of the run: draw t and epsilon, noise, predict, compare.
-    fn loss(&self, unet: &Unet, positions: &[u64], (x_0, labels): Batch) -> Tensor<1> {
-        let [_, channels, height, width] = x_0.dims();
-        let t: Vec<usize> = positions
-            .iter()
-            .map(|position| {
-                self.noise.stream(Stream::Timesteps).below(*position, 0, self.schedule.timesteps() as u64) as usize
-            })
-            .collect();
-        let levels: Vec<NoiseLevel> = t.iter().map(|t| self.schedule.level(*t)).collect();
-        let weights: Vec<f64> = t.iter().map(|t| self.loss_weights[*t]).collect();
-        let diffusion = &self.config.diffusion;
-        let strength = diffusion.offset_noise_strength;
-        let epsilon = self.noise.stream(Stream::Training).offset_images(
-            positions,
-            0,
-            [channels, height, width],
-            strength,
-            &self.device,
-        );
-        let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
-        let target = target(diffusion.objective, x_0, epsilon, &levels);
+    /// Whose noise each sample of a micro-batch has.
+    fn noise_positions(&mut self, positions: &[u64]) -> Vec<u64> {
+        if !self.config.diffusion.immiscible_noise {
+            return positions.to_vec();
+        }
+        let x_0 = self.images_at(positions);
+        let epsilon = self.epsilon(positions, &self.device.clone().inner());
+        let order = assign_noise(&x_0, &epsilon.into_data().iter::<f32>().collect::<Vec<_>>(), positions.len());
+        order.into_iter().map(|index| positions[index]).collect()
+    }
 
-        let timesteps: Vec<f32> = levels.iter().map(|level| level.timestep as f32).collect();
-        let t = Tensor::<1>::from_data(TensorData::new(timesteps, [positions.len()]), &self.device);
-        let self_condition = self.estimate(&x_t, &t, &levels, labels.clone(), positions[0]);
+    /// The noise at these positions of the run.
+    fn epsilon(&self, positions: &[u64], device: &Device) -> Tensor<4> {
+        let image = [self.images.channels(), self.images.height(), self.images.width()];
+        let strength = self.config.diffusion.offset_noise_strength;
+        self.noise.stream(Stream::Training).offset_images(positions, 0, image, strength, device)
+    }
+
+    /// The noise level of the sample at a position of the run.
+    fn level(&self, position: u64) -> LevelDraw {
+        let (schedule, stream) = (&self.schedule, self.noise.stream(Stream::Timesteps));
+        let at = |t: usize, importance| LevelDraw { level: schedule.level(t), timestep: Some(t), importance };
+        let uniform = || {
+            let mut value = [0f32];
+            stream.uniform(position, 0, &mut value);
+            f64::from(value[0])
+        };
+        let diffusion = &self.config.diffusion;
+        match (&self.importance, diffusion.level_distribution.of(diffusion.objective)) {
+            (Some(importance), _) => {
+                let (t, weight) = importance.draw(uniform());
+                at(t, weight)
+            }
+            (None, LevelDistribution::Own | LevelDistribution::Uniform) => {
+                at(stream.below(position, 0, schedule.timesteps() as u64) as usize, 1.0)
+            }
+            (None, distribution) => {
+                let mut normal = [0f32];
+                stream.normal(position, 1, &mut normal);
+                let level = distribution.level(schedule, uniform(), f64::from(normal[0]));
+                LevelDraw { level, timestep: None, importance: 1.0 }
+            }
+        }
+    }
+
+    /// The loss of each sample, `[batch]`: noise, predict, compare.
+    fn losses(&self, unet: &Unet, batch: Batch) -> Tensor<1> {
+        let Batch { positions, noise_positions, draws, x_0, labels } = batch;
+        let channels = x_0.dims()[1];
+        let diffusion = &self.config.diffusion;
+        let levels: Vec<NoiseLevel> = draws.iter().map(|draw| draw.level).collect();
+        let weight = |level: &NoiseLevel| diffusion.loss_weight.weight(*level, diffusion.objective);
+        let weights: Vec<f64> = levels.iter().map(weight).collect();
+        let epsilon = self.epsilon(&noise_positions, &self.device);
+        let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
+        let target = target(diffusion.objective, x_0.clone(), epsilon, &levels);
+
+        let t = network_times(diffusion.objective, &levels, &self.device);
+        let input = network_input(diffusion.objective, x_t.clone(), &levels);
+        let self_condition = self.estimate(&x_t, &input, &t, &levels, labels.clone(), positions[0]);
         let precision = Precision::new(self.config.training.mixed_precision);
         let (masks, probability) = (self.noise.stream(Stream::Dropout), self.config.unet.dropout);
         let device = &self.device;
@@ -219,15 +326,26 @@ impl Trainer {
             dropout: if probability > 0.0 { Some(&dropout) } else { None },
         };
         let output = match precision.dtype {
-            None => unet.forward(x_t, t, condition),
+            None => unet.forward(input, t, condition),
             Some(_) => {
                 let lowered = precision.lower_module(unet.clone());
-                lowered.forward(precision.lower(x_t), t, condition).cast(FloatDType::F32)
+                lowered.forward(precision.lower(input), t, condition).cast(FloatDType::F32)
             }
         };
-        // the half of a learned variance has no part in this loss
-        let prediction = output.narrow(1, 0, channels);
-        LossType::weighted(diffusion.loss, prediction, target, &weights)
+        let prediction = output.clone().narrow(1, 0, channels);
+        let losses = diffusion.loss.weighted_per_sample(prediction.clone(), target, &weights);
+        let timesteps: Option<Vec<usize>> = draws.iter().map(|draw| draw.timestep).collect();
+        match (self.config.unet.learned_variance && diffusion.variational_weight > 0.0, timesteps) {
+            // the hybrid loss: the bound teaches the variance alone, by way of a mean that is left as it is
+            (true, Some(timesteps)) => {
+                let variance = output.narrow(1, channels, channels);
+                let estimate =
+                    Prediction::from_output(diffusion.objective, prediction.detach(), x_t.clone(), &levels).x_0;
+                let terms = variational_terms(&self.schedule, &timesteps, x_0, x_t, estimate, variance);
+                losses + terms * (diffusion.variational_weight * self.schedule.timesteps() as f64)
+            }
+            _ => losses,
+        }
     }
 
     /// The backward pass, with the loss scaled where the number format needs it.
@@ -240,16 +358,25 @@ impl Trainer {
         gradients.into_iter().map(|gradient| gradient.map(|gradient| gradient / scale)).collect()
     }
 
-    /// Images and labels at these positions; a label is dropped as often as `label_dropout` says.
-    fn batch(&mut self, positions: &[u64]) -> Batch {
+    /// The images at these positions, `[batch, channels, height, width]`.
+    fn images_at(&mut self, positions: &[u64]) -> Vec<f32> {
+        let images = &self.images;
+        let mut pixels = vec![0f32; positions.len() * images.image_len()];
+        for (position, out) in positions.iter().zip(pixels.chunks_exact_mut(images.image_len())) {
+            let flip = self.config.data.horizontal_flip && self.noise.stream(Stream::Flips).chance(*position, 0, 0.5);
+            images.write_chw_f32(self.order.at(*position), flip, out);
+        }
+        pixels
+    }
+
+    /// Images, levels and labels at these positions; a label is dropped as often as `label_dropout` says.
+    fn batch(&mut self, positions: &[u64], noise_positions: &[u64]) -> Batch {
+        let pixels = self.images_at(positions);
         let images = &self.images;
         let shape = [positions.len(), images.channels(), images.height(), images.width()];
-        let mut pixels = vec![0f32; shape.iter().product()];
         let mut labels = Vec::with_capacity(positions.len());
-        for (position, out) in positions.iter().zip(pixels.chunks_exact_mut(images.image_len())) {
+        for position in positions {
             let index = self.order.at(*position);
-            let flip = self.config.data.horizontal_flip && self.noise.stream(Stream::Flips).chance(*position, 0, 0.5);
-            images.write_chw_f32(index, flip, out);
             let null = self.config.unet.classes;
             let dropped =
                 self.noise.stream(Stream::LabelDropout).chance(*position, 0, self.config.training.label_dropout);
@@ -258,13 +385,20 @@ impl Trainer {
         }
         let labels = (self.config.unet.classes > 0)
             .then(|| Tensor::from_data(TensorData::new(labels, [positions.len()]), &self.device));
-        (Tensor::from_data(TensorData::new(pixels, shape), &self.device), labels)
+        Batch {
+            positions: positions.to_vec(),
+            noise_positions: noise_positions.to_vec(),
+            draws: positions.iter().map(|position| self.level(*position)).collect(),
+            x_0: Tensor::from_data(TensorData::new(pixels, shape), &self.device),
+            labels,
+        }
     }
 
     /// For self-conditioning: every second batch is told the network's own estimate of x_0 (Chen et al. 2022).
     fn estimate(
         &self,
         x_t: &Tensor<4>,
+        input: &Tensor<4>,
         t: &Tensor<1>,
         levels: &[NoiseLevel],
         labels: Option<Tensor<1, Int>>,
@@ -275,7 +409,7 @@ impl Trainer {
         asked.then(|| {
             let condition = Condition { labels: labels.map(Tensor::inner), ..Condition::default() };
             let x_t = x_t.clone().inner();
-            let output = self.unet().valid().forward(x_t.clone(), t.clone().inner(), condition);
+            let output = self.unet().valid().forward(input.clone().inner(), t.clone().inner(), condition);
             let output = output.narrow(1, 0, x_t.dims()[1]);
             let estimate = Prediction::from_output(self.config.diffusion.objective, output, x_t, levels).x_0;
             // back on the device of the graph, with its way of checkpointing

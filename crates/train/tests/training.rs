@@ -2,7 +2,35 @@
 
 use burn::tensor::Device;
 use data::ImageSet;
+use schedule::{LevelDistribution, LossWeight, Objective};
 use train::{Config, Control, MixedPrecision, Run, TrainError, Trainer};
+
+type Change = fn(&mut Config);
+
+/// Training targets beyond the article's.
+const TARGETS: [(&str, Change); 8] = [
+    ("EDM", |config| {
+        config.diffusion.objective = Objective::Edm { sigma_data: 0.5 };
+        config.diffusion.schedule.family = "edm".parse().expect("a family");
+    }),
+    ("flow matching", |config| config.diffusion.objective = Objective::Flow),
+    ("logit-normal levels", |config| {
+        config.diffusion.objective = Objective::V;
+        config.diffusion.level_distribution = LevelDistribution::LogitNormal { mean: 0.0, deviation: 1.0 };
+    }),
+    ("learned variance", |config| {
+        config.unet.learned_variance = true;
+        config.diffusion.loss_weight = LossWeight::Uniform;
+    }),
+    ("importance sampling", |config| {
+        config.diffusion.importance_sampling = true;
+        config.diffusion.schedule.timesteps = 2;
+        config.sampling.steps = 2;
+    }),
+    ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
+    ("self-conditioning", |config| config.unet.self_condition = true),
+    ("averages made afterwards", |config| config.training.post_hoc_ema.snapshot_every = 2),
+];
 
 fn small() -> Config {
     let mut config = Config::preset("digits").expect("a preset");
@@ -103,6 +131,66 @@ fn a_resumed_run_is_byte_for_byte_the_uninterrupted_one() {
         let read = |run: &std::path::Path| std::fs::read(run.join(name)).expect("a file");
         assert!(read(&one) == read(&two), "{name} differs");
     }
+}
+
+#[test]
+fn every_target_learns_and_goes_on_byte_for_byte() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for (name, change) in TARGETS {
+        let mut config = small();
+        config.training.steps = 40;
+        change(&mut config);
+        let mut whole = trainer(config.clone());
+        let losses: Vec<f64> = (0..40).map(|_| whole.step().expect("a step").loss).collect();
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len() as f64;
+        assert!(mean(&losses[30..]) < 0.9 * mean(&losses[..5]), "{name}: {losses:?}");
+
+        let mut first = trainer(config.clone());
+        for _ in 0..25 {
+            first.step().expect("a step");
+        }
+        let (half, one, two) = (folder.path().join("half"), folder.path().join("one"), folder.path().join("two"));
+        first.save_state(&half).expect("saved");
+        let mut second = trainer(config);
+        second.load_state(&half).expect("loaded");
+        for _ in 0..15 {
+            second.step().expect("a step");
+        }
+        whole.save_state(&one).expect("saved");
+        second.save_state(&two).expect("saved");
+        let read = |path: &std::path::Path| std::fs::read(path).expect("a file");
+        assert!(read(&one) == read(&two), "{name}: the state differs");
+    }
+}
+
+#[test]
+fn importance_sampling_leaves_the_expected_loss_as_it_is() {
+    // with two timesteps of very different losses, the weighted mean over many steps is that of uniform timesteps
+    let mean_loss = |importance_sampling| {
+        let mut config = small();
+        config.diffusion.objective = Objective::Epsilon;
+        config.diffusion.schedule.timesteps = 2;
+        config.diffusion.importance_sampling = importance_sampling;
+        (config.sampling.steps, config.training.learning_rate, config.training.batch_size) = (2, 1e-12, 32);
+        let mut trainer = trainer(config);
+        let losses: Vec<f64> = (0..60).map(|_| trainer.step().expect("a step").loss).collect();
+        // the first steps are uniform anyway
+        losses[10..].iter().sum::<f64>() / 50.0
+    };
+    let (uniform, importance) = (mean_loss(false), mean_loss(true));
+    assert!((importance / uniform - 1.0).abs() < 0.05, "{importance} is not {uniform}");
+}
+
+#[test]
+fn immiscible_noise_is_nearer_to_the_images_and_easier() {
+    let first_losses = |immiscible_noise| {
+        let mut config = small();
+        config.diffusion.immiscible_noise = immiscible_noise;
+        config.training.batch_size = 32;
+        trainer(config).step().expect("a step").loss
+    };
+    // the same noise in another order: not the same loss
+    assert_ne!(first_losses(true), first_losses(false));
 }
 
 #[test]

@@ -1,0 +1,59 @@
+//! What evaluations compute from the same reference again and again, kept in files named by a hash of all that it depends on.
+
+use std::path::PathBuf;
+
+use burn::tensor::TensorData;
+use checkpoint::file::{TensorFile, write};
+use files::create_folder;
+use sha2::{Digest, Sha256};
+
+/// Entry of the metadata that holds the key.
+const KEY: &str = "diffuse-evaluation";
+
+/// The folder `evaluation` beside the datasets' cache; nothing is kept where there is none.
+pub struct Cache {
+    folder: Option<PathBuf>,
+}
+
+impl Cache {
+    /// The user's cache, or none.
+    pub fn new(wanted: bool) -> Self {
+        let datasets = data::Places::from_environment().cache.filter(|_| wanted);
+        Self { folder: datasets.and_then(|folder| Some(folder.parent()?.join("evaluation"))) }
+    }
+
+    /// The tensors of `names` that were kept under `key`, or what `make` gives, which is then kept. `key` says everything that
+    /// they depend on. A file that cannot be read or written is no error: it is made anew, or not kept, with a word.
+    pub fn get_or(
+        &self,
+        key: &str,
+        names: &[&str],
+        make: impl FnOnce() -> anyhow::Result<Vec<TensorData>>,
+    ) -> anyhow::Result<Vec<TensorData>> {
+        let hash: String = Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.folder.as_ref().map(|folder| folder.join(format!("{hash}.safetensors")));
+        if let Some(path) = path.as_ref().filter(|path| path.exists()) {
+            let kept = TensorFile::read(path, KEY).and_then(|file| match file.header() == key {
+                true => names.iter().map(|name| file.tensor(name)).collect::<Result<Option<Vec<_>>, _>>(),
+                false => Ok(None),
+            });
+            match kept {
+                Ok(Some(kept)) => return Ok(kept),
+                Ok(None) => eprintln!("warning: {} holds something else; it is made anew", path.display()),
+                Err(error) => eprintln!("warning: {error}; it is made anew"),
+            }
+        }
+        let made = make()?;
+        if let (Some(path), Some(folder)) = (path, &self.folder) {
+            let tensors: Vec<(String, TensorData)> =
+                names.iter().map(|name| (*name).to_owned()).zip(made.iter().cloned()).collect();
+            let kept = create_folder(folder)
+                .map_err(anyhow::Error::from)
+                .and_then(|()| Ok(write(&path, KEY, key.to_owned(), &tensors)?));
+            if let Err(error) = kept {
+                eprintln!("warning: the evaluation's intermediate results are not kept: {error}");
+            }
+        }
+        Ok(made)
+    }
+}
