@@ -1,9 +1,13 @@
 //! The program `bench`: measures what this workspace makes. `cargo xtask bench quality` runs it.
 
+mod guidance;
+mod judge;
 mod ops;
+mod presets;
 mod quality;
 mod samplers;
 mod step;
+mod targets;
 
 use std::process::ExitCode;
 
@@ -23,8 +27,16 @@ enum Command {
     Quality(quality::QualityArguments),
     /// Quality against steps, sampler by sampler, of one model and from the same noise
     Samplers(samplers::SamplersArguments),
+    /// What a network is trained for, and how, compared at equal steps
+    Targets(targets::TargetsArguments),
+    /// How well each kind of guidance reaches the class asked for, and what it costs in variety
+    Guidance(guidance::GuidanceArguments),
     /// Time the hot operations one by one, beside the machine's own matrix product
     Ops(ops::OpsArguments),
+    /// Time a training step and an image of each preset
+    Presets(presets::PresetsArguments),
+    /// Where the time of a whole run goes, from start-up to the saved grid
+    Run(presets::RunArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
     Step(step::StepArguments),
 }
@@ -33,7 +45,11 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Quality(arguments) => quality::run(&arguments),
         Command::Samplers(arguments) => samplers::run(&arguments),
+        Command::Targets(arguments) => targets::run(&arguments),
+        Command::Guidance(arguments) => guidance::run(&arguments),
         Command::Ops(arguments) => ops::run(&arguments),
+        Command::Presets(arguments) => presets::presets(&arguments),
+        Command::Run(arguments) => presets::run(&arguments),
         Command::Step(arguments) => step::run(&arguments),
     };
     match result {

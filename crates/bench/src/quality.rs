@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
-use checkpoint::{Model, Request, generate};
+use checkpoint::{Guide, Model, Request, generate_guided};
 use clap::Args;
 use data::{ImageSet, LoadOptions, Padding};
 use metrics::{DigitClassifier, FEATURES, Judgement, frechet_distance, nearest_distance, pixels};
@@ -334,8 +334,13 @@ pub fn load(path: &Path, device: &Device) -> anyhow::Result<Model> {
 
 /// Samples as one sees them: rounded to bytes, as the real images are. `[count, channels, height, width]` in [-1, 1].
 pub fn draw(model: &Model, request: &Request, seed: u64) -> anyhow::Result<Vec<f32>> {
-    let noise = Noise::new(seed);
-    let mut samples = generate(model, request, &noise, &mut |_| ())?.into_data().iter::<f32>().collect::<Vec<_>>();
+    draw_guided(model, Guide::Itself, request, seed)
+}
+
+/// [`draw`] with a guide.
+pub fn draw_guided(model: &Model, guide: Guide<'_>, request: &Request, seed: u64) -> anyhow::Result<Vec<f32>> {
+    let drawn = generate_guided(model, guide, request, &Noise::new(seed), &mut |_| ())?;
+    let mut samples = drawn.into_data().iter::<f32>().collect::<Vec<_>>();
     if samples.iter().any(|value| !value.is_finite()) {
         bail!("the model draws values that are not finite; train it again with a lower learning rate");
     }

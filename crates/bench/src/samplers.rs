@@ -2,15 +2,17 @@
 
 use std::{io::Write, path::PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use checkpoint::Request;
 use clap::Args;
-use data::{LoadOptions, Padding};
-use metrics::{DigitClassifier, FEATURES, frechet_distance, pixels};
+use metrics::{FEATURES, frechet_distance};
 use sampler::SamplerKind;
 use schedule::Spacing;
 
-use crate::quality::{asked, confident, draw, load, train};
+use crate::{
+    judge::Judge,
+    quality::{asked, confident, draw, load, train},
+};
 
 #[derive(Args)]
 pub struct SamplersArguments {
@@ -20,6 +22,9 @@ pub struct SamplersArguments {
     /// Use this model file (or run directory) instead of training one on half of the data; it may have seen all of it
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
+    /// Training steps; the preset's if not given
+    #[arg(long, conflicts_with = "model", value_parser = clap::value_parser!(u64).range(1..))]
+    steps: Option<u64>,
     /// Number of samples of each row, the classes in equal parts
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(2..))]
     count: u32,
@@ -56,27 +61,14 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
     let (_, device) = device::open_or_default(arguments.device.as_deref())?;
     let mut config = train::Config::preset(&arguments.preset)?;
     config.training.seed = arguments.seed;
-    let padded = data::open(&config.data.path, &config.load_options())?.images;
-    let unpadded = LoadOptions { padding: Padding::None, ..config.load_options() };
-    let images = data::open(&config.data.path, &unpadded)?.images;
-    let (count, half) = (arguments.count as usize, images.len() / 2);
-    ensure!(
-        images.labels().is_some(),
-        "the data `{}` has no labels, so that no classifier can judge",
-        config.data.path
-    );
-    ensure!(half >= count, "a half of `{}` has {half} images, fewer than --count {count}", config.data.path);
-    let (first, second) = (images.subset(0..half), images.subset(half..images.len()));
-
+    config.training.steps = arguments.steps.unwrap_or(config.training.steps);
+    let count = arguments.count as usize;
+    let judge = Judge::new(&config, count, arguments.seed, &device)?;
+    let Judge { classifier, real, confident_real, padded, .. } = &judge;
     let mut model = match &arguments.model {
         Some(path) => load(path, &device)?,
-        None => train(&config, padded.subset(0..half), &device)?.0,
+        None => train(&config, padded.clone(), &device)?.0,
     };
-    eprintln!("training the classifier on the other {} images", second.len());
-    let classifier = DigitClassifier::train(&second, arguments.seed, 12, &device)?;
-    let real = classifier.classify(&pixels(&first))?;
-    let confident_real = confident(&real);
-    ensure!(confident_real > 0.0, "the classifier is sure of no real image");
     let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
 
     let request = Request::even(count, model.header.unet.classes);
@@ -92,7 +84,7 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
             let samples = draw(&model, &request, arguments.seed)?;
             let judgement = classifier.classify(&samples)?;
             let called = request.labels.as_ref().map_or("-".to_owned(), |labels| {
-                format!("{:.1} %", 100.0 * asked(&judgement, labels, confident_real).called)
+                format!("{:.1} %", 100.0 * asked(&judgement, labels, *confident_real).called)
             });
             let frechet = frechet_distance(&judgement.features, &real.features, FEATURES)?;
             print(&format!(
