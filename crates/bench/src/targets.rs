@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::{Context, ensure};
 use checkpoint::{Request, SamplerKind};
 use clap::Args;
+use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, manifold};
 use sampler::Variance;
 use schedule::{Family, LevelDistribution, LossWeight, Objective, Spacing};
@@ -76,7 +77,7 @@ fn learned_variance(config: &mut Config) {
     config.sampling.steps = 100;
 }
 
-/// Karras et al.'s preconditioning, noise levels, schedule, and deterministic sampler. Its sigma_data is that of the digits.
+/// Karras et al.'s preconditioning, noise levels, schedule, and deterministic sampler; [`run`] measures sigma_data.
 fn edm(config: &mut Config) {
     config.diffusion.objective = Objective::Edm { sigma_data: 0.5 };
     config.diffusion.loss_weight = LossWeight::Uniform;
@@ -92,6 +93,12 @@ fn flow(config: &mut Config) {
     config.diffusion.loss_weight = LossWeight::Uniform;
     config.sampling.sampler = SamplerKind::Ddim;
     config.sampling.spacing = Spacing::Flow;
+}
+
+/// Of all pixels in [-1, 1]: what EDM's sigma_data stands for where the mean is not 0.
+fn root_mean_square(images: &ImageSet) -> f64 {
+    let values = metrics::pixels(images);
+    (values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
 }
 
 /// Trains and judges each, and prints a table in Markdown, row by row.
@@ -117,6 +124,10 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
     for (name, change) in chosen {
         let mut config = preset.clone();
         change(&mut config);
+        if let Objective::Edm { sigma_data } = &mut config.diffusion.objective {
+            *sigma_data = root_mean_square(&judge.padded);
+            eprintln!("{name}: sigma_data {sigma_data:.3}");
+        }
         config.validate().with_context(|| format!("the target `{name}`"))?;
         let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
         let started = std::time::Instant::now();

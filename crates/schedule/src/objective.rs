@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{NoiseLevel, ScheduleError};
 
-/// The standard deviation of the data that Karras et al. 2022 take, and `edm` without one.
+/// The sigma_data that Karras et al. 2022 take, and `edm` without one.
 const DEFAULT_SIGMA_DATA: f64 = 0.5;
 
 /// Timesteps that the times of [`Objective::Edm`] and [`Objective::Flow`] are stretched to: what the sinusoidal embedding
@@ -31,7 +31,7 @@ pub enum Objective {
     /// `x = x_0 + sigma epsilon`, `x_0 = c_skip x + c_out F(c_in x, ln(sigma) / 4)`, so that input and target have
     /// variance 1 at every sigma.
     Edm {
-        /// Standard deviation of the data, above 0.
+        /// Root mean square of the data (its standard deviation, where its mean is 0), above 0.
         sigma_data: f64,
     },
     /// The velocity `epsilon - x_0` of the straight path `(1 - s) x_0 + s epsilon`, s in [0, 1] (flow matching: Lipman et
