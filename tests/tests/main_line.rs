@@ -27,7 +27,9 @@ fn train_writes_a_run_and_says_where() {
     assert_eq!(report["steps"], 6);
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
     // before the first step: device, data, parameters, steps
-    for word in ["flex", "mnist-5k", "64 images", "32x32", "parameters", "6 of 4 images", "step 6/6"] {
+    for word in
+        ["flex", "mnist-5k", "58 images", "held out    6 images", "32x32", "parameters", "6 of 4 images", "step 6/6"]
+    {
         assert!(finished.error.contains(word), "`{word}`: {finished}");
     }
 
@@ -53,7 +55,19 @@ fn train_writes_a_run_and_says_where() {
         .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let expected = ["config.toml", "metrics.jsonl", "model.safetensors", "samples", "samples.png", "state.safetensors"];
+    let expected = [
+        ".lock",
+        "best.safetensors",
+        "checkpoints",
+        "config.toml",
+        "evaluations.jsonl",
+        "metrics.jsonl",
+        "model.safetensors",
+        "report.html",
+        "samples",
+        "samples.png",
+        "tensorboard",
+    ];
     assert_eq!(files, expected);
 
     // the configuration that was written says the same run again

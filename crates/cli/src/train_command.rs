@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, anyhow};
 use burn::module::Module;
 use clap::Args;
+use data::{DataError, ImageSet, LoadOptions, Split};
 use indicatif::{ProgressBar, ProgressStyle};
-use train::{Config, Control, Event, Run, Trainer};
+use train::{Config, Control, Event, Mean, Run, RunFiles, Trainer};
 
 use crate::{Ended, UsageError, layers::Layers, print_result};
 
@@ -101,7 +102,7 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     for (path, reason) in &loaded.skipped {
         eprintln!("warning: left out {}: {reason}", path.display());
     }
-    let images = loaded.images;
+    let (images, held_out) = split(&config, loaded.images)?;
     let trainer = Trainer::new(config, images.clone(), &device)?;
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
@@ -115,6 +116,9 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
         images.width(),
         images.channels()
     );
+    if let Some(held_out) = &held_out {
+        eprintln!("held out    {} images of {}, for the held-out loss", held_out.len(), held_out.name());
+    }
     eprintln!("parameters  {}", trainer.unet().num_params());
     eprintln!(
         "steps       {} of {} images",
@@ -130,6 +134,11 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
         (None, Some(directory)) => Run::create(trainer, directory)?,
         (None, None) => Run::create(trainer, &next_directory(&arguments.preset)?)?,
     };
+    run.held_out = held_out;
+    run.environment = environment(device_name);
+    for (path, error) in &run.passed_over {
+        eprintln!("warning: passed over the checkpoint {}: {error}", path.display());
+    }
     let directory = run.files.directory.clone();
     eprintln!("run         {}", directory.display());
     if run.trainer.steps_done() > 0 {
@@ -180,6 +189,41 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     Ok(Ended::Done)
 }
 
+/// The images that are trained on, and those that are held out: the test part of a dataset that has one, else some of the
+/// images, spread evenly; at most a tenth.
+fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
+    let count = config.data.held_out.min(images.len() / 10);
+    // fewer than one for each quarter of the timesteps say nothing
+    if count < train::QUARTILES || config.training.evaluate_every == 0 {
+        return Ok((images, None));
+    }
+    let options = LoadOptions { split: Split::Test, limit: Some(count), ..config.load_options() };
+    let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
+    // a file has no parts, and would be opened as what it is
+    if !Path::new(&config.data.path).is_file() {
+        match data::open(&config.data.path, &options) {
+            Ok(test) if shape(&test.images) == shape(&images) => return Ok((images, Some(test.images))),
+            Ok(_) | Err(DataError::BadOption { key: "split", .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let total = images.len();
+    let is_held_out = |index: &usize| (index + 1) * count / total > index * count / total;
+    let held_out = images.subset((0..total).filter(is_held_out));
+    Ok((images.subset((0..total).filter(|index| !is_held_out(index))), Some(held_out)))
+}
+
+/// What a report says of machine and program.
+fn environment(device: &str) -> Vec<String> {
+    let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
+    vec![
+        format!("diffuse {}", env!("CARGO_PKG_VERSION")),
+        format!("{} on {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
+        format!("device {device}"),
+        std::env::args().collect::<Vec<_>>().join(" "),
+    ]
+}
+
 /// A bar on a terminal; elsewhere nothing, and [`show`] prints lines.
 fn progress(steps: u64, done: u64) -> anyhow::Result<ProgressBar> {
     if !std::io::stderr().is_terminal() {
@@ -194,6 +238,10 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
     match event {
         Event::Step { report, log, images_per_second } => {
             bar.set_position(report.step);
+            if let Some(trouble) = &report.trouble {
+                say(format!("warning: this step is skipped: {trouble}"));
+                return;
+            }
             bar.set_message(format!("loss {:.5} {images_per_second:.0} images/s", report.loss));
             if *log && bar.is_hidden() {
                 eprintln!(
@@ -205,6 +253,22 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
         Event::Sampling => bar.set_message("drawing samples"),
         Event::Grid(path) => say(format!("samples {}", path.display())),
         Event::Saved(_) => {}
+        Event::Evaluated(evaluation) => {
+            let (held_out, training) = (evaluation.held_out.all, evaluation.training.all);
+            let text = |mean: Mean| format!("{:.5} ± {:.5}", mean.mean, mean.error);
+            say(format!(
+                "step {} held-out loss {}, of trained images {}",
+                evaluation.step,
+                text(held_out),
+                text(training)
+            ));
+        }
+        Event::WentBack { trouble, to_step } => {
+            bar.set_position(*to_step);
+            say(format!(
+                "warning: the weights are not finite, going back to the checkpoint of step {to_step}: {trouble}"
+            ));
+        }
     }
 }
 
@@ -222,8 +286,9 @@ fn directory_to_resume(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         return Ok(directory.to_owned());
     }
     let saved = |path: &Path| -> Option<SystemTime> {
-        let state = path.join("state.safetensors").metadata().or_else(|_| path.join("config.toml").metadata());
-        state.ok()?.modified().ok()
+        let files = RunFiles { directory: path.to_owned() };
+        let newest = files.all_checkpoints().into_iter().next().map_or(files.config(), |(_, path)| path);
+        newest.metadata().ok()?.modified().ok()
     };
     std::fs::read_dir(RUNS)
         .into_iter()

@@ -48,6 +48,9 @@ pub struct DataConfig {
     pub limit: Option<usize>,
     /// Leave out images that cannot be read, instead of stopping.
     pub skip_unreadable: bool,
+    /// Images that are not trained on but measured with, at most a tenth; 0 for none. The test part of a dataset that has one,
+    /// else images of the data, spread evenly.
+    pub held_out: usize,
     /// Flip images horizontally, half of the time. lucidrains' `augment_horizontal_flip`.
     pub horizontal_flip: bool,
 }
@@ -61,6 +64,7 @@ impl Default for DataConfig {
             channels: None,
             limit: None,
             skip_unreadable: false,
+            held_out: 200,
             horizontal_flip: false,
         }
     }
@@ -239,8 +243,12 @@ pub struct TrainingConfig {
     pub log_every: u64,
     /// A grid of samples every so many steps; 0 means never (but one at the end).
     pub sample_every: u64,
+    /// The held-out loss is measured every so many steps; 0 means never.
+    pub evaluate_every: u64,
     /// The training state is saved every so many steps; 0 means never (but once at the end).
     pub checkpoint_every: u64,
+    /// How many of the last training states are kept, at least 1.
+    pub keep_checkpoints: usize,
 }
 
 impl Default for TrainingConfig {
@@ -267,7 +275,9 @@ impl Default for TrainingConfig {
             seed: 0,
             log_every: 50,
             sample_every: 1000,
+            evaluate_every: 500,
             checkpoint_every: 1000,
+            keep_checkpoints: 2,
         }
     }
 }
@@ -315,6 +325,7 @@ impl Config {
                 ema: EmaConfig { decay: 0.99, update_every: 1, ..EmaConfig::default() },
                 class_labels: true,
                 sample_every: 500,
+                evaluate_every: 250,
                 checkpoint_every: 500,
                 ..TrainingConfig::default()
             },
@@ -420,6 +431,7 @@ impl Config {
         count("training.batch_size", training.batch_size)?;
         count("training.gradient_accumulate_every", training.gradient_accumulate_every)?;
         count("training.parallel_parts", training.parallel_parts)?;
+        count("training.keep_checkpoints", training.keep_checkpoints)?;
         check("training.steps", training.steps as f64, training.steps > 0, "at least 1")?;
         let rate = training.learning_rate;
         check("training.learning_rate", rate, rate.is_finite() && rate > 0.0, "above 0")?;

@@ -7,6 +7,8 @@ use picture::PictureError;
 use schedule::ScheduleError;
 use unet::UnetError;
 
+use crate::trouble::Trouble;
+
 /// A run that cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -57,19 +59,25 @@ pub enum TrainError {
         /// Why not.
         reason: String,
     },
-    /// The loss is not a number.
+    /// Step after step is not finite.
     #[error(
-        "the loss of step {step} is {loss}: the training has diverged. Nothing was saved since; go on from the last \
-         checkpoint with a lower training.learning_rate (now {learning_rate}) or a smaller \
-         training.max_gradient_norm"
+        "the training has diverged: {lately} steps of the last hundred could not be taken. The last: {trouble}. Go on from a \
+         checkpoint with a lower training.learning_rate or a smaller training.max_gradient_norm"
     )]
     Diverged {
-        /// The step.
-        step: u64,
-        /// The loss.
-        loss: f64,
-        /// The learning rate of the step.
-        learning_rate: f64,
+        /// The last of them.
+        trouble: Box<Trouble>,
+        /// How many there were.
+        lately: usize,
+    },
+    /// The weights are not finite.
+    #[error(
+        "the training has diverged: the weights of the network are no longer finite, and there is no checkpoint to go back to. \
+         {trouble}. Start again with a lower training.learning_rate, or a training.warmup_steps"
+    )]
+    BrokenWeights {
+        /// The step in which it showed.
+        trouble: Box<Trouble>,
     },
     /// A run directory that cannot be used.
     #[error("the run directory {} cannot be used: {reason}", path.display())]

@@ -24,24 +24,31 @@
 mod config;
 mod ema;
 mod error;
+mod evaluation;
+mod events;
 mod immiscible;
 mod importance;
 mod optimiser;
 mod parameters;
 mod post_hoc;
 mod rate;
+mod report;
 mod run;
 mod state;
 mod trainer;
+mod trouble;
 
 pub use config::{
     Config, DataConfig, DiffusionConfig, MixedPrecision, OptimiserKind, PRESETS, RateSchedule, TrainingConfig,
 };
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;
+pub use evaluation::{Evaluation, Losses, Mean, QUARTILES};
 pub use optimiser::{Adam, AdamConfig};
 pub use parameters::{Gradients, clip_by_global_norm};
 pub use post_hoc::{PostHocEmaConfig, Snapshot, WIDTHS, average, snapshot_weights};
 pub use rate::learning_rate;
+pub use report::write_report;
 pub use run::{Control, Event, Outcome, Run, RunFiles, pictures};
 pub use trainer::{StepReport, Trainer};
+pub use trouble::{Trouble, TroubledSample};

@@ -1,13 +1,14 @@
 //! A run: the loop around the trainer, and the directory that it keeps.
 
 use std::{
-    fs,
+    fs::{self, File, TryLockError},
     io::Write,
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use checkpoint::{Request, generate};
+use data::ImageSet;
 use files::{Action, FileError, create_folder, write_atomically};
 use noise::Noise;
 use picture::{Pixels, grid, save_png};
@@ -15,7 +16,10 @@ use picture::{Pixels, grid, save_png};
 use crate::{
     config::Config,
     error::TrainError,
+    evaluation::{Evaluation, QUARTILES},
+    events::EventFile,
     post_hoc::Snapshot,
+    report::write_report,
     trainer::{StepReport, Trainer},
 };
 
@@ -35,9 +39,49 @@ impl RunFiles {
     pub fn metrics(&self) -> PathBuf {
         self.directory.join("metrics.jsonl")
     }
-    /// What a restart needs.
-    pub fn state(&self) -> PathBuf {
-        self.directory.join("state.safetensors")
+    /// Held-out losses, one JSON object a line.
+    pub fn evaluations(&self) -> PathBuf {
+        self.directory.join("evaluations.jsonl")
+    }
+    /// TensorBoard's event files.
+    pub fn events(&self) -> PathBuf {
+        self.directory.join("tensorboard")
+    }
+    /// One page on the run.
+    pub fn report(&self) -> PathBuf {
+        self.directory.join("report.html")
+    }
+    /// Training states: what a restart needs.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.directory.join("checkpoints")
+    }
+    /// The training state after a step.
+    pub fn checkpoint_at(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(format!("step-{step:07}.safetensors"))
+    }
+    /// All training states with their steps, the newest first.
+    pub fn all_checkpoints(&self) -> Vec<(u64, PathBuf)> {
+        let step_of = |path: &Path| -> Option<u64> {
+            path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok()
+        };
+        let entries = fs::read_dir(self.checkpoints()).into_iter().flatten().flatten();
+        let mut found: Vec<(u64, PathBuf)> =
+            entries.filter_map(|entry| Some((step_of(&entry.path())?, entry.path()))).collect();
+        // where versions before 0.2 kept it
+        let before = self.directory.join("state.safetensors");
+        if before.exists() {
+            found.push((0, before));
+        }
+        found.sort_by(|a, b| b.cmp(a));
+        found
+    }
+    /// The model with the least held-out loss.
+    pub fn best_model(&self) -> PathBuf {
+        self.directory.join("best.safetensors")
+    }
+    /// Locked by the process that trains here.
+    fn lock(&self) -> PathBuf {
+        self.directory.join(".lock")
     }
     /// What sampling needs.
     pub fn model(&self) -> PathBuf {
@@ -75,6 +119,15 @@ pub enum Event<'a> {
     Grid(&'a Path),
     /// The training state was written.
     Saved(&'a Path),
+    /// The held-out loss was measured.
+    Evaluated(&'a Evaluation),
+    /// The weights are not finite: the run goes back to a checkpoint, and leaves out the step that broke them.
+    WentBack {
+        /// What was found.
+        trouble: &'a crate::Trouble,
+        /// The step of the checkpoint.
+        to_step: u64,
+    },
 }
 
 /// What the observer wants.
@@ -105,6 +158,14 @@ pub struct Run {
     pub trainer: Trainer,
     /// The directory.
     pub files: RunFiles,
+    /// Images that are not trained on, for the held-out loss; None for no such loss.
+    pub held_out: Option<ImageSet>,
+    /// Lines on the machine and the program, for the report.
+    pub environment: Vec<String>,
+    /// Checkpoints that could not be read when the run was resumed, and why.
+    pub passed_over: Vec<(PathBuf, TrainError)>,
+    /// Held as long as this process trains here.
+    _lock: Option<File>,
 }
 
 impl Run {
@@ -126,12 +187,18 @@ impl Run {
         }
         let files = RunFiles { directory: directory.to_owned() };
         create_folder(&directory.join("samples"))?;
+        let lock = lock(&files)?;
         let config = toml::to_string(trainer.config()).map_err(|error| refuse(error.to_string()))?;
         write_atomically(&files.config(), config.as_bytes())?;
-        Ok(Self { trainer, files })
+        Ok(Self::new(trainer, files, lock, Vec::new()))
     }
 
-    /// Goes on with the run in a directory; the trainer is one that was made from the same configuration.
+    fn new(trainer: Trainer, files: RunFiles, lock: Option<File>, passed_over: Vec<(PathBuf, TrainError)>) -> Self {
+        Self { trainer, files, held_out: None, environment: Vec::new(), passed_over, _lock: lock }
+    }
+
+    /// Goes on with the run in a directory, from its newest checkpoint that can be read; the trainer is one that was made from
+    /// the same configuration.
     ///
     /// # Errors
     /// [`TrainError::OtherConfiguration`] if it was not, [`TrainError::RunDirectory`] if there is no run.
@@ -142,22 +209,24 @@ impl Run {
         if !difference.is_empty() {
             return Err(TrainError::OtherConfiguration { path: directory.to_owned(), difference });
         }
-        if files.state().exists() {
-            trainer.load_state(&files.state())?;
+        let lock = lock(&files)?;
+        let mut passed_over = Vec::new();
+        let mut found = files.all_checkpoints().into_iter();
+        let resumed = found.find_map(|(_, path)| match trainer.load_state(&path) {
+            Ok(()) => Some(()),
+            Err(error) => {
+                passed_over.push((path, error));
+                None
+            }
+        });
+        if resumed.is_none() && !passed_over.is_empty() {
+            // to begin anew would throw away what may still be saved by hand
+            return Err(passed_over.swap_remove(0).1);
         }
-        // lines of steps that are done again
-        if let Ok(text) = fs::read_to_string(files.metrics()) {
-            let kept: String = text
-                .lines()
-                .filter(|line| {
-                    serde_json::from_str::<serde_json::Value>(line)
-                        .is_ok_and(|value| value["step"].as_u64().is_some_and(|step| step <= trainer.steps_done()))
-                })
-                .map(|line| format!("{line}\n"))
-                .collect();
-            write_atomically(&files.metrics(), kept.as_bytes())?;
+        for path in [files.metrics(), files.evaluations()] {
+            drop_lines_after(&path, trainer.steps_done())?;
         }
-        Ok(Self { trainer, files })
+        Ok(Self::new(trainer, files, lock, passed_over))
     }
 
     /// The configuration of the run in a directory.
@@ -185,49 +254,126 @@ impl Run {
         let every = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
         let mut recent = std::collections::VecDeque::new();
         let mut stopped = false;
+        let mut events = EventFile::create(&self.files.events())?;
         while self.trainer.steps_done() < training.steps && !stopped {
-            let report = self.trainer.step()?;
-            let step = report.step;
-            recent.push_back(report.loss);
+            let report = match self.trainer.step() {
+                Err(TrainError::BrokenWeights { trouble }) => {
+                    let to_step = self.go_back(&trouble)?;
+                    observe(Event::WentBack { trouble: &trouble, to_step });
+                    continue;
+                }
+                report => report?,
+            };
+            let (step, was_taken) = (report.step, report.trouble.is_none());
+            if was_taken {
+                recent.push_back(report.loss);
+            }
             if recent.len() > 100 {
                 recent.pop_front();
             }
-            let log = every(training.log_every, step) || step == training.steps;
-            let images_per_second = (step - first) as f64 * images_in_step / start.elapsed().as_secs_f64();
+            let last = step == training.steps;
+            let log = every(training.log_every, step) || last || !was_taken;
+            let images_per_second =
+                (step.saturating_sub(first)) as f64 * images_in_step / start.elapsed().as_secs_f64();
             if log {
                 self.append_metrics(&report, images_per_second)?;
+                let values = [
+                    ("loss/step", report.loss),
+                    ("gradient_norm", report.gradient_norm),
+                    ("learning_rate", report.learning_rate),
+                    ("images_per_second", images_per_second),
+                ];
+                events.scalars(step, &values)?;
             }
-            if every(training.post_hoc_ema.snapshot_every, step) || step == training.steps {
+            if every(training.post_hoc_ema.snapshot_every, step) || last {
                 self.save_averages(step)?;
             }
-            stopped = observe(Event::Step { report, log, images_per_second }) == Control::Stop;
-            if every(training.checkpoint_every, step) && step < training.steps && !stopped {
-                self.trainer.save_state(&self.files.state())?;
-                observe(Event::Saved(&self.files.state()));
+            if training.evaluate_every > 0
+                && (every(training.evaluate_every, step) || last)
+                && let Some(evaluation) = self.evaluate(&mut events)?
+            {
+                observe(Event::Evaluated(&evaluation));
             }
-            if every(training.sample_every, step) && step < training.steps && !stopped {
+            stopped = observe(Event::Step { report, log, images_per_second }) == Control::Stop;
+            if every(training.checkpoint_every, step) && !last && !stopped {
+                let path = self.save_checkpoint()?;
+                observe(Event::Saved(&path));
+            }
+            if every(training.sample_every, step) && !last && !stopped {
                 observe(Event::Sampling);
                 let path = self.files.grid_at(step);
                 self.draw_grid(&path)?;
                 observe(Event::Grid(&path));
+                write_report(&self.files, &self.environment)?;
             }
         }
         let finished = self.trainer.steps_done() >= training.steps;
         // the model first: it is refused if it is not finite, and then the last good state stays
         self.trainer.model().save(&self.files.model())?;
-        self.trainer.save_state(&self.files.state())?;
-        observe(Event::Saved(&self.files.state()));
+        let path = self.save_checkpoint()?;
+        observe(Event::Saved(&path));
         if finished {
             observe(Event::Sampling);
             self.draw_grid(&self.files.grid())?;
             observe(Event::Grid(&self.files.grid()));
         }
+        write_report(&self.files, &self.environment)?;
         Ok(Outcome {
             finished,
             steps: self.trainer.steps_done(),
             loss: recent.iter().sum::<f64>() / recent.len() as f64,
             seconds: start.elapsed().as_secs_f64(),
         })
+    }
+
+    /// Writes the training state, and deletes those that are too old.
+    fn save_checkpoint(&self) -> Result<PathBuf, TrainError> {
+        create_folder(&self.files.checkpoints())?;
+        let path = self.files.checkpoint_at(self.trainer.steps_done());
+        self.trainer.save_state(&path)?;
+        for (_, old) in self.files.all_checkpoints().into_iter().skip(self.trainer.config().training.keep_checkpoints) {
+            match fs::remove_file(&old) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(FileError::new(Action::Write, &old, source).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(path)
+    }
+
+    /// Back to the newest checkpoint that can be read, with the step before the trouble marked as one that is not taken: its
+    /// update broke the weights. Gives the step of the checkpoint.
+    fn go_back(&mut self, trouble: &crate::Trouble) -> Result<u64, TrainError> {
+        let mut all = self.files.all_checkpoints().into_iter();
+        if all.find_map(|(_, path)| self.trainer.load_state(&path).ok()).is_none() {
+            return Err(TrainError::BrokenWeights { trouble: Box::new(trouble.clone()) });
+        }
+        self.trainer.skip(trouble.step - 1, trouble)?;
+        let step = self.trainer.steps_done();
+        for path in [self.files.metrics(), self.files.evaluations()] {
+            drop_lines_after(&path, step)?;
+        }
+        Ok(step)
+    }
+
+    /// Measures the held-out loss, writes it down, and keeps the model if it is the best so far.
+    fn evaluate(&mut self, events: &mut EventFile) -> Result<Option<Evaluation>, TrainError> {
+        let Some(held_out) = &self.held_out else { return Ok(None) };
+        let evaluation = self.trainer.evaluate(held_out);
+        let line = serde_json::to_value(evaluation).unwrap_or_default();
+        append_line(&self.files.evaluations(), &line)?;
+        let mut values =
+            vec![("loss/held_out", evaluation.held_out.all.mean), ("loss/trained_on", evaluation.training.all.mean)];
+        let names = ["loss/held_out_1", "loss/held_out_2", "loss/held_out_3", "loss/held_out_4"];
+        values.extend((0..QUARTILES).map(|quarter| (names[quarter], evaluation.held_out.quartiles[quarter].mean)));
+        events.scalars(evaluation.step, &values)?;
+        let loss = evaluation.held_out.all.mean;
+        if loss.is_finite() && self.trainer.best.is_none_or(|(_, best)| loss < best) {
+            self.trainer.model().save(&self.files.best_model())?;
+            self.trainer.best = Some((evaluation.step, loss));
+        }
+        Ok(Some(evaluation))
     }
 
     /// Writes the averages of `training.post_hoc_ema`, each as a model of its own.
@@ -253,20 +399,64 @@ impl Run {
     }
 
     fn append_metrics(&self, report: &StepReport, images_per_second: f64) -> Result<(), TrainError> {
-        let path = self.files.metrics();
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "step": report.step,
             "loss": report.loss,
             "gradient_norm": report.gradient_norm,
             "learning_rate": report.learning_rate,
             "images_per_second": images_per_second,
         });
-        fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{line}"))
-            .map_err(|source| FileError::new(Action::Write, &path, source).into())
+        if let Some(memory) = memory_bytes() {
+            line["memory_bytes"] = memory.into();
+        }
+        if let Some(trouble) = &report.trouble {
+            line["trouble"] = trouble.to_string().into();
+        }
+        append_line(&self.files.metrics(), &line)
+    }
+}
+
+/// Appends one line.
+fn append_line(path: &Path, line: &serde_json::Value) -> Result<(), TrainError> {
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(format!("{line}\n").as_bytes()))
+        .map_err(|source| FileError::new(Action::Write, path, source).into())
+}
+
+/// Keeps the lines of steps up to this one: those after it are done again, and the last may be cut off.
+fn drop_lines_after(path: &Path, step: u64) -> Result<(), TrainError> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(()) };
+    let is_done = |line: &&str| {
+        serde_json::from_str::<serde_json::Value>(line)
+            .is_ok_and(|value| value["step"].as_u64().is_some_and(|other| other <= step))
+    };
+    let kept: String = text.lines().filter(is_done).map(|line| format!("{line}\n")).collect();
+    Ok(write_atomically(path, kept.as_bytes())?)
+}
+
+/// The memory that this process holds, where the system tells.
+fn memory_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Locks a run directory for this process; None where the file system knows no locks.
+fn lock(files: &RunFiles) -> Result<Option<File>, TrainError> {
+    let path = files.lock();
+    let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(|source| FileError::new(Action::Create, &path, source))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(TrainError::RunDirectory {
+            path: files.directory.clone(),
+            reason: "another process is training in it; wait for it, stop it, or name another directory with --run"
+                .to_owned(),
+        }),
+        Err(TryLockError::Error(_)) => Ok(None),
     }
 }
 
@@ -286,6 +476,7 @@ fn difference(kept: &Config, asked: &Config) -> String {
         let mut config = config.clone();
         let training = &mut config.training;
         (training.log_every, training.sample_every, training.checkpoint_every) = (0, 0, 0);
+        (training.evaluate_every, training.keep_checkpoints) = (0, 1);
         // how often does not matter, whether does
         training.post_hoc_ema.snapshot_every = training.post_hoc_ema.snapshot_every.min(1);
         config.sampling = Default::default();
@@ -310,4 +501,108 @@ fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, l
     }
     let show = |value: Option<&toml::Value>| value.map_or("not set".to_owned(), ToString::to_string);
     lines.push_str(&format!("  {key}: {} in the run, {} now\n", show(kept), show(asked)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::map_flat;
+    use burn::tensor::Device;
+
+    fn small() -> Trainer {
+        let mut config = Config::preset("digits").unwrap();
+        (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+        config.data.limit = Some(40);
+        let training = &mut config.training;
+        (training.batch_size, training.steps, training.parallel_parts) = (4, 8, 1);
+        (training.checkpoint_every, training.log_every) = (2, 1);
+        (config.sampling.steps, config.sampling.count) = (2, 10);
+        let images = data::open("mnist-5k", &config.load_options()).unwrap().images;
+        Trainer::new(config, images, &Device::flex()).unwrap()
+    }
+
+    fn poison(trainer: &mut Trainer) {
+        trainer.unet = trainer
+            .unet
+            .take()
+            .map(|unet| map_flat(unet, |index, value| if index == 3 { value * f32::NAN } else { value }));
+    }
+
+    #[test]
+    fn a_step_that_is_not_finite_is_skipped_and_said() {
+        let weights = |trainer: &Trainer| trainer.unet().state_dict();
+        let mut trainer = small();
+        trainer.step().unwrap();
+        let before = weights(&trainer);
+        // noise without bounds: every sample of this batch is lost
+        trainer.config.diffusion.offset_noise_strength = f64::INFINITY;
+        let report = trainer.step().unwrap();
+        let trouble = report.trouble.expect("a trouble");
+        assert_eq!((trouble.step, trouble.samples.len(), trouble.weights.len()), (2, 4, 0));
+        assert!(!trouble.gradients.is_empty() && trouble.to_string().contains("image "), "{trouble}");
+        assert_eq!(weights(&trainer), before);
+        assert_eq!(trainer.steps_done(), 2);
+        // the next batch is fine
+        trainer.config.diffusion.offset_noise_strength = 0.0;
+        assert_eq!(trainer.step().unwrap().trouble, None);
+        assert_ne!(weights(&trainer), before);
+        // but not without end
+        trainer.config.diffusion.offset_noise_strength = f64::INFINITY;
+        trainer.step().unwrap();
+        trainer.step().unwrap();
+        let error = trainer.step().unwrap_err().to_string();
+        assert!(error.contains("4 steps of the last hundred"), "{error}");
+    }
+
+    #[test]
+    fn broken_weights_are_never_written_and_the_run_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = Run::create(small(), &folder.path().join("run")).unwrap();
+        let mut steps = 0;
+        let stop_after = |most: u64, steps: &mut u64, event: &Event<'_>| {
+            *steps += u64::from(matches!(event, Event::Step { .. }));
+            if *steps == most { Control::Stop } else { Control::Continue }
+        };
+        run.train(&mut |event| stop_after(5, &mut steps, &event)).unwrap();
+        // as if the update of step 5 had broken them
+        fs::remove_file(run.files.checkpoint_at(5)).unwrap();
+        poison(&mut run.trainer);
+        let error = run.trainer.save_state(&folder.path().join("state")).unwrap_err().to_string();
+        assert!(error.contains("not finite"), "{error}");
+
+        let mut back = Vec::new();
+        let outcome = run.train(&mut |event| {
+            if let Event::WentBack { trouble, to_step } = &event {
+                back.push((trouble.step, *to_step, trouble.weights.len()));
+            }
+            Control::Continue
+        });
+        assert!(outcome.unwrap().finished);
+        assert_eq!(back, [(6, 4, 1)]);
+        assert_eq!(run.trainer.skipped.iter().copied().collect::<Vec<_>>(), [5]);
+        let text = fs::read_to_string(run.files.metrics()).unwrap();
+        assert_eq!(text.lines().count(), 8, "each step once: {text}");
+
+        // without a checkpoint there is no way back
+        let mut run = Run::create(small(), &folder.path().join("other")).unwrap();
+        poison(&mut run.trainer);
+        let error = run.train(&mut |_| Control::Continue).unwrap_err().to_string();
+        assert!(error.contains("no checkpoint to go back to") && error.contains("weights"), "{error}");
+        assert!(!run.files.model().exists());
+    }
+
+    #[test]
+    fn a_state_of_an_older_version_is_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = folder.path().join("run");
+        let mut run = Run::create(small(), &directory).unwrap();
+        run.trainer.step().unwrap();
+        run.trainer.save_state(&directory.join("state.safetensors")).unwrap();
+        drop(run);
+        let resumed = Run::resume(small(), &directory).unwrap();
+        assert_eq!(resumed.trainer.steps_done(), 1);
+        // and two processes do not share a directory
+        let error = Run::resume(small(), &directory).err().unwrap().to_string();
+        assert!(error.contains("another process"), "{error}");
+    }
 }

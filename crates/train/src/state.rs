@@ -1,6 +1,6 @@
 //! Everything that must survive a restart, and nothing else: steps, weights, moments and average.
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{CheckpointError, file};
@@ -32,13 +32,20 @@ struct StateHeader {
     step: u64,
     optimiser_steps: u64,
     ema_step: u64,
+    /// Steps that are not taken.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    skipped: BTreeSet<u64>,
+    /// The least held-out loss so far, and its step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<(u64, f64)>,
 }
 
 impl Trainer {
     /// Writes the training state, atomically.
     ///
     /// # Errors
-    /// [`CheckpointError::File`] names the file.
+    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
+    /// written.
     pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
         let names = self.unet().parameter_names();
         let mut tensors = named("weights", &names, &flat_parameters(self.unet()));
@@ -53,11 +60,17 @@ impl Trainer {
                 tensors.push((name.to_owned(), TensorData::new(values.clone(), [values.len()])));
             }
         }
+        let broken = |(_, data): &&(String, TensorData)| !data.iter::<f32>().all(f32::is_finite);
+        if let Some((name, _)) = tensors.iter().find(broken) {
+            return Err(CheckpointError::NotFinite { path: path.to_owned(), name: name.clone() }.into());
+        }
         let header = StateHeader {
             format_version: checkpoint::FORMAT_VERSION,
             step: self.step,
             optimiser_steps: self.optimiser.steps,
             ema_step: self.ema.step,
+            skipped: self.skipped.clone(),
+            best: self.best,
         };
         let header = serde_json::to_string(&header)
             .map_err(|error| CheckpointError::Header { path: path.to_owned(), reason: error.to_string() })?;
@@ -116,6 +129,8 @@ impl Trainer {
         }
         self.importance = importance;
         (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);
+        self.skipped = header.skipped;
+        self.best = header.best;
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! One training step, and the state that it changes.
 
+use std::collections::BTreeSet;
+
 use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
@@ -20,13 +22,14 @@ use crate::{
     immiscible::assign_noise,
     importance::ImportanceSampler,
     optimiser::{Adam, AdamConfig},
-    parameters::{Gradients, add, clip_by_global_norm, flat_gradients, map_flat},
+    parameters::{Gradients, add, clip_by_global_norm, flat_gradients, flat_parameters, map_flat},
     post_hoc::PowerAverages,
     rate::learning_rate,
+    trouble::{MOST, Trouble, TroubledSample, WITHIN},
 };
 
 /// What a step did.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct StepReport {
     /// Number of the step, from 1.
     pub step: u64,
@@ -36,6 +39,8 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
+    /// Why the step was skipped: nothing but its number changed.
+    pub trouble: Option<Box<Trouble>>,
 }
 
 /// The noise level of a training sample.
@@ -73,9 +78,9 @@ struct Part {
 /// Network, optimiser and average, and the data they learn from.
 pub struct Trainer {
     pub(crate) config: Config,
-    images: ImageSet,
-    schedule: Schedule,
-    noise: Noise,
+    pub(crate) images: ImageSet,
+    pub(crate) schedule: Schedule,
+    pub(crate) noise: Noise,
     order: Order,
     device: Device,
     pub(crate) step: u64,
@@ -86,6 +91,10 @@ pub struct Trainer {
     pub(crate) post_hoc: PowerAverages,
     /// None where every timestep is drawn equally often, or none is.
     pub(crate) importance: Option<ImportanceSampler>,
+    /// Steps that are not taken, because they led to numbers that are not finite.
+    pub(crate) skipped: BTreeSet<u64>,
+    /// The least held-out loss so far, and its step.
+    pub(crate) best: Option<(u64, f64)>,
 }
 
 impl Trainer {
@@ -124,6 +133,8 @@ impl Trainer {
             noise,
             device,
             step: 0,
+            skipped: BTreeSet::new(),
+            best: None,
             unet: Some(unet),
         })
     }
@@ -165,16 +176,21 @@ impl Trainer {
 
     /// One step: algorithm 1 of the DDPM paper, over all micro-batches, then clipping, Adam and the average.
     ///
+    /// A step whose loss or gradient is not finite is skipped: its number counts, and nothing else changes; the report says
+    /// what is known of it.
+    ///
     /// # Errors
-    /// [`TrainError::Diverged`] if loss or gradient is not finite; then nothing was changed.
+    /// [`TrainError::Diverged`] if that was the fourth such step within a hundred; [`TrainError::BrokenWeights`] if the weights
+    /// are not finite themselves. Then nothing was changed.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let training = &self.config.training;
         let (micro_batches, batch_size) = (training.gradient_accumulate_every, training.batch_size);
         let learning_rate = learning_rate(training, self.step);
         let largest_norm = training.max_gradient_norm;
         let (mut gradients, mut loss, mut losses) = (None::<Gradients>, 0.0, Vec::new());
-        for micro_batch in 0..micro_batches {
-            let start = (self.step * micro_batches as u64 + micro_batch as u64) * batch_size as u64;
+        let start = self.step * (micro_batches * batch_size) as u64;
+        for micro_batch in 0..micro_batches as u64 {
+            let start = start + micro_batch * batch_size as u64;
             let positions: Vec<u64> = (start..start + batch_size as u64).collect();
             for part in self.parts(&positions) {
                 loss += part.loss / micro_batches as f64;
@@ -188,9 +204,19 @@ impl Trainer {
         }
         let gradients = gradients.unwrap_or_default();
         let (gradient_norm, clip) = clip_by_global_norm(&gradients, largest_norm);
+        let mut report = StepReport { step: self.step + 1, loss, gradient_norm, learning_rate, trouble: None };
         if !(loss.is_finite() && gradient_norm.is_finite()) {
-            let loss = if loss.is_finite() { gradient_norm } else { loss };
-            return Err(TrainError::Diverged { step: self.step + 1, loss, learning_rate });
+            let positions: Vec<u64> = (start..start + (micro_batches * batch_size) as u64).collect();
+            let trouble = self.diagnose(&report, &gradients, &positions);
+            if trouble.is_in_the_weights() {
+                return Err(TrainError::BrokenWeights { trouble: Box::new(trouble) });
+            }
+            self.skip(report.step, &trouble)?;
+            report.trouble = Some(Box::new(trouble));
+        }
+        if self.skipped.contains(&report.step) {
+            self.step += 1;
+            return Ok(report);
         }
         let (optimiser, average) = (&mut self.optimiser, self.ema.next());
         self.unet = self.unet.take().map(|unet| optimiser.step(unet, gradients, clip, learning_rate, average));
@@ -201,7 +227,49 @@ impl Trainer {
         if let Some(importance) = &mut self.importance {
             importance.observe(&losses);
         }
-        Ok(StepReport { step: self.step, loss, gradient_norm, learning_rate })
+        Ok(report)
+    }
+
+    /// Marks a step as one that is not taken, now or when it comes again.
+    ///
+    /// # Errors
+    /// [`TrainError::Diverged`] if there are too many of them lately.
+    pub(crate) fn skip(&mut self, step: u64, trouble: &Trouble) -> Result<(), TrainError> {
+        self.skipped.insert(step);
+        let lately = self.skipped.range(step.saturating_sub(WITHIN)..).count();
+        if lately > MOST {
+            return Err(TrainError::Diverged { trouble: Box::new(trouble.clone()), lately });
+        }
+        Ok(())
+    }
+
+    /// What is not finite in a step: weights, gradients, samples.
+    fn diagnose(&mut self, report: &StepReport, gradients: &Gradients, positions: &[u64]) -> Trouble {
+        let is_finite = |tensor: &Tensor<1>| tensor.to_data().iter::<f32>().all(f32::is_finite);
+        let names = self.unet().parameter_names();
+        let weights = flat_parameters(self.unet());
+        let broken_weights = names.iter().zip(&weights).filter(|(_, tensor)| !is_finite(tensor));
+        let weights: Vec<String> = broken_weights.map(|(name, _)| name.clone()).collect();
+        let broken_gradients =
+            names.iter().zip(gradients).filter(|(_, gradient)| gradient.as_ref().is_some_and(|g| !is_finite(g)));
+        let gradients = broken_gradients.map(|(name, _)| name.clone()).collect();
+        let mut samples = Vec::new();
+        // with broken weights every sample is: nothing to learn from naming them
+        for positions in positions.chunks(self.config.training.batch_size).filter(|_| weights.is_empty()) {
+            let noise_positions = self.noise_positions(positions);
+            let batch = self.batch(positions, &noise_positions);
+            let draws = batch.draws.clone();
+            let losses = self.losses(self.unet(), batch).inner().into_data();
+            for ((position, draw), loss) in positions.iter().zip(draws).zip(losses.iter::<f64>()) {
+                if !loss.is_finite() {
+                    let image = self.order.at(*position);
+                    let (timestep, sigma) = (draw.level.timestep, draw.level.sigma());
+                    samples.push(TroubledSample { image, timestep, sigma });
+                }
+            }
+        }
+        let StepReport { step, loss, gradient_norm, learning_rate, .. } = *report;
+        Trouble { step, loss, gradient_norm, learning_rate, samples, weights, gradients }
     }
 
     /// Loss and gradients of a micro-batch, cut into `parallel_parts` that are computed at the same time. Each part has

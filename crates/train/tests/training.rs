@@ -123,11 +123,12 @@ fn a_resumed_run_is_byte_for_byte_the_uninterrupted_one() {
     });
     let outcome = outcome.expect("trained");
     assert_eq!((outcome.finished, outcome.steps), (false, 3));
+    drop(first);
     let config = Run::config_of(&two).expect("its configuration");
     let mut second = Run::resume(trainer(config), &two).expect("the run");
     assert_eq!(second.trainer.steps_done(), 3);
     assert!(second.train(&mut |_| Control::Continue).expect("trained").finished);
-    for name in ["model.safetensors", "state.safetensors", "samples.png", "config.toml"] {
+    for name in ["model.safetensors", "checkpoints/step-0000006.safetensors", "samples.png", "config.toml"] {
         let read = |run: &std::path::Path| std::fs::read(run.join(name)).expect("a file");
         assert!(read(&one) == read(&two), "{name} differs");
     }
@@ -264,4 +265,51 @@ fn checkpointing_changes_memory_and_not_the_result() {
         weights(&trainer)
     };
     assert!(largest_difference(&after(true), &after(false)) < 1e-6);
+}
+
+#[test]
+fn only_the_last_states_are_kept_and_the_best_model_is_that_of_the_least_held_out_loss() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("run");
+    let mut config = small();
+    (config.training.steps, config.training.checkpoint_every, config.training.evaluate_every) = (9, 1, 2);
+    config.training.keep_checkpoints = 3;
+    let all = images(&config);
+    let trainer = Trainer::new(config, all.subset(0..30), &Device::flex()).expect("a possible run");
+    let mut run = Run::create(trainer, &directory).expect("a run");
+    run.held_out = Some(all.subset(30..40));
+    run.environment = vec!["a <machine>".to_owned()];
+    let mut evaluations = Vec::new();
+    let outcome = run.train(&mut |event| {
+        if let train::Event::Evaluated(evaluation) = event {
+            evaluations.push(*evaluation);
+        }
+        Control::Continue
+    });
+    assert!(outcome.expect("trained").finished);
+    let steps: Vec<u64> = run.files.all_checkpoints().into_iter().map(|(step, _)| step).collect();
+    assert_eq!(steps, [9, 8, 7]);
+
+    assert_eq!(evaluations.iter().map(|evaluation| evaluation.step).collect::<Vec<_>>(), [2, 4, 6, 8, 9]);
+    let text = std::fs::read_to_string(run.files.evaluations()).expect("lines");
+    let read: Vec<train::Evaluation> = text.lines().map(|line| serde_json::from_str(line).expect("a line")).collect();
+    assert_eq!(read, evaluations);
+    let last = evaluations.last().expect("one");
+    assert_eq!(run.trainer.losses_of(&all.subset(30..40)), last.held_out, "the draws never change");
+    let mean =
+        last.held_out.quartiles.iter().zip([3.0, 3.0, 2.0, 2.0]).map(|(mean, count)| mean.mean * count).sum::<f64>();
+    assert!((mean / 10.0 - last.held_out.all.mean).abs() < 1e-9);
+    let best = checkpoint::Model::load(&run.files.best_model(), &Device::flex()).expect("a model");
+    let least = evaluations.iter().min_by(|a, b| a.held_out.all.mean.total_cmp(&b.held_out.all.mean)).expect("one");
+    if least.step == last.step {
+        assert_eq!(best.unet.state_dict(), run.trainer.model().unet.state_dict());
+    }
+
+    let page = std::fs::read_to_string(run.files.report()).expect("a page");
+    for part in ["<svg", "data:image/png;base64,", "a &lt;machine&gt;", "learning_rate", "held out", "±"] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains("http://") || page.contains("http://www.w3.org/2000/svg"), "it asks for nothing");
+    let events = std::fs::read_dir(run.files.events()).expect("a folder").count();
+    assert_eq!(events, 1);
 }

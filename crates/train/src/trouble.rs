@@ -1,0 +1,94 @@
+//! What is known of a step whose loss, gradient or weights are not finite.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// Troubles within so many steps that end a training.
+pub(crate) const MOST: usize = 3;
+/// The steps that [`MOST`] is counted over.
+pub(crate) const WITHIN: u64 = 100;
+
+/// A sample whose loss is not finite.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TroubledSample {
+    /// Index of the image in the data.
+    pub image: usize,
+    /// The timestep of its noise level.
+    pub timestep: f64,
+    /// sqrt((1 - alpha_bar) / alpha_bar) there.
+    pub sigma: f64,
+}
+
+/// A step that was not taken, because a number in it is not finite.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trouble {
+    /// The number of the step, from 1.
+    pub step: u64,
+    /// Its loss.
+    pub loss: f64,
+    /// The norm of its gradient.
+    pub gradient_norm: f64,
+    /// The learning rate.
+    pub learning_rate: f64,
+    /// Samples of the batch whose loss alone is not finite.
+    pub samples: Vec<TroubledSample>,
+    /// Parameters that are not finite, in the order of the network: the steps before went wrong.
+    pub weights: Vec<String>,
+    /// Parameters whose gradient is not finite, in the order of the network.
+    pub gradients: Vec<String>,
+}
+
+impl Trouble {
+    /// Whether the weights themselves are of no use any more.
+    pub fn is_in_the_weights(&self) -> bool {
+        !self.weights.is_empty()
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { step, loss, gradient_norm, learning_rate, samples, weights, gradients } = self;
+        write!(formatter, "step {step}: loss {loss}, gradient norm {gradient_norm}, learning rate {learning_rate}")?;
+        let mut list = |what: &str, names: &[String]| match names {
+            [] => Ok(()),
+            [only] => write!(formatter, "; {what} `{only}`"),
+            [first, .., last] => write!(formatter, "; {what} `{first}` to `{last}` ({} in all)", names.len()),
+        };
+        list("not finite: the weights", weights)?;
+        list("not finite: the gradients of", gradients)?;
+        if let [first, ..] = samples.as_slice() {
+            let TroubledSample { image, timestep, sigma } = first;
+            write!(formatter, "; image {image} of the data at t = {timestep} (sigma {sigma:.3e})")?;
+            if samples.len() > 1 {
+                write!(formatter, " and {} more of the batch", samples.len() - 1)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_names_what_went_wrong() {
+        let sample = |image| TroubledSample { image, timestep: 999.0, sigma: 2.5e4 };
+        let trouble = Trouble {
+            step: 7,
+            loss: f64::NAN,
+            gradient_norm: f64::INFINITY,
+            learning_rate: 1e-3,
+            samples: vec![sample(3), sample(5)],
+            weights: vec![],
+            gradients: ["init_conv.weight", "init_conv.bias", "final_conv.bias"].map(str::to_owned).to_vec(),
+        };
+        let text = trouble.to_string();
+        let expected = "step 7: loss NaN, gradient norm inf, learning rate 0.001; not finite: the gradients of \
+                        `init_conv.weight` to `final_conv.bias` (3 in all); image 3 of the data at t = 999 (sigma \
+                        2.500e4) and 1 more of the batch";
+        assert_eq!(text, expected);
+        assert!(!trouble.is_in_the_weights());
+    }
+}
