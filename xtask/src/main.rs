@@ -23,10 +23,12 @@ Build and run `diffuse` (arguments that are not listed here go to it; add --help
   cargo xtask plan      [--backend BACKEND] [...]   find the best sampler within a time
   cargo xtask average   [--backend BACKEND] [...]   a longer or shorter average of a run's weights
   cargo xtask classifier [--backend BACKEND] [...]  train a classifier of noised images, to guide with
+  cargo xtask config    [...]                       where each value of a configuration comes from; begin a file
+  cargo xtask generate  [...]                       completions of a shell, manual pages
   cargo xtask data      [--backend BACKEND] [...]   fetch or inspect a data set
   cargo xtask schedule  [--backend BACKEND] [...]   draw or print noise schedules
-      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and all but data and
-      schedule use it unless --device says otherwise.
+      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, sample, edit,
+      evaluate, nll, plan, average and classifier use it unless --device says otherwise.
 
 Work on the project:
   cargo xtask test  [...]                run every test (cargo test --workspace)
@@ -36,7 +38,7 @@ Work on the project:
   cargo xtask help                       print this
 ";
 
-const TASKS: [&str; 14] = [
+const TASKS: [&str; 16] = [
     "train",
     "sample",
     "edit",
@@ -45,6 +47,8 @@ const TASKS: [&str; 14] = [
     "plan",
     "average",
     "classifier",
+    "config",
+    "generate",
     "data",
     "schedule",
     "test",
@@ -70,8 +74,8 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let task = arguments.remove(0);
     match task.to_string_lossy().as_ref() {
-        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier" | "data"
-        | "schedule") => run::diffuse(task, arguments),
+        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier" | "config"
+        | "generate" | "data" | "schedule") => run::diffuse(task, arguments),
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),

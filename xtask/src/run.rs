@@ -73,7 +73,7 @@ impl Plan {
         let (backend, rest) = split_backend(arguments)?;
         let mut arguments = vec![OsString::from(task)];
         let device = backend
-            .filter(|_| !matches!(task, "data" | "schedule") && !names_a_device(&rest))
+            .filter(|_| !matches!(task, "config" | "generate" | "data" | "schedule") && !names_a_device(&rest))
             .map(|backend| [OsString::from("--device"), backend.into()]);
         // `edit` has commands of its own, which take the device
         let place = usize::from(task == "edit").min(rest.len());

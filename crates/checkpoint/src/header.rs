@@ -1,5 +1,6 @@
 //! What a model file says of itself.
 
+use documented::DocumentedFields;
 use sampler::{SamplerKind, Variance};
 use schedule::{Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
@@ -78,7 +79,7 @@ pub enum GuidanceKind {
 }
 
 /// How images are drawn: the table `[sampling]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
     /// `ddpm`, `ddim`, `euler`, `euler_ancestral`, `heun`, `edm`, `dpmpp_2m`, `dpmpp_3m`, `dpmpp_2m_sde`, `dpmpp_3m_sde`,

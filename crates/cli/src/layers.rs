@@ -1,6 +1,6 @@
 //! The configuration in layers: preset < TOML file < `--set` < flags. Unknown keys are errors that name the nearest.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, anyhow};
 use files::{Action, FileError};
@@ -10,8 +10,15 @@ use train::Config;
 use crate::UsageError;
 
 /// Keys that a configuration may have but that the defaults leave out.
-const OPTIONAL_KEYS: [&str; 6] =
-    ["data.image_size", "data.pad_to", "data.channels", "data.limit", "unet.init_dim", "unet.out_dim"];
+pub const OPTIONAL_KEYS: [&str; 7] = [
+    "data.image_size",
+    "data.pad_to",
+    "data.channels",
+    "data.limit",
+    "unet.init_dim",
+    "unet.out_dim",
+    "sampling.guidance_interval",
+];
 
 /// Parameters of the schedule families; which belongs to which is the family's business.
 const FAMILY_KEYS: [&str; 11] =
@@ -20,18 +27,29 @@ const FAMILY_KEYS: [&str; 11] =
 /// Layers of a configuration, the lowest first.
 pub struct Layers {
     table: Table,
+    /// Where the value of a key comes from; a key that is not here has its default.
+    origins: BTreeMap<String, String>,
 }
 
 impl Layers {
     /// Begins with a preset.
     pub fn preset(name: &str) -> anyhow::Result<Self> {
         let config = Config::preset(name).map_err(|error| UsageError(error.to_string()))?;
-        Self::of(&config)
+        Self::of(&config, &format!("preset {name}"))
     }
 
-    /// Begins with a whole configuration.
-    pub fn of(config: &Config) -> anyhow::Result<Self> {
-        Ok(Self { table: Table::try_from(config).context("the configuration cannot be written as TOML")? })
+    /// Begins with a whole configuration, which comes from `source`.
+    pub fn of(config: &Config, source: &str) -> anyhow::Result<Self> {
+        let table = Table::try_from(config).context("the configuration cannot be written as TOML")?;
+        let defaults = Table::try_from(Config::default()).context("the defaults cannot be written as TOML")?;
+        let (mut keys, mut origins) = (Vec::new(), BTreeMap::new());
+        collect("", &table, &mut keys);
+        for key in keys {
+            if value_at(&table, &key) != value_at(&defaults, &key) {
+                origins.insert(key, source.to_owned());
+            }
+        }
+        Ok(Self { table, origins })
     }
 
     /// Lays a TOML file over it.
@@ -42,6 +60,11 @@ impl Layers {
             .parse()
             .map_err(|error| UsageError(format!("the configuration {} is not TOML: {error}", path.display())))?;
         self.lay(table, &path.display().to_string())
+    }
+
+    /// Where the value of a key comes from.
+    pub fn origins(&self) -> BTreeMap<String, String> {
+        self.origins.clone()
     }
 
     /// Lays one `KEY=VALUE` over it; the value is TOML, or else a string.
@@ -70,6 +93,9 @@ impl Layers {
 
     fn lay(&mut self, over: Table, source: &str) -> anyhow::Result<()> {
         check_keys(&over, source)?;
+        let mut keys = Vec::new();
+        collect("", &over, &mut keys);
+        self.origins.extend(keys.into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
         Ok(())
     }
@@ -134,8 +160,16 @@ fn known_keys() -> anyhow::Result<Vec<String>> {
     Ok(keys)
 }
 
+/// The value of a key with dots.
+pub fn value_at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
+    match key.split_once('.') {
+        None => table.get(key),
+        Some((first, rest)) => value_at(table.get(first)?.as_table()?, rest),
+    }
+}
+
 /// The keys of all values in a table, with dots between.
-fn collect(prefix: &str, table: &Table, keys: &mut Vec<String>) {
+pub fn collect(prefix: &str, table: &Table, keys: &mut Vec<String>) {
     for (key, value) in table {
         let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {

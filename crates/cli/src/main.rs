@@ -2,10 +2,12 @@
 
 mod average_command;
 mod classifier_command;
+mod config_command;
 mod data_command;
 mod edit_command;
 mod evaluate_command;
 mod evaluation_cache;
+mod generate_command;
 mod layers;
 mod nll_command;
 mod plan_command;
@@ -45,6 +47,12 @@ enum Command {
     Classifier(classifier_command::ClassifierArguments),
     /// Make the model of a longer or shorter average of the weights, after the training
     Average(average_command::AverageArguments),
+    /// Show where each value of a configuration comes from, or begin a file of one's own
+    #[command(subcommand)]
+    Config(config_command::ConfigCommand),
+    /// Print a script of completions for a shell, or manual pages into a folder
+    #[command(subcommand)]
+    Generate(generate_command::GenerateCommand),
     /// Fetch a known dataset, or look at one
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -82,6 +90,8 @@ fn main() -> ExitCode {
         Command::Plan(arguments) => plan_command::run(arguments).map(|()| Ended::Done),
         Command::Classifier(arguments) => classifier_command::run(arguments).map(|()| Ended::Done),
         Command::Average(arguments) => average_command::run(arguments).map(|()| Ended::Done),
+        Command::Config(command) => config_command::run(command).map(|()| Ended::Done),
+        Command::Generate(command) => generate_command::run(command).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
     };

@@ -22,11 +22,12 @@ use crate::{Ended, UsageError, layers::Layers, print_result};
 /// Where runs go.
 const RUNS: &str = "runs";
 
+/// What a configuration is made of.
 #[derive(Args)]
-pub struct TrainArguments {
+pub struct ConfigArguments {
     /// Where the configuration begins: digits, mnist, fashion-mnist, cifar10 or article
     #[arg(long, default_value = "digits")]
-    preset: String,
+    pub preset: String,
     /// A TOML file over the preset
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -36,9 +37,6 @@ pub struct TrainArguments {
     /// A dataset's name, a file or a folder (data.path)
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
-    /// The run directory; runs/PRESET-N if not given
-    #[arg(long, value_name = "DIR")]
-    run: Option<PathBuf>,
     /// training.steps
     #[arg(long)]
     steps: Option<u64>,
@@ -48,6 +46,15 @@ pub struct TrainArguments {
     /// training.seed
     #[arg(long)]
     seed: Option<u64>,
+}
+
+#[derive(Args)]
+pub struct TrainArguments {
+    #[command(flatten)]
+    layers: ConfigArguments,
+    /// The run directory; runs/PRESET-N if not given
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
     /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm, or cuda:1 for the second
     #[arg(long)]
     device: Option<String>,
@@ -62,9 +69,9 @@ pub struct TrainArguments {
     json: bool,
 }
 
-impl TrainArguments {
-    /// The layers that the user laid over `base`.
-    fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Config> {
+impl ConfigArguments {
+    /// The layers that the user laid over others.
+    pub fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Layers> {
         if let Some(path) = &self.config {
             layers.file(path)?;
         }
@@ -86,7 +93,7 @@ impl TrainArguments {
                 layers.value(key, number.into(), flag)?;
             }
         }
-        layers.resolve()
+        Ok(layers)
     }
 }
 
@@ -95,9 +102,10 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     let (device_name, device) = device::open_or_default(arguments.device.as_deref())?;
     let resumed = if arguments.resume { Some(directory_to_resume(arguments.run.as_deref())?) } else { None };
     let config = match &resumed {
-        Some(directory) => arguments.lay_over(Layers::of(&Run::config_of(directory)?)?)?,
-        None => arguments.lay_over(Layers::preset(&arguments.preset)?)?,
-    };
+        Some(directory) => arguments.layers.lay_over(Layers::of(&Run::config_of(directory)?, "the run")?)?,
+        None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
+    }
+    .resolve()?;
     let loaded = data::open(&config.data.path, &config.load_options())?;
     for (path, reason) in &loaded.skipped {
         eprintln!("warning: left out {}: {reason}", path.display());
@@ -132,7 +140,7 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     let mut run = match (&resumed, &arguments.run) {
         (Some(directory), _) => Run::resume(trainer, directory)?,
         (None, Some(directory)) => Run::create(trainer, directory)?,
-        (None, None) => Run::create(trainer, &next_directory(&arguments.preset)?)?,
+        (None, None) => Run::create(trainer, &next_directory(&arguments.layers.preset)?)?,
     };
     run.held_out = held_out;
     run.environment = environment(device_name);

@@ -1,5 +1,6 @@
 //! The schedule itself: every per-timestep number of a chain, computed once and checked once.
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use crate::family::{check_timesteps, check_user_betas};
@@ -11,7 +12,7 @@ const SMALLEST_VARIANCE: f64 = 1e-20;
 
 /// What a configuration file says of a schedule. Its keys and those of the family lie in one table:
 /// `family = "cosine"`, `timesteps = 1000`, `s = 0.008`. Only `family` has to be named; unknown keys are errors.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct ScheduleConfig {
     /// Number of diffusion timesteps T, at least 1. Default 1000.
     #[serde(default = "default_timesteps")]

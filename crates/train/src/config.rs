@@ -2,6 +2,7 @@
 
 use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
 use data::{ImageSet, LoadOptions, Padding};
+use documented::DocumentedFields;
 use noise::LossType;
 use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
@@ -29,7 +30,7 @@ pub struct Config {
 }
 
 /// The images: the table `[data]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct DataConfig {
     /// A folder, a file, or the name of a known dataset.
@@ -72,7 +73,7 @@ impl Default for DataConfig {
 
 /// Schedule, objective and loss: the table `[diffusion]`. The keys of the schedule (`family`, `timesteps`,
 /// `zero_terminal_snr`, parameters of the family) lie in the same table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct DiffusionConfig {
     /// `epsilon`, `x0`, `v`, `flow`, `edm` or `edm:SIGMA_DATA`.
     #[serde(default = "default_objective")]
@@ -197,7 +198,7 @@ pub enum MixedPrecision {
 }
 
 /// Optimiser and loop: the table `[training]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
     /// Optimiser steps. The article's `train_num_steps`.
@@ -393,6 +394,24 @@ impl Config {
             },
             sampling: SamplingConfig { sampler: SamplerKind::Ddim, steps: 250, ..SamplingConfig::default() },
         }
+    }
+
+    /// What a key such as `training.steps` means; None for a key that does not exist.
+    pub fn field_docs(key: &str) -> Option<&'static str> {
+        let (table, name) = key.split_once('.')?;
+        let found = match (table, name.split_once('.')) {
+            ("data", None) => DataConfig::get_field_docs(name),
+            ("unet", None) => UnetConfig::get_field_docs(name),
+            ("diffusion", None) => {
+                DiffusionConfig::get_field_docs(name).or_else(|_| ScheduleConfig::get_field_docs(name))
+            }
+            ("training", None) => TrainingConfig::get_field_docs(name),
+            ("training", Some(("ema", name))) => EmaConfig::get_field_docs(name),
+            ("training", Some(("post_hoc_ema", name))) => PostHocEmaConfig::get_field_docs(name),
+            ("sampling", None) => SamplingConfig::get_field_docs(name),
+            _ => return None,
+        };
+        found.ok()
     }
 
     /// What crate `data` is asked for.

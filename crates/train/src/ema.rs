@@ -1,6 +1,7 @@
 //! The exponential moving average of the weights, which samples are drawn from.
 
 use burn::{module::Module, tensor::Tensor};
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 use unet::Unet;
 
@@ -10,7 +11,7 @@ use crate::{
 };
 
 /// How the average follows the weights. The defaults are those of lucidrains' trainer (ema-pytorch).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
     /// Largest decay, at least 0 and below 1; 0 follows at once. The article's `ema_decay`.

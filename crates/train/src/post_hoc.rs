@@ -13,6 +13,7 @@ use std::{
 
 use burn::tensor::{Device, Tensor, TensorData};
 use checkpoint::Model;
+use documented::DocumentedFields;
 use files::{Action, FileError};
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub const WIDTHS: core::ops::RangeInclusive<f64> = 0.005..=0.28;
 const WIDTHS_TEXT: &str = "0.005 to 0.28";
 
 /// The averages that are kept: the table `[training.post_hoc_ema]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostHocEmaConfig {
     /// A snapshot of each average every so many steps, and at the end; 0 means never, and then none is kept.

@@ -1,5 +1,6 @@
 //! One screen of knobs: what a [`Unet`](crate::Unet) looks like.
 
+use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 /// Which attention a level of the U-Net has.
@@ -15,7 +16,7 @@ pub enum AttentionKind {
 }
 
 /// What a [`Unet`](crate::Unet) looks like. Names and defaults are those of lucidrains' `Unet` where it has them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnetConfig {
     /// Channels of the first level, and the size of the sinusoidal embedding; even, at least 4.
