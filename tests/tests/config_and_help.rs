@@ -57,6 +57,7 @@ fn help_and_errors_read_as_they_should() {
     for command in [
         &["--help"][..],
         &["train", "--help"],
+        &["doctor", "--help"],
         &["sample", "--help"],
         &["edit", "--help"],
         &["evaluate", "--help"],

@@ -171,6 +171,26 @@ fn samples_are_evaluated() {
         assert!(text.contains(word), "`{word}`: {text}");
     }
     workplace.run(&["evaluate", RUN, "--data", "mnist-5k", "--count", "1"]).refused(&["--count 1 "]);
+
+    // the classifier of the reference is kept: the same figures without training it again
+    let again = workplace.run(&[&base[..], &["--json"]].concat()).succeeded();
+    assert_eq!(again.json(), json);
+    assert!(!again.error.contains("training the classifier"), "{again}");
+    let anew = workplace.run(&[&base[..], &["--json", "--no-cache"]].concat()).succeeded();
+    assert!(anew.error.contains("training the classifier") && anew.json() == json, "{anew}");
+    let kept = std::fs::read_dir(workplace.path(".cache/diffuse/evaluation")).expect("a cache");
+    for file in kept.map(|entry| entry.expect("an entry").path()) {
+        workplace.write(&file, b"broken");
+    }
+    let mended = workplace.run(&[&base[..], &["--json"]].concat()).succeeded();
+    assert!(mended.error.contains("it is made anew") && mended.json() == json, "{mended}");
+
+    workplace.write("weights.safetensors", b"none");
+    let inception = ["--inception", "weights.safetensors"];
+    workplace.run(&[&base[..], &inception].concat()).refused(&["weights.safetensors", "pytorch-fid"]);
+    workplace.run(&["sample", RUN, "--count", "12", "--save", "png", "--out", "unlabelled"]).succeeded();
+    let unlabelled = ["evaluate", RUN, "--data", "unlabelled", "--count", "5"];
+    workplace.run(&unlabelled).refused(&["`unlabelled` has no labels", "--inception"]);
 }
 
 #[test]

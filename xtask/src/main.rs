@@ -16,6 +16,7 @@ The tasks of the project.
 
 Build and run `diffuse` (arguments that are not listed here go to it; add --help to see its own):
   cargo xtask train     [--backend BACKEND] [...]   train a model; without an argument, on handwritten digits
+  cargo xtask doctor    [--backend BACKEND] [...]   what will go wrong in a training, and how long it takes
   cargo xtask sample    [--backend BACKEND] [...]   draw pictures from a trained model
   cargo xtask edit      [--backend BACKEND] [...]   interpolate, vary or inpaint pictures
   cargo xtask evaluate  [--backend BACKEND] [...]   how good, varied and new a model's pictures are
@@ -27,8 +28,8 @@ Build and run `diffuse` (arguments that are not listed here go to it; add --help
   cargo xtask generate  [...]                       completions of a shell, manual pages
   cargo xtask data      [--backend BACKEND] [...]   fetch or inspect a data set
   cargo xtask schedule  [--backend BACKEND] [...]   draw or print noise schedules
-      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, sample, edit,
-      evaluate, nll, plan, average and classifier use it unless --device says otherwise.
+      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, doctor,
+      sample, edit, evaluate, nll, plan, average and classifier use it unless --device says otherwise.
 
 Work on the project:
   cargo xtask test  [...]                run every test (cargo test --workspace)
@@ -38,8 +39,9 @@ Work on the project:
   cargo xtask help                       print this
 ";
 
-const TASKS: [&str; 16] = [
+const TASKS: [&str; 17] = [
     "train",
+    "doctor",
     "sample",
     "edit",
     "evaluate",
@@ -74,8 +76,8 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     }
     let task = arguments.remove(0);
     match task.to_string_lossy().as_ref() {
-        task @ ("train" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier" | "config"
-        | "generate" | "data" | "schedule") => run::diffuse(task, arguments),
+        task @ ("train" | "doctor" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier"
+        | "config" | "generate" | "data" | "schedule") => run::diffuse(task, arguments),
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),

@@ -109,7 +109,7 @@ fn classes_of(judged: &Judgement, asked: Option<&[usize]>) -> Classes {
     Classes {
         classes_covered: histogram.iter().filter(|count| **count > 0).count(),
         classes: histogram.len(),
-        class_entropy: shares.map(|share| -share * share.log2()).sum(),
+        class_entropy: shares.map(|share| share * (1.0 / share).log2()).sum(),
         called_as_asked: asked.map(|labels| {
             let right = called.iter().zip(labels).filter(|((class, _), label)| class == *label).count();
             right as f64 / called.len() as f64

@@ -4,6 +4,7 @@ mod average_command;
 mod classifier_command;
 mod config_command;
 mod data_command;
+mod doctor_command;
 mod edit_command;
 mod evaluate_command;
 mod evaluation_cache;
@@ -32,6 +33,8 @@ struct Arguments {
 enum Command {
     /// Train a model; without arguments: handwritten digits, in minutes, on the CPU
     Train(train_command::TrainArguments),
+    /// Look for what will go wrong in a training, and estimate its time and memory, before it begins
+    Doctor(doctor_command::DoctorArguments),
     /// Draw images from a trained model
     Sample(sample_command::SampleArguments),
     /// Make images out of images: interpolate, vary, inpaint
@@ -83,6 +86,7 @@ enum Ended {
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Train(arguments) => train_command::run(arguments),
+        Command::Doctor(arguments) => doctor_command::run(arguments).map(|()| Ended::Done),
         Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
         Command::Edit(command) => edit_command::run(command).map(|()| Ended::Done),
         Command::Evaluate(arguments) => evaluate_command::run(arguments).map(|()| Ended::Done),

@@ -15,7 +15,10 @@ use burn::module::Module;
 use clap::Args;
 use data::{DataError, ImageSet, LoadOptions, Split};
 use indicatif::{ProgressBar, ProgressStyle};
-use train::{Config, Control, Event, Mean, Run, RunFiles, Trainer};
+use train::{
+    Config, Control, Event, Mean, Run, RunFiles, Trainer,
+    doctor::{Finding, Severity, check_data, check_schedule},
+};
 
 use crate::{Ended, UsageError, layers::Layers, print_result};
 
@@ -133,6 +136,12 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
         config.training.steps,
         config.training.batch_size * config.training.gradient_accumulate_every
     );
+    // in short, what `diffuse doctor` says at length
+    let mut findings = check_data(&config, &images);
+    findings.extend(check_schedule(&config, &config.diffusion.schedule.build()?));
+    for Finding { severity, text } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
+        eprintln!("{severity}: {text}");
+    }
     if arguments.dry_run {
         print_result(toml::to_string(&config)?)?;
         return Ok(Ended::Done);

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+pub mod doctor;
 mod ema;
 mod error;
 mod evaluation;

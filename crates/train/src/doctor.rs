@@ -1,0 +1,338 @@
+//! What will go wrong in a training, found before it does.
+
+use std::{
+    collections::HashMap,
+    fmt, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Instant,
+};
+
+use burn::tensor::Device;
+use data::ImageSet;
+use schedule::{Objective, Schedule};
+use serde::Serialize;
+
+use crate::{config::Config, error::TrainError, trainer::Trainer};
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Note,
+    /// The training will run, but not as it should.
+    Warning,
+    /// The training will fail, or be of no use.
+    Problem,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Note => "note",
+            Self::Warning => "warning",
+            Self::Problem => "problem",
+        })
+    }
+}
+
+/// Something about a configuration or its data, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// What it is, with the numbers, and what to do.
+    pub text: String,
+}
+
+fn finding(severity: Severity, text: String) -> Finding {
+    Finding { severity, text }
+}
+
+/// Classes with fewer images than this are hardly learnt.
+const FEW_IMAGES: usize = 10;
+/// A class that is so many times rarer than another is drawn worse.
+const IMBALANCE: f64 = 10.0;
+/// A crop that throws away more than this share of an image on average is worth a word.
+const CROPPED_SHARE: f64 = 0.2;
+/// More passes over the data than this, with a network of many parameters, ask for a look at the held-out loss.
+const MANY_PASSES: f64 = 200.0;
+
+/// Looks at the images: copies, sizes, what a crop throws away, classes, passes over the data.
+pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let total = images.len();
+
+    let mut seen: HashMap<u64, Vec<usize>> = HashMap::new();
+    let mut copies = Vec::new();
+    for index in 0..total {
+        let mut hasher = DefaultHasher::new();
+        images.image(index).hash(&mut hasher);
+        let alike = seen.entry(hasher.finish()).or_default();
+        match alike.iter().find(|other| images.image(**other) == images.image(index)) {
+            Some(other) => copies.push((*other, index)),
+            None => alike.push(index),
+        }
+    }
+    if let Some((first, second)) = copies.first() {
+        let severity = if copies.len() * 20 > total { Severity::Warning } else { Severity::Note };
+        let text = format!(
+            "{} of {total} images are copies of others (the first: {second} of {first}); what stands there often is learnt by heart, so \
+             delete them",
+            copies.len()
+        );
+        found.push(finding(severity, text));
+    }
+
+    if let (Some(sizes), Some(side)) = (images.source_sizes(), config.data.image_size) {
+        let count: usize = sizes.values().sum();
+        let kept = |(height, width): (usize, usize)| height.min(width) as f64 / height.max(width) as f64;
+        let thrown =
+            sizes.iter().map(|(size, images)| (1.0 - kept(*size)) * *images as f64).sum::<f64>() / count.max(1) as f64;
+        if thrown > CROPPED_SHARE {
+            let text = format!(
+                "the centre crop throws away {:.0} % of an image on average; crop the images yourself if what matters lies at the border",
+                100.0 * thrown
+            );
+            found.push(finding(Severity::Warning, text));
+        }
+        let smaller: usize = sizes.iter().filter(|((h, w), _)| *h.min(w) < side).map(|(_, images)| images).sum();
+        if smaller > 0 {
+            let text = format!(
+                "{smaller} of {count} images are smaller than data.image_size = {side} and are blown up, which the network learns; use a \
+                 smaller size or larger images"
+            );
+            found.push(finding(Severity::Warning, text));
+        }
+    }
+
+    if let Some(labels) = images.labels() {
+        let mut counts = vec![0usize; images.classes()];
+        labels.iter().for_each(|label| counts[*label as usize] += 1);
+        let name = |class: usize| match images.class_names() {
+            Some(names) => names[class].clone(),
+            None => class.to_string(),
+        };
+        let least = (0..counts.len()).min_by_key(|class| counts[*class]);
+        let most = (0..counts.len()).max_by_key(|class| counts[*class]);
+        if let (true, Some(least), Some(most)) = (config.training.class_labels, least, most) {
+            if counts[least] < FEW_IMAGES {
+                let (name, count) = (name(least), counts[least]);
+                let text =
+                    format!("the class `{name}` has {count} images, too few to be learnt: add some, or leave it out");
+                found.push(finding(Severity::Warning, text));
+            } else if counts[most] as f64 > IMBALANCE * counts[least] as f64 {
+                let text = format!(
+                    "the class `{}` has {} images and `{}` only {}: the rare one will be drawn worse",
+                    name(most),
+                    counts[most],
+                    name(least),
+                    counts[least]
+                );
+                found.push(finding(Severity::Warning, text));
+            }
+        } else if !config.training.class_labels && counts.len() > 1 {
+            let text = format!(
+                "the data has {} classes that are not used; training.class_labels = true lets you ask for one and guide",
+                counts.len()
+            );
+            found.push(finding(Severity::Note, text));
+        }
+    } else if config.training.class_labels {
+        let text =
+            "training.class_labels = true, but the data has no labels: the model will know no classes".to_owned();
+        found.push(finding(Severity::Warning, text));
+    }
+
+    let training = &config.training;
+    let drawn = training.steps as f64 * (training.batch_size * training.gradient_accumulate_every) as f64;
+    let passes = drawn / total.max(1) as f64;
+    if passes < 1.0 {
+        let text =
+            format!("{drawn} images will be drawn of {total}: not every image is seen; train for more training.steps");
+        found.push(finding(Severity::Warning, text));
+    } else if passes > MANY_PASSES {
+        let text = format!(
+            "each image is seen {passes:.0} times: watch whether the held-out loss rises while that of trained images falls (copying)"
+        );
+        found.push(finding(Severity::Note, text));
+    }
+    found
+}
+
+/// Looks at the schedule: signal at its end, too few timesteps, objectives that cannot be used there.
+pub fn check_schedule(config: &Config, schedule: &Schedule) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let (timesteps, objective) = (schedule.timesteps(), config.diffusion.objective);
+    let last = schedule.level(timesteps - 1);
+    if last.alpha_bar == 0.0 && objective == Objective::Epsilon {
+        let text = "the last timestep is pure noise (zero_terminal_snr), from which a prediction of epsilon says nothing about the image: \
+                    set diffusion.objective = \"v\""
+            .to_owned();
+        found.push(finding(Severity::Problem, text));
+    } else if objective == Objective::Epsilon && last.signal_scale() < 1e-3 {
+        let text = format!(
+            "at the last timestep x_0 is the prediction of epsilon times {:.0}: small errors become large there; samplers that clip x_0 \
+             bear it, others need diffusion.objective = \"v\"",
+            last.sigma()
+        );
+        found.push(finding(Severity::Note, text));
+    }
+    if last.signal_scale() > 0.05 {
+        let text = format!(
+            "at the last timestep {:.1} % of the image is still there, but sampling begins with pure noise: samples will tend to a medium \
+             brightness. Use more timesteps, another family, or diffusion.zero_terminal_snr = true with the objective v",
+            100.0 * last.signal_scale()
+        );
+        found.push(finding(Severity::Warning, text));
+    }
+    if timesteps < 50 {
+        let text = format!(
+            "diffusion.timesteps = {timesteps} is coarse: papers use 1000, and sampling can take fewer steps than that"
+        );
+        found.push(finding(Severity::Warning, text));
+    }
+    found
+}
+
+/// What some steps took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Measurement {
+    /// Images in the steps that were timed.
+    pub images: usize,
+    /// Seconds of a whole step of the configuration.
+    pub step_seconds: f64,
+    /// Bytes of main memory for a whole micro-batch; None where the system does not tell.
+    pub memory_bytes: Option<u64>,
+    /// Bytes of main memory that are there for this process.
+    pub available_bytes: Option<u64>,
+    /// A micro-batch that fits, if the configuration's does not: `training.batch_size` and
+    /// `training.gradient_accumulate_every`.
+    pub proposal: Option<(usize, usize)>,
+}
+
+/// Takes a few steps with an eighth and with a quarter of the micro-batch, and concludes from them: memory grows by a fixed amount
+/// with each image, and time is in proportion.
+///
+/// # Errors
+/// Those of [`Trainer::new`] and [`Trainer::step`].
+pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Measurement, TrainError> {
+    let batch = config.training.batch_size;
+    let (few, more) = ((batch / 8).max(1), (batch / 4).max(2).min(batch.max(1)));
+    let run = |size: usize| -> Result<(f64, Option<u64>), TrainError> {
+        let mut config = config.clone();
+        (config.training.batch_size, config.training.gradient_accumulate_every) = (size, 1);
+        let mut trainer = Trainer::new(config, images.clone(), device)?;
+        trainer.step()?;
+        let started = Instant::now();
+        trainer.step()?;
+        trainer.step()?;
+        Ok((started.elapsed().as_secs_f64() / 2.0, status_bytes("VmHWM:")))
+    };
+    let (_, memory_of_few) = run(few)?;
+    let (seconds, memory_of_more) = run(more)?;
+    let (mut memory_bytes, mut proposal) = (None, None);
+    // what this process holds already is there for it, too
+    let available_bytes = memory_info("MemAvailable:").map(|free| free + status_bytes("VmRSS:").unwrap_or(0));
+    if let (Some(small), Some(large)) = (memory_of_few, memory_of_more) {
+        let for_each = large.saturating_sub(small) / (more - few).max(1) as u64;
+        let of = |size: usize| large + for_each * size.saturating_sub(more) as u64;
+        memory_bytes = Some(of(batch));
+        let room = available_bytes.map(|free| free / 10 * 9);
+        if let Some(room) = room.filter(|room| of(batch) > *room) {
+            let fits =
+                (0..=batch.ilog2()).map(|halvings| batch >> halvings).find(|size| *size >= 1 && of(*size) <= room);
+            let accumulate = |size: usize| config.training.gradient_accumulate_every * batch.div_ceil(size);
+            proposal = fits.map(|size| (size, accumulate(size)));
+        }
+    }
+    let whole = (batch * config.training.gradient_accumulate_every) as f64 / more as f64;
+    Ok(Measurement { images: more, step_seconds: seconds * whole, memory_bytes, available_bytes, proposal })
+}
+
+/// A line of `/proc/self/status`, in bytes.
+fn status_bytes(key: &str) -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, key)
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn memory_info(key: &str) -> Option<u64> {
+    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, key)
+}
+
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn images(count: usize, labels: Option<Vec<u32>>) -> ImageSet {
+        let pixels = (0..count * 16).map(|index| (index * 37 % 251) as u8).collect();
+        ImageSet::new("some", pixels, [count, 4, 4, 1], labels, None).unwrap()
+    }
+
+    fn texts(found: Vec<Finding>) -> String {
+        found.into_iter().map(|one| format!("{}: {}\n", one.severity, one.text)).collect()
+    }
+
+    #[test]
+    fn good_data_and_a_good_schedule_give_no_word() {
+        let mut config = Config::preset("digits").unwrap();
+        config.training.steps = 100;
+        let labels = (0..1000).map(|index| index % 10).collect();
+        assert_eq!(check_data(&config, &images(1000, Some(labels))), []);
+        let schedule = config.diffusion.schedule.build().unwrap();
+        assert_eq!(check_schedule(&config, &schedule), []);
+    }
+
+    #[test]
+    fn each_trouble_with_data_is_found() {
+        let mut config = Config::preset("digits").unwrap();
+        config.training.steps = 1;
+        let same = ImageSet::new("same", vec![7; 4 * 16], [4, 4, 4, 1], None, None).unwrap();
+        let text = texts(check_data(&config, &same));
+        assert!(text.contains("warning: 3 of 4 images are copies") && text.contains("no labels"), "{text}");
+        config.training.steps = 1_000_000;
+        assert!(texts(check_data(&config, &same)).contains("copying"));
+        config.training.steps = 1;
+        let rare = images(100, Some((0..100).map(|index| u32::from(index < 3)).collect()));
+        let text = texts(check_data(&config, &rare));
+        assert!(text.contains("the class `1` has 3 images") && text.contains("not every image is seen"), "{text}");
+        let uneven = images(300, Some((0..300).map(|index| u32::from(index < 20)).collect()));
+        assert!(texts(check_data(&config, &uneven)).contains("the rare one"));
+        config.training.class_labels = false;
+        assert!(texts(check_data(&config, &uneven)).contains("2 classes that are not used"));
+    }
+
+    #[test]
+    fn each_trouble_with_a_schedule_is_found() {
+        let found = |settings: &str, objective: Objective| {
+            let mut config = Config::preset("digits").unwrap();
+            config.diffusion.schedule = toml::from_str(settings).unwrap();
+            config.diffusion.objective = objective;
+            texts(check_schedule(&config, &config.diffusion.schedule.build().unwrap()))
+        };
+        assert!(found("family = 'scaled_linear'", Objective::V).contains("6.8 % of the image is still there"));
+        assert!(found("family = 'cosine'\ntimesteps = 20", Objective::V).contains("timesteps = 20 is coarse"));
+        assert!(found("family = 'cosine'", Objective::Epsilon).starts_with("note: at the last timestep x_0"));
+        let zero = found("family = 'cosine'\nzero_terminal_snr = true", Objective::Epsilon);
+        assert!(zero.starts_with("problem: the last timestep is pure noise"), "{zero}");
+    }
+
+    #[test]
+    fn a_measurement_speaks_of_the_whole_step() {
+        let mut config = Config::preset("digits").unwrap();
+        (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+        (config.training.batch_size, config.training.parallel_parts) = (16, 1);
+        config.training.gradient_accumulate_every = 2;
+        let images = data::open("mnist-5k", &config.load_options()).unwrap().images;
+        let measured = measure(&config, &images, &Device::flex()).unwrap();
+        assert_eq!((measured.images, measured.proposal), (4, None));
+        assert!(measured.step_seconds > 0.0, "{measured:?}");
+        assert_eq!(kilobytes("A: 1 kB\nB:   20 kB\n", "B:"), Some(20_480));
+        assert_eq!(kilobytes("A: 1 kB\n", "B:"), None);
+    }
+}

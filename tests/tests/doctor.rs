@@ -1,0 +1,50 @@
+//! What `diffuse doctor` finds before a training does.
+
+use end_to_end::{TINY, Workplace};
+
+#[test]
+fn a_good_training_is_estimated() {
+    let workplace = Workplace::new();
+    let set: Vec<&str> = TINY.iter().flat_map(|setting| ["--set", setting]).collect();
+    let finished = workplace.run(&[&["doctor", "--json"], &set[..]].concat()).succeeded();
+    let json = finished.json();
+    assert_eq!(
+        (json["images"].as_u64(), json["classes"].as_u64(), json["device"].as_str()),
+        (Some(64), Some(10), Some("flex"))
+    );
+    let measured = &json["measurement"];
+    assert!(measured["step_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
+    assert!(json["training_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
+    // 24 images of 64
+    assert!(finished.output.contains("not every image is seen"), "{finished}");
+    assert!(!workplace.path("runs").exists(), "nothing is written");
+    let text = workplace.run(&[&["doctor"], &set[..]].concat()).succeeded().output;
+    assert!(text.contains("estimate ") && text.contains("warning ") && text.starts_with("data "), "{text}");
+}
+
+#[test]
+fn what_is_wrong_with_data_and_schedule_is_said_by_the_doctor_and_before_the_first_step() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
+    workplace.run(&["sample", "run", "--count", "6", "--save", "png", "--out", "images"]).succeeded();
+    // a copy, and a file that is none
+    workplace.write("images/copy.png", workplace.read("images/00000.png"));
+    workplace.write("images/broken.png", b"no picture");
+    let base = ["--data", "images", "--set", "diffusion.family=scaled_linear", "--set", "data.image_size=32"];
+    let looked = workplace.run(&[&["doctor", "--no-steps"], &base[..]].concat()).succeeded().output;
+    for words in [
+        "problem   1 images cannot be read: images/broken.png",
+        "1 of 7 images are copies",
+        "are smaller than data.image_size = 32",
+        "the data has no labels",
+        "of the image is still there",
+    ] {
+        assert!(looked.contains(words), "{words}: {looked}");
+    }
+    assert!(!looked.contains("estimate"), "{looked}");
+    let skip = ["train", "--dry-run", "--set", "data.skip_unreadable=true"];
+    let trained = workplace.run(&[&skip, &base[..]].concat()).succeeded();
+    assert!(trained.error.contains("warning: 7 of 7 images are smaller"), "{trained}");
+    workplace.run(&["doctor", "--data", "nowhere"]).refused(&["nowhere"]);
+    workplace.run(&["doctor", "--set", "unet.dim=7"]).refused(&["dim"]);
+}
