@@ -111,6 +111,14 @@ fn a_training_that_diverges_is_stopped() {
 }
 
 #[test]
+fn a_network_beyond_all_memory_is_refused_before_it_is_built() {
+    let workplace = Workplace::new();
+    let refused = workplace.train_tiny(&["--run", "run", "--set", "unet.dim=60000"]);
+    refused.refused(&["parameters needs at least", "GB", "lower unet.dim"]);
+    assert!(!workplace.path("run").exists());
+}
+
+#[test]
 fn a_command_that_does_not_exist() {
     let workplace = Workplace::new();
     for arguments in [&["trian"][..], &["train", "--batchsize", "4"], &["sample"], &["sample", "run", "--save", "jpg"]]

@@ -55,6 +55,11 @@ impl TensorFile {
         &self.header
     }
 
+    /// Bytes of all tensors together.
+    pub fn data_bytes(&self) -> usize {
+        self.bytes.len().saturating_sub(self.data_start)
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use unet::Unet;
+use unet::{Unet, UnetConfig};
 
 use crate::{
     CheckpointError,
@@ -61,6 +61,16 @@ impl Model {
         let header: Header = serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
         let image = header.image;
         let network = |source| CheckpointError::Network { path: path.to_owned(), source };
+        header.unet.validate().map_err(network)?;
+        // what a header claims is held against the file before memory is asked for; smaller differences are named by tensor
+        let (claimed, there) = (4 * header.unet.parameters(), file.data_bytes() as u128);
+        if claimed > 16 * there + (1 << 20) {
+            let UnetConfig { dim, dim_mults, .. } = &header.unet;
+            return Err(broken(format!(
+                "its network (dim {dim}, dim_mults {dim_mults:?}) has {claimed} bytes of weights, which do not fit the {there} of \
+                 the file"
+            )));
+        }
         let unet = header.unet.init(device).map_err(network)?;
         header.unet.check_image_size(image.height, image.width).map_err(network)?;
         let content_fits = (1..=image.height).contains(&image.content_height)

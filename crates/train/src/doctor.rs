@@ -232,8 +232,7 @@ pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Me
     let (_, memory_of_few) = run(few)?;
     let (seconds, memory_of_more) = run(more)?;
     let (mut memory_bytes, mut proposal) = (None, None);
-    // what this process holds already is there for it, too
-    let available_bytes = memory_info("MemAvailable:").map(|free| free + status_bytes("VmRSS:").unwrap_or(0));
+    let available_bytes = available_memory();
     if let (Some(small), Some(large)) = (memory_of_few, memory_of_more) {
         let for_each = large.saturating_sub(small) / (more - few).max(1) as u64;
         let of = |size: usize| large + for_each * size.saturating_sub(more) as u64;
@@ -248,6 +247,11 @@ pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Me
     }
     let whole = (batch * config.training.gradient_accumulate_every) as f64 / more as f64;
     Ok(Measurement { images: more, step_seconds: seconds * whole, memory_bytes, available_bytes, proposal })
+}
+
+/// Bytes of main memory that are there for this process, where the system tells.
+pub(crate) fn available_memory() -> Option<u64> {
+    memory_info("MemAvailable:").map(|free| free + status_bytes("VmRSS:").unwrap_or(0))
 }
 
 /// A line of `/proc/self/status`, in bytes.

@@ -45,6 +45,21 @@ pub enum TrainError {
         /// Why not.
         reason: String,
     },
+    /// The network alone is larger than the memory.
+    #[error(
+        "a network of {parameters} parameters needs at least {:.1} GB of memory to train, of which {:.1} GB are there: lower unet.dim or \
+         unet.dim_mults",
+        *needed as f64 / 1e9,
+        *available as f64 / 1e9
+    )]
+    Memory {
+        /// How many it has.
+        parameters: u128,
+        /// Bytes of all copies of them.
+        needed: u128,
+        /// Bytes that are available.
+        available: u64,
+    },
     /// No images at all.
     #[error("the data `{name}` holds no images to train on")]
     NoImages {

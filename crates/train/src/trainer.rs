@@ -110,6 +110,7 @@ impl Trainer {
         }
         config.unet.check_image_size(images.height(), images.width())?;
         check_precision(config.training.mixed_precision, device)?;
+        check_memory(&config)?;
         let mut device = device.clone().autodiff();
         if config.training.gradient_checkpointing {
             device = device.gradient_checkpointing();
@@ -519,6 +520,19 @@ impl Precision {
             }
         }
         unet.map(&mut Lower(self))
+    }
+}
+
+/// Copies of the parameters that a step holds at least: weights, gradients, two moments, average.
+const COPIES: u128 = 5;
+
+/// A network that cannot fit into this machine's memory is refused, before the system ends the process without a word.
+fn check_memory(config: &Config) -> Result<(), TrainError> {
+    let parameters = config.unet.parameters();
+    let needed = COPIES * 4 * parameters;
+    match crate::doctor::available_memory() {
+        Some(available) if needed > u128::from(available) => Err(TrainError::Memory { parameters, needed, available }),
+        _ => Ok(()),
     }
 }
 

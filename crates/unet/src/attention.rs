@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Learned keys and values of each head.
-const MEMORY: usize = 4;
+pub(crate) const MEMORY: usize = 4;
 
 /// One of the two attentions; what it adds to its input.
 #[derive(Module, Debug)]

@@ -3,6 +3,8 @@
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
+use crate::attention::MEMORY;
+
 /// Which attention a level of the U-Net has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -175,6 +177,62 @@ impl UnetConfig {
             return Err(UnetError::Attention { attention: self.attention.len(), levels });
         }
         Ok(())
+    }
+
+    /// How many parameters the network has, without building it: a hostile or mistaken configuration is found before memory
+    /// is asked for.
+    pub fn parameters(&self) -> u128 {
+        let convolution = |from: u128, to: u128, kernel: u128| from * to * kernel * kernel + to;
+        let linear = |from: u128, to: u128| from * to + to;
+        let (dim, time_dim) = (self.dim as u128, 4 * self.dim as u128);
+        let (heads, head_dim) = (self.attention_heads as u128, self.attention_head_dim as u128);
+        let resnet = |from: u128, to: u128| {
+            let skip = if from == to { 0 } else { convolution(from, to, 1) };
+            linear(time_dim, 2 * to) + convolution(from, to, 3) + to + convolution(to, to, 3) + to + skip
+        };
+        let attention = |kind: AttentionKind, channels: u128| {
+            let hidden = heads * head_dim;
+            let both =
+                channels + 2 * hidden * MEMORY as u128 + 3 * channels * hidden + convolution(hidden, channels, 1);
+            match kind {
+                AttentionKind::Off => 0,
+                AttentionKind::Linear => both + channels,
+                AttentionKind::Full => both,
+            }
+        };
+        let has_fourier = self.learned_sinusoidal_cond || self.random_fourier_features;
+        let features = self.learned_sinusoidal_dim as u128;
+        let embedding = match has_fourier {
+            true => features / 2 + linear(features + 1, time_dim),
+            false => linear(dim, time_dim),
+        } + linear(time_dim, time_dim);
+        let labels = if self.classes > 0 { (self.classes as u128 + 1) * time_dim } else { 0 };
+        let stem = self.init_dim() as u128;
+        let dims: Vec<u128> =
+            core::iter::once(stem).chain(self.dim_mults.iter().map(|multiple| *multiple as u128 * dim)).collect();
+        let levels = self.dim_mults.len();
+        let level = |level: usize| {
+            let (outer, inner, kind) = (dims[level], dims[level + 1], self.attention_of(level));
+            let down =
+                if level + 1 == levels { convolution(outer, inner, 3) } else { convolution(4 * outer, inner, 1) };
+            2 * resnet(outer, outer)
+                + attention(kind, outer)
+                + down
+                + 2 * resnet(inner + outer, inner)
+                + attention(kind, inner)
+                + convolution(inner, outer, 3)
+        };
+        let middle = dims[levels];
+        let patch_area = (self.patch_size * self.patch_size) as u128;
+        let input = self.channels as u128 * patch_area * if self.self_condition { 2 } else { 1 };
+        convolution(input, stem, 7)
+            + embedding
+            + labels
+            + (0..levels).map(level).sum::<u128>()
+            + 2 * resnet(middle, middle)
+            + attention(AttentionKind::Full, middle)
+            + resnet(2 * stem, stem)
+            + convolution(stem, self.out_dim() as u128 * patch_area, 1)
     }
 
     /// Channels of the stem.

@@ -170,3 +170,29 @@ fn initial_weights_depend_on_the_numbers_alone() {
         }
     }
 }
+
+#[test]
+fn parameters_are_counted_without_building_the_network() {
+    use burn::module::Module;
+    let base = UnetConfig { dim: 8, dim_mults: vec![1, 2], channels: 3, ..UnetConfig::default() };
+    for config in [
+        UnetConfig::default(),
+        base.clone(),
+        UnetConfig { dim_mults: vec![1], classes: 10, patch_size: 2, ..base.clone() },
+        UnetConfig { self_condition: true, learned_variance: true, init_dim: Some(12), ..base.clone() },
+        UnetConfig { learned_sinusoidal_cond: true, attention_heads: 2, attention_head_dim: 6, ..base.clone() },
+        UnetConfig {
+            random_fourier_features: true,
+            attention: vec![AttentionKind::Off, AttentionKind::Linear],
+            ..base
+        },
+    ] {
+        let unet = config.init(&Device::flex()).expect("a possible network");
+        assert_eq!(config.parameters(), unet.num_params() as u128, "{config:?}");
+    }
+    // lucidrains' Unet(64), 3 channels
+    assert_eq!(UnetConfig::default().parameters(), 35_711_491);
+    // nothing is asked for
+    let absurd = UnetConfig { dim: 65_536, dim_mults: vec![1; 16], ..UnetConfig::default() };
+    assert!(absurd.parameters() > 1 << 40);
+}

@@ -1,0 +1,168 @@
+//! Files that are not what they should be: thousands of mutations of each format, opened in one process. Each is read or refused; none
+//! panics, and none makes us ask for much more memory than the file has bytes.
+//!
+//! `MUTATIONS=100000 cargo test --workspace --test mutations` tries more.
+
+use std::{
+    alloc::System,
+    io::Write,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use burn::tensor::Device;
+use cap::Cap;
+use checkpoint::{Header, ImageFormat, Model};
+use classifier::{NoisedClassifier, TrainingOptions};
+use data::LoadOptions;
+use noise::{Noise, NoiseStream, Stream};
+use train::{Config, Run, Trainer};
+use unet::UnetConfig;
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// Mutations of each format.
+fn count() -> u64 {
+    std::env::var("MUTATIONS").ok().and_then(|text| text.parse().ok()).unwrap_or(10_000)
+}
+
+/// Numbers that decoders trip over.
+const NUMBERS: [u32; 8] = [0, 1, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff];
+
+/// A copy with one to four changes: bits, bytes, numbers in either order of bytes, digits, pieces cut out, doubled or put in.
+fn mutated(bytes: &[u8], stream: NoiseStream, number: u64) -> Vec<u8> {
+    let mut draws = 0;
+    let mut below = |bound: usize| {
+        draws += 1;
+        stream.below(number, draws, bound.max(1) as u64) as usize
+    };
+    let mut bytes = bytes.to_vec();
+    for _ in 0..1 + below(4) {
+        // most of what matters stands at the start
+        let reach = if below(2) == 0 { bytes.len().min(200) } else { bytes.len() };
+        let at = below(reach);
+        let end = (at + 1 + below(16)).min(bytes.len());
+        match below(9) {
+            _ if bytes.is_empty() => bytes.push(below(256) as u8),
+            0 => bytes[at] ^= 1 << below(8),
+            1 => bytes[at] = below(256) as u8,
+            2 | 3 => {
+                let number = NUMBERS[below(NUMBERS.len())];
+                let number = if below(2) == 0 { number.to_le_bytes() } else { number.to_be_bytes() };
+                let length = [1, 2, 4][below(3)].min(bytes.len() - at);
+                bytes[at..at + length].copy_from_slice(&number[..length]);
+            }
+            4 => bytes.truncate(at),
+            5 => drop(bytes.drain(at..end)),
+            6 => {
+                let piece = bytes[at..end].to_vec();
+                bytes.splice(at..at, piece);
+            }
+            7 => {
+                let digits = (0..1 + below(8)).map(|_| b'0' + below(10) as u8).collect::<Vec<_>>();
+                bytes.splice(at..at, digits);
+            }
+            _ => {
+                let noise = (0..1 + below(8)).map(|_| below(256) as u8).collect::<Vec<_>>();
+                bytes.splice(at..at, noise);
+            }
+        }
+    }
+    bytes
+}
+
+/// Opens all mutations of a file; says how many were read all the same. Beyond `factor` times its size, and a megabyte, a
+/// file must not make us ask for memory.
+fn try_all(name: &str, file: &Path, factor: usize, open: &dyn Fn() -> bool) {
+    let whole = std::fs::read(file).expect("a file");
+    let (stream, count) = (Noise::new(7).stream(Stream::Custom(name.len() as u32)), count());
+    assert!(open(), "{name}: the file itself cannot be read");
+    let mut read = 0;
+    for number in 0..count {
+        let bytes = mutated(&whole, stream, number);
+        std::fs::write(file, &bytes).expect("written");
+        let before = ALLOCATOR.allocated();
+        let allowed = factor * bytes.len().max(whole.len()) + (1 << 20);
+        // what goes beyond is refused, which ends the process with a message: nothing is lost by that in a test
+        ALLOCATOR.set_limit(before + allowed).expect("room for what is there");
+        let opened = catch_unwind(AssertUnwindSafe(open));
+        ALLOCATOR.set_limit(usize::MAX).expect("no limit");
+        match opened {
+            Ok(was_read) => read += u64::from(was_read),
+            Err(_) => {
+                let kept = std::env::temp_dir().join(format!("mutation-{name}-{number}"));
+                std::fs::write(&kept, bytes).expect("written");
+                panic!("{name}: mutation {number} panics; it is kept in {}", kept.display());
+            }
+        }
+    }
+    std::fs::write(file, whole).expect("written");
+    eprintln!("{name}: {read} of {count} mutations were read all the same");
+    assert!(read < count, "{name}: every mutation was read, so that nothing was tried");
+}
+
+#[test]
+fn mutations_are_read_or_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let root = folder.path();
+    let device = Device::flex();
+    let opens = |path: PathBuf| {
+        move || {
+            let options = LoadOptions::default();
+            data::open(&path.display().to_string(), &options).is_ok()
+        }
+    };
+
+    // two images of 3x4 pixels
+    let idx = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4][..], &[7; 24]].concat();
+    let path = root.join("images-idx3-ubyte");
+    std::fs::write(&path, &idx).expect("written");
+    try_all("idx", &path, 20, &opens(path.clone()));
+    let path = root.join("images-idx3-ubyte.gz");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    gzip.write_all(&idx).expect("written");
+    std::fs::write(&path, gzip.finish().expect("a gzip")).expect("written");
+    // deflate can grow a thousand times
+    try_all("idx.gz", &path, 1100, &opens(path.clone()));
+
+    let path = root.join("data_batch_1.bin");
+    let cifar: Vec<u8> =
+        (0..3).flat_map(|label| std::iter::once(label).chain((0..3072).map(|byte| byte as u8))).collect();
+    std::fs::write(&path, cifar).expect("written");
+    try_all("cifar", &path, 20, &opens(path.clone()));
+
+    // a picture in a folder; what a header claims may be decoded up to data's own limit, so that only panics are looked for
+    let pictures: Vec<u8> = (0..12 * 9 * 3).map(|byte| (byte * 7) as u8).collect();
+    let picture = image::RgbImage::from_raw(12, 9, pictures).expect("a picture");
+    for extension in ["png", "jpg", "bmp", "gif", "tiff", "ppm", "webp"] {
+        let inner = root.join(extension);
+        std::fs::create_dir(&inner).expect("a folder");
+        let path = inner.join(format!("picture.{extension}"));
+        picture.save(&path).expect("written");
+        try_all(extension, &path, 1 << 40, &opens(inner));
+    }
+
+    let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
+    let model =
+        Model { unet: unet.init(&device).expect("a network"), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
+    let path = root.join("model.safetensors");
+    model.save(&path).expect("saved");
+    try_all("model", &path, 40, &|| Model::load(&path, &device).is_ok());
+
+    let digits =
+        data::open("mnist-5k", &LoadOptions { limit: Some(40), ..LoadOptions::default() }).expect("digits").images;
+    let options = TrainingOptions { steps: 1, batch_size: 2, ..TrainingOptions::default() };
+    let schedule = schedule::ScheduleConfig::default();
+    let classifier = NoisedClassifier::train(&digits, &schedule, options, &device, &mut |_, _| ()).expect("trained");
+    let path = root.join("classifier.safetensors");
+    classifier.save(&path).expect("saved");
+    try_all("classifier", &path, 40, &|| NoisedClassifier::load(&path, &device).is_ok());
+
+    let mut config = Config::preset("digits").expect("a preset");
+    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+    let directory = root.join("run");
+    let run = Run::create(Trainer::new(config, digits, &device).expect("a run"), &directory).expect("a run");
+    let path = run.files.config();
+    try_all("config", &path, 1 << 40, &|| Run::config_of(&directory).is_ok_and(|config| config.validate().is_ok()));
+}
