@@ -274,7 +274,8 @@ mod tests {
     use super::*;
 
     fn images(count: usize, labels: Option<Vec<u32>>) -> ImageSet {
-        let pixels = (0..count * 16).map(|index| (index * 37 % 251) as u8).collect();
+        // no two alike: each holds its number
+        let pixels = (0..count).flat_map(|image| (0..16).map(move |bit| ((image >> bit) % 2) as u8)).collect();
         ImageSet::new("some", pixels, [count, 4, 4, 1], labels, None).unwrap()
     }
 
