@@ -184,6 +184,24 @@ fn an_image_depends_on_seed_class_and_number_alone() {
 }
 
 #[test]
+fn shards_together_are_the_whole() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "run", "--steps", "2"]).succeeded();
+    let base = ["sample", "run", "--count", "7", "--save", "png"];
+    workplace.run(&[&base[..], &["--out", "whole"]].concat()).succeeded();
+    for shard in ["1/3", "2/3", "3/3"] {
+        workplace.run(&[&base[..], &["--out", "parts", "--shard", shard]].concat()).succeeded();
+    }
+    for index in 0..7 {
+        let file = format!("{index:05}.png");
+        assert_eq!(workplace.read(format!("whole/{file}")), workplace.read(format!("parts/{file}")), "{file}");
+    }
+    assert_eq!(std::fs::read_dir(workplace.path("parts")).expect("a folder").count(), 7);
+    workplace.run(&[&base[..], &["--shard", "4/3"]].concat()).refused(&["PART/PARTS"]);
+    workplace.run(&["sample", "run", "--count", "2", "--shard", "1/3"]).refused(&["holds none of 2 images"]);
+}
+
+#[test]
 fn a_model_without_classes_samples_without_labels() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "run", "--set", "training.class_labels=false", "--steps", "1"]).succeeded();

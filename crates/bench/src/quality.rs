@@ -14,12 +14,14 @@ use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use checkpoint::{Guide, Model, Request, generate_guided};
 use clap::Args;
-use data::{ImageSet, LoadOptions, Padding};
+use data::ImageSet;
 use metrics::{DigitClassifier, FEATURES, Judgement, frechet_distance, nearest_distance, pixels};
 use noise::Noise;
 use picture::{LineChart, Pixels, grid, labelled_grid, save_png};
 use serde::Serialize;
 use train::{Config, Trainer};
+
+use crate::judge::{Halves, halves};
 
 /// The classifier is sure above this probability.
 const CONFIDENT: f32 = 0.9;
@@ -195,23 +197,12 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
     let config = configuration(arguments, steps)?;
     let count = arguments.count as usize;
 
-    // as the model sees them, and as one looks at them: without the border
-    let padded = data::open(&config.data.path, &config.load_options())?.images;
-    let unpadded = LoadOptions { padding: Padding::None, ..config.load_options() };
-    let images = data::open(&config.data.path, &unpadded)?.images;
-    ensure!(
-        images.labels().is_some(),
-        "the data `{}` has no labels, so that no classifier can judge",
-        config.data.path
-    );
-    let half = images.len() / 2;
-    ensure!(half >= count, "a half of `{}` has {half} images, fewer than --count {count}", config.data.path);
-    let (first, second) = (images.subset(0..half), images.subset(half..images.len()));
+    let Halves { images, padded, first, second } = halves(&config, count)?;
 
     let (mut model, training_seconds) = match &arguments.model {
         Some(path) => (load(path, device)?, None),
         None => {
-            let (model, seconds) = train(&config, padded.subset(0..half), device)?;
+            let (model, seconds) = train(&config, padded, device)?;
             (model, Some(seconds))
         }
     };

@@ -1,6 +1,10 @@
 //! `diffuse sample`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context, bail};
 use burn::tensor::{Int, Tensor};
@@ -36,6 +40,9 @@ pub struct SampleArguments {
     /// Number of images
     #[arg(long, default_value_t = 25)]
     count: usize,
+    /// Draw only this part of the images, as in 3/16 for the third of sixteen: all parts together are the same images
+    #[arg(long, value_name = "PART/PARTS")]
+    shard: Option<Shard>,
     /// Which sampler: ddpm, ddim, euler, euler_ancestral, heun, edm, dpmpp_2m, dpmpp_3m, dpmpp_2m_sde, dpmpp_3m_sde, unipc,
     /// deis or pndm; the model's own choice if not given, as with all that follow
     #[arg(long)]
@@ -88,6 +95,32 @@ pub struct SampleArguments {
     json: bool,
 }
 
+/// One part of several, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shard {
+    part: usize,
+    parts: usize,
+}
+
+impl Shard {
+    /// The images of this part, of `count`.
+    fn range(self, count: usize) -> Range<usize> {
+        (self.part - 1) * count / self.parts..self.part * count / self.parts
+    }
+}
+
+impl FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(part, parts)| Some((part.parse().ok()?, parts.parse().ok()?)));
+        match numbers {
+            Some((part, parts)) if (1..=parts).contains(&part) && parts <= 1 << 20 => Ok(Self { part, parts }),
+            _ => Err("write it as PART/PARTS, as in 3/16, with a PART from 1 to PARTS".to_owned()),
+        }
+    }
+}
+
 /// Frames of an animation and of a strip.
 const FRAMES: usize = 12;
 
@@ -122,6 +155,15 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let request = match arguments.class {
         Some(class) => Request { labels: Some(vec![class; arguments.count]), ..Request::count(arguments.count) },
         None => Request::even(arguments.count, classes),
+    };
+    let range = arguments.shard.map_or(0..arguments.count, |shard| shard.range(arguments.count));
+    if range.is_empty() {
+        let (part, count) = (arguments.shard.map_or(1, |shard| shard.part), arguments.count);
+        return Err(UsageError(format!("part {part} of --shard holds none of {count} images: use fewer parts")).into());
+    }
+    let request = Request {
+        samples: request.samples[range.clone()].to_vec(),
+        labels: request.labels.map(|labels| labels[range.clone()].to_vec()),
     };
 
     let wants = |output| arguments.save.contains(&output);
@@ -162,7 +204,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
 
     let columns = match (arguments.class, classes) {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
-        _ => (arguments.count as f64).sqrt().ceil() as usize,
+        _ => (pictures.len() as f64).sqrt().ceil() as usize,
     };
     let scale = first.display_scale();
     let mut files = Vec::new();
@@ -172,7 +214,8 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         files.push(path("grid.png"));
     }
     if wants(Output::Png) {
-        for (index, picture) in pictures.iter().enumerate() {
+        // numbered as in the whole
+        for (index, picture) in range.clone().zip(&pictures) {
             let file = path(&format!("{index:05}.png"));
             save_png(picture, &file)?;
             files.push(file);
@@ -202,7 +245,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         }
     }
     if arguments.json {
-        return print_result(serde_json::json!({ "count": arguments.count, "files": files }));
+        return print_result(serde_json::json!({ "count": pictures.len(), "files": files }));
     }
     files.iter().try_for_each(|file| print_result(file.display()))
 }
@@ -255,4 +298,21 @@ fn write_npz(path: &Path, pictures: &[Pixels], labels: Option<&[usize]>) -> anyh
     }
     drop(archive);
     Ok(files::write_atomically(path, bytes.get_ref())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_cover_everything_once() {
+        for (count, parts) in [(10, 3), (7, 7), (5, 1), (2, 4), (1000, 16)] {
+            let all: Vec<usize> = (1..=parts).flat_map(|part| Shard { part, parts }.range(count)).collect();
+            assert_eq!(all, (0..count).collect::<Vec<_>>());
+        }
+        assert_eq!("3/16".parse(), Ok(Shard { part: 3, parts: 16 }));
+        for text in ["0/4", "5/4", "3", "3/", "a/b", "-1/2", ""] {
+            assert!(text.parse::<Shard>().is_err(), "{text}");
+        }
+    }
 }
