@@ -77,6 +77,19 @@ fn train_writes_a_run_and_says_where() {
 }
 
 #[test]
+fn the_digits_in_the_repository_are_held_out_from_as_the_built_in_ones_are() {
+    // in the repository the folder is found; elsewhere the same images are built in
+    let workplace = Workplace::new();
+    let command = end_to_end::tiny(&["--steps", "1"]);
+    let datasets = concat!(env!("CARGO_MANIFEST_DIR"), "/../datasets");
+    let output = workplace.command(&command).env("DIFFUSE_DATASETS", datasets).output().expect("diffuse starts");
+    let finished = end_to_end::Finished::new(&command, output).succeeded();
+    for words in ["58 images", "held out    6 images", "datasets/mnist-5k"] {
+        assert!(finished.error.contains(words), "`{words}`: {finished}");
+    }
+}
+
+#[test]
 fn a_second_run_takes_the_next_name_and_prints_its_files() {
     let workplace = Workplace::new();
     for number in [1, 2] {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::{Model, NetworkDenoiser};
 use clap::{Args, ValueEnum};
-use data::{DataError, ImageSet, LoadOptions, Padding, Split};
+use data::{ImageSet, LoadOptions, Padding, Split};
 use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_error, variational_bound};
 use noise::Noise;
 use sampler::Variance;
@@ -65,9 +65,7 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
     let split = if arguments.train_split { Split::Train } else { Split::Test };
     let opened = data::open(&arguments.data, &options(&model, split, arguments.count));
     let images = match opened {
-        Err(error @ (DataError::NothingFound { .. } | DataError::BadOption { key: "split", .. }))
-            if !arguments.train_split =>
-        {
+        Err(error) if error.is_missing_split() && !arguments.train_split => {
             return Err(anyhow::Error::new(error).context("no held-out images; --train-split takes the other part"));
         }
         opened => opened?.images,

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use burn::module::Module;
 use clap::Args;
-use data::{DataError, ImageSet, LoadOptions, Split};
+use data::{ImageSet, LoadOptions, Split};
 use indicatif::{ProgressBar, ProgressStyle};
 use train::{
     Config, Control, Event, Mean, Run, RunFiles, Trainer,
@@ -220,7 +220,8 @@ fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<
     if !Path::new(&config.data.path).is_file() {
         match data::open(&config.data.path, &options) {
             Ok(test) if shape(&test.images) == shape(&images) => return Ok((images, Some(test.images))),
-            Ok(_) | Err(DataError::BadOption { key: "split", .. }) => {}
+            Ok(_) => {}
+            Err(error) if error.is_missing_split() => {}
             Err(error) => return Err(error.into()),
         }
     }

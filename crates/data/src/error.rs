@@ -157,6 +157,11 @@ pub enum DataError {
 }
 
 impl DataError {
+    /// Whether data that can be opened otherwise has no part of the split that was asked for.
+    pub fn is_missing_split(&self) -> bool {
+        matches!(self, Self::NothingFound { .. } | Self::BadOption { key: "split", .. })
+    }
+
     pub(crate) fn io(action: Action, path: &Path, source: io::Error) -> Self {
         FileError::new(action, path, source).into()
     }
