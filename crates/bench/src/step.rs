@@ -16,7 +16,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use data::ImageSet;
 use serde::{Deserialize, Serialize};
-use train::{Config, Trainer};
+use train::{Config, Trainer, memory::peak_bytes};
 use unet::{Condition, UnetConfig};
 
 #[derive(Args)]
@@ -263,13 +263,6 @@ impl Drop for Peer {
         let _ = writeln!(self.requests);
         let _ = self.child.wait();
     }
-}
-
-/// The largest amount of memory that this process has held, where the system tells.
-fn peak_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn println(line: &str) -> anyhow::Result<()> {

@@ -14,9 +14,14 @@ use metrics::{
 };
 use noise::Noise;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
-use crate::{UsageError, evaluation_cache::Cache, nll_command::options, print_result, sample_command::model_file};
+use crate::{
+    UsageError,
+    evaluation_cache::{Cache, sha256},
+    nll_command::options,
+    print_result,
+    sample_command::model_file,
+};
 
 #[derive(Args)]
 pub struct EvaluateArguments {
@@ -128,7 +133,7 @@ impl Extractor {
     fn read(path: &Path, device: &Device) -> anyhow::Result<Self> {
         let network = Inception::load(path, device)?;
         let bytes = std::fs::read(path).map_err(|source| FileError::new(Action::Read, path, source))?;
-        Ok(Self { network, hash: Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect() })
+        Ok(Self { network, hash: sha256(&bytes) })
     }
 
     /// The features of the reference, computed once.

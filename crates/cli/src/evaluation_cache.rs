@@ -10,6 +10,11 @@ use sha2::{Digest, Sha256};
 /// Entry of the metadata that holds the key.
 const KEY: &str = "diffuse-evaluation";
 
+/// SHA-256 in hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// The folder `evaluation` beside the datasets' cache; nothing is kept where there is none.
 pub struct Cache {
     folder: Option<PathBuf>,
@@ -30,8 +35,8 @@ impl Cache {
         names: &[&str],
         make: impl FnOnce() -> anyhow::Result<Vec<TensorData>>,
     ) -> anyhow::Result<Vec<TensorData>> {
-        let hash: String = Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let path = self.folder.as_ref().map(|folder| folder.join(format!("{hash}.safetensors")));
+        let name = format!("{}.safetensors", sha256(key.as_bytes()));
+        let path = self.folder.as_ref().map(|folder| folder.join(name));
         if let Some(path) = path.as_ref().filter(|path| path.exists()) {
             let kept = TensorFile::read(path, KEY).and_then(|file| match file.header() == key {
                 true => names.iter().map(|name| file.tensor(name)).collect::<Result<Option<Vec<_>>, _>>(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs,
+    fmt,
     hash::{DefaultHasher, Hash, Hasher},
     time::Instant,
 };
@@ -12,7 +12,12 @@ use data::ImageSet;
 use schedule::{Objective, Schedule};
 use serde::Serialize;
 
-use crate::{config::Config, error::TrainError, trainer::Trainer};
+use crate::{
+    config::Config,
+    error::TrainError,
+    memory::{available_bytes, peak_bytes},
+    trainer::Trainer,
+};
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -227,12 +232,12 @@ pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Me
         let started = Instant::now();
         trainer.step()?;
         trainer.step()?;
-        Ok((started.elapsed().as_secs_f64() / 2.0, status_bytes("VmHWM:")))
+        Ok((started.elapsed().as_secs_f64() / 2.0, peak_bytes()))
     };
     let (_, memory_of_few) = run(few)?;
     let (seconds, memory_of_more) = run(more)?;
     let (mut memory_bytes, mut proposal) = (None, None);
-    let available_bytes = available_memory();
+    let available_bytes = available_bytes();
     if let (Some(small), Some(large)) = (memory_of_few, memory_of_more) {
         let for_each = large.saturating_sub(small) / (more - few).max(1) as u64;
         let of = |size: usize| large + for_each * size.saturating_sub(more) as u64;
@@ -247,26 +252,6 @@ pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Me
     }
     let whole = (batch * config.training.gradient_accumulate_every) as f64 / more as f64;
     Ok(Measurement { images: more, step_seconds: seconds * whole, memory_bytes, available_bytes, proposal })
-}
-
-/// Bytes of main memory that are there for this process, where the system tells.
-pub(crate) fn available_memory() -> Option<u64> {
-    memory_info("MemAvailable:").map(|free| free + status_bytes("VmRSS:").unwrap_or(0))
-}
-
-/// A line of `/proc/self/status`, in bytes.
-fn status_bytes(key: &str) -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/self/status").ok()?, key)
-}
-
-/// A line of `/proc/meminfo`, in bytes.
-fn memory_info(key: &str) -> Option<u64> {
-    kilobytes(&fs::read_to_string("/proc/meminfo").ok()?, key)
-}
-
-fn kilobytes(text: &str, key: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 #[cfg(test)]
@@ -337,7 +322,5 @@ mod tests {
         let measured = measure(&config, &images, &Device::flex()).unwrap();
         assert_eq!((measured.images, measured.proposal), (4, None));
         assert!(measured.step_seconds > 0.0, "{measured:?}");
-        assert_eq!(kilobytes("A: 1 kB\nB:   20 kB\n", "B:"), Some(20_480));
-        assert_eq!(kilobytes("A: 1 kB\n", "B:"), None);
     }
 }

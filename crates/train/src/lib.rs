@@ -29,6 +29,7 @@ mod evaluation;
 mod events;
 mod immiscible;
 mod importance;
+pub mod memory;
 mod optimiser;
 mod parameters;
 mod post_hoc;

@@ -18,6 +18,7 @@ use crate::{
     error::TrainError,
     evaluation::{Evaluation, QUARTILES},
     events::EventFile,
+    memory::resident_bytes,
     post_hoc::Snapshot,
     report::write_report,
     trainer::{StepReport, Trainer},
@@ -345,10 +346,13 @@ impl Run {
     /// Back to the newest checkpoint that can be read, with the step before the trouble marked as one that is not taken: its
     /// update broke the weights. Gives the step of the checkpoint.
     fn go_back(&mut self, trouble: &crate::Trouble) -> Result<u64, TrainError> {
+        // the checkpoint knows nothing of the steps that were marked after it
+        let marked = self.trainer.skipped.clone();
         let mut all = self.files.all_checkpoints().into_iter();
         if all.find_map(|(_, path)| self.trainer.load_state(&path).ok()).is_none() {
             return Err(TrainError::BrokenWeights { trouble: Box::new(trouble.clone()) });
         }
+        self.trainer.skipped.extend(marked);
         self.trainer.skip(trouble.step - 1, trouble)?;
         let step = self.trainer.steps_done();
         for path in [self.files.metrics(), self.files.evaluations()] {
@@ -406,7 +410,7 @@ impl Run {
             "learning_rate": report.learning_rate,
             "images_per_second": images_per_second,
         });
-        if let Some(memory) = memory_bytes() {
+        if let Some(memory) = resident_bytes() {
             line["memory_bytes"] = memory.into();
         }
         if let Some(trouble) = &report.trouble {
@@ -435,13 +439,6 @@ fn drop_lines_after(path: &Path, step: u64) -> Result<(), TrainError> {
     };
     let kept: String = text.lines().filter(is_done).map(|line| format!("{line}\n")).collect();
     Ok(write_atomically(path, kept.as_bytes())?)
-}
-
-/// The memory that this process holds, where the system tells.
-fn memory_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
 /// Locks a run directory for this process; None where the file system knows no locks.
@@ -582,6 +579,18 @@ mod tests {
         assert_eq!(run.trainer.skipped.iter().copied().collect::<Vec<_>>(), [5]);
         let text = fs::read_to_string(run.files.metrics()).unwrap();
         assert_eq!(text.lines().count(), 8, "each step once: {text}");
+
+        // a second time, from a checkpoint that knows nothing of the first: neither step is taken again
+        let mut run = Run::create(small(), &folder.path().join("twice")).unwrap();
+        run.trainer.config.training.keep_checkpoints = 8;
+        for (most, after) in [(5, vec![5]), (3, vec![6, 7])] {
+            let mut steps = 0;
+            run.train(&mut |event| stop_after(most, &mut steps, &event)).unwrap();
+            after.into_iter().for_each(|step| fs::remove_file(run.files.checkpoint_at(step)).unwrap());
+            poison(&mut run.trainer);
+        }
+        assert!(run.train(&mut |_| Control::Continue).unwrap().finished);
+        assert_eq!(run.trainer.skipped.iter().copied().collect::<Vec<_>>(), [5, 7]);
 
         // without a checkpoint there is no way back
         let mut run = Run::create(small(), &folder.path().join("other")).unwrap();

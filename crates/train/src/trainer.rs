@@ -21,6 +21,7 @@ use crate::{
     error::TrainError,
     immiscible::assign_noise,
     importance::ImportanceSampler,
+    memory::available_bytes,
     optimiser::{Adam, AdamConfig},
     parameters::{Gradients, add, clip_by_global_norm, flat_gradients, flat_parameters, map_flat},
     post_hoc::PowerAverages,
@@ -530,7 +531,7 @@ const COPIES: u128 = 5;
 fn check_memory(config: &Config) -> Result<(), TrainError> {
     let parameters = config.unet.parameters();
     let needed = COPIES * 4 * parameters;
-    match crate::doctor::available_memory() {
+    match available_bytes() {
         Some(available) if needed > u128::from(available) => Err(TrainError::Memory { parameters, needed, available }),
         _ => Ok(()),
     }
