@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use cap::Cap;
 use checkpoint::{Header, ImageFormat, Model};
 use classifier::{NoisedClassifier, TrainingOptions};
-use data::LoadOptions;
+use data::{Cache, Cached, LoadOptions, Places, Reading};
 use noise::{Noise, NoiseStream, Stream};
 use train::{Config, Run, Trainer};
 use unet::UnetConfig;
@@ -142,6 +142,47 @@ fn mutations_are_read_or_refused() {
         picture.save(&path).expect("written");
         try_all(extension, &path, 1 << 40, &opens(inner));
     }
+
+    // files of Python's libraries; those with pictures in them as above
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/data/tests/golden");
+    for (name, factor) in [
+        ("hugging_face.parquet", 1 << 40),
+        ("pandas.parquet", 1 << 40),
+        ("pictures.zip", 1 << 40),
+        ("arrays.npz", 1100),
+        ("deep.npy", 20),
+    ] {
+        let path = root.join(name);
+        std::fs::copy(golden.join(name), &path).expect("copied");
+        try_all(name, &path, factor, &opens(path.clone()));
+    }
+
+    let inner = root.join("listed");
+    std::fs::create_dir(&inner).expect("a folder");
+    for (name, text) in [
+        ("metadata.csv", "file_name,label\na.png,cat\nb.png,dog\n"),
+        ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": 1}\n{\"file_name\": \"a.png\", \"label\": 0}\n"),
+    ] {
+        let path = inner.join(name);
+        std::fs::write(&path, text).expect("written");
+        for picture_name in ["a.png", "b.png"] {
+            picture.save(inner.join(picture_name)).expect("written");
+        }
+        // whatever a table names is a picture of this folder or not there
+        try_all(name, &path, 1 << 40, &opens(inner.clone()));
+        std::fs::remove_file(&path).expect("removed");
+    }
+
+    // a file of the cache that is broken is made anew, so that only what was taken for whole counts as read
+    let cache = Cache { folder: root.join("cache"), at_least: 0, decoded_at_least: 0 };
+    let from_cache = || {
+        let reading = Reading { cache: Some(cache.clone()), progress: None };
+        let path = inner.display().to_string();
+        data::open_with(&Places::default(), &path, &LoadOptions::default(), &reading).expect("images").cached
+    };
+    assert_eq!(from_cache(), Cached::Written);
+    let path = cache.entries().expect("a list")[0].path.clone();
+    try_all("cache", &path, 1 << 40, &|| from_cache() == Cached::Read);
 
     let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
     let model =

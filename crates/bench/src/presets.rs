@@ -146,14 +146,15 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 
 /// Noise in the shape of a preset's images, enough for a batch.
 fn images_like(config: &Config) -> anyhow::Result<ImageSet> {
-    let side = match (config.data.pad_to, config.data.image_size) {
-        (Some(side), _) | (None, Some(side)) => side,
+    let (height, width) = match (config.data.pad_to, config.data.image_size) {
+        (Some(side), _) => (side, side),
+        (None, Some(size)) => size.sides(),
         // CIFAR-10's own
-        (None, None) => 32,
+        (None, None) => (32, 32),
     };
     let classes = if config.training.class_labels { 10 } else { 0 };
     let count = config.training.batch_size.max(10);
-    let shape = [count, side, side, config.data.channels.unwrap_or(config.unet.channels)];
+    let shape = [count, height, width, config.data.channels.unwrap_or(config.unet.channels)];
     let pixels = (0..shape.iter().product::<usize>()).map(|index| ((index * 2_654_435_761) >> 7) as u8).collect();
     let labels = (classes > 0).then(|| (0..count as u32).map(|index| index % classes).collect());
     Ok(ImageSet::new("noise", pixels, shape, labels, None)?)

@@ -58,12 +58,23 @@ pub struct ImageFormat {
     pub content_height: usize,
     /// Width of the picture, likewise.
     pub content_width: usize,
+    /// Bits of a value, 8 or 16: what the images were, and what samples are written with.
+    #[serde(default = "eight", skip_serializing_if = "is_eight")]
+    pub bits: u8,
+}
+
+fn eight() -> u8 {
+    8
+}
+
+fn is_eight(bits: &u8) -> bool {
+    *bits == eight()
 }
 
 impl ImageFormat {
-    /// Images that were not padded.
+    /// Images of 8 bits that were not padded.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
-        Self { channels, height, width, content_height: height, content_width: width }
+        Self { channels, height, width, content_height: height, content_width: width, bits: eight() }
     }
 }
 

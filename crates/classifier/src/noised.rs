@@ -117,7 +117,12 @@ impl NoisedClassifier {
         let (content_height, content_width) = images.content_size();
         Ok(Self {
             network: network.valid(),
-            image: ImageFormat { channels, height, width, content_height, content_width },
+            image: ImageFormat {
+                content_height,
+                content_width,
+                bits: if images.sixteen_bits() { 16 } else { 8 },
+                ..ImageFormat::new(channels, height, width)
+            },
             classes,
             schedule: schedule.clone(),
         })

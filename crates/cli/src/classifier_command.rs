@@ -7,7 +7,12 @@ use clap::Args;
 use classifier::{NoisedClassifier, TrainingOptions};
 use data::Split;
 
-use crate::{nll_command::options, print_result, sample_command::model_file};
+use crate::{
+    nll_command::options,
+    print_result,
+    read_data::{ColumnArguments, open_data},
+    sample_command::model_file,
+};
 
 #[derive(Args)]
 pub struct ClassifierArguments {
@@ -17,6 +22,8 @@ pub struct ClassifierArguments {
     /// Labelled images like those that the model was trained on
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
+    #[command(flatten)]
+    columns: ColumnArguments,
     /// Training steps
     #[arg(long, default_value_t = TrainingOptions::default().steps)]
     steps: usize,
@@ -46,7 +53,7 @@ const SAY_EVERY: usize = 100;
 pub fn run(arguments: ClassifierArguments) -> anyhow::Result<()> {
     let (_, device) = device::open_or_default(arguments.device.as_deref())?;
     let model = Model::load(&model_file(&arguments.model)?, &device)?;
-    let images = data::open(&arguments.data, &options(&model, Split::Train, usize::MAX))?.images;
+    let images = open_data(&arguments.data, &options(&model, &arguments.columns, Split::Train, usize::MAX))?.images;
     let ClassifierArguments { steps, batch_size, learning_rate, seed, .. } = arguments;
     let training = TrainingOptions { steps, batch_size, learning_rate, seed };
     eprintln!("training on {} noised images of {}", images.len(), images.name());

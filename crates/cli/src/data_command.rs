@@ -4,10 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Subcommand;
-use data::{ImageSet, LoadOptions};
+use data::{Cache, ImageSet, LoadOptions};
 use picture::{Pixels, grid, save_png};
 
-use crate::print_result;
+use crate::{
+    print_result,
+    read_data::{ColumnArguments, open_data},
+};
 
 #[derive(Subcommand)]
 pub enum DataCommand {
@@ -33,9 +36,20 @@ pub enum DataCommand {
         /// Resize and crop to this side, for images of different sizes
         #[arg(long, value_name = "N")]
         image_size: Option<usize>,
+        /// Keep images of 16 bits as such
+        #[arg(long)]
+        sixteen_bits: bool,
+        #[command(flatten)]
+        columns: ColumnArguments,
         /// One JSON object on standard output
         #[arg(long)]
         json: bool,
+    },
+    /// List the images that were decoded and kept, or remove them
+    Cache {
+        /// Remove them; they are made again when they are needed
+        #[arg(long)]
+        clear: bool,
     },
 }
 
@@ -48,10 +62,16 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             let path = data::fetch(&name, from.as_deref(), None, &mut |line| eprintln!("{line}"))?;
             print_result(path.display())
         }
-        DataCommand::Inspect { path, preview, skip_unreadable, image_size, json } => {
-            let options =
-                LoadOptions { skip_unreadable, size: image_size.map(|side| (side, side)), ..LoadOptions::default() };
-            let loaded = data::open(&path, &options)?;
+        DataCommand::Inspect { path, preview, skip_unreadable, image_size, sixteen_bits, columns, json } => {
+            let options = LoadOptions {
+                skip_unreadable,
+                size: image_size.map(|side| (side, side)),
+                sixteen_bits,
+                image_column: columns.image_column,
+                label_column: columns.label_column,
+                ..LoadOptions::default()
+            };
+            let loaded = open_data(&path, &options)?;
             for (path, reason) in &loaded.skipped {
                 eprintln!("warning: left out {}: {reason}", path.display());
             }
@@ -68,12 +88,35 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             print_result(format_args!("count      {}", inspection.count))?;
             print_result(format_args!("size       {}x{}", inspection.height, inspection.width))?;
             print_result(format_args!("channels   {}", inspection.channels))?;
+            print_result(format_args!("bits       {}", inspection.bits))?;
             for (class, count) in &inspection.classes {
                 print_result(format_args!("class      {class}: {count}"))?;
             }
             print_result(format_args!("mean       {:.6?}", inspection.mean))?;
             print_result(format_args!("deviation  {:.6?}", inspection.deviation))?;
             print_result(format_args!("preview    {}", preview.display()))
+        }
+        DataCommand::Cache { clear } => {
+            let cache = Cache::from_environment().context("no cache folder: set XDG_CACHE_HOME or HOME")?;
+            if clear {
+                let bytes = cache.clear()?;
+                return print_result(format_args!(
+                    "freed      {:.1} MB of {}",
+                    bytes as f64 / 1e6,
+                    cache.folder.display()
+                ));
+            }
+            let entries = cache.entries()?;
+            for entry in &entries {
+                print_result(format_args!("{:>10.1} MB  {}", entry.bytes as f64 / 1e6, entry.path.display()))?;
+            }
+            let bytes: u64 = entries.iter().map(|entry| entry.bytes).sum();
+            print_result(format_args!(
+                "{:>10.1} MB  in {} files of {}",
+                bytes as f64 / 1e6,
+                entries.len(),
+                cache.folder.display()
+            ))
         }
     }
 }
@@ -83,7 +126,7 @@ fn draw_preview(images: &ImageSet, path: &Path) -> anyhow::Result<()> {
     let pictures = (0..images.len())
         .step_by(stride)
         .map(|index| {
-            let bytes = images.image(index).to_vec();
+            let bytes = images.bytes(index).into_owned();
             Pixels::new(images.height(), images.width(), images.channels(), bytes)
         })
         .collect::<Result<Vec<_>, _>>()?;

@@ -4,7 +4,7 @@ use clap::Args;
 use data::LoadOptions;
 use train::doctor::{Finding, Measurement, Severity, check_data, check_schedule, measure};
 
-use crate::{layers::Layers, print_result, train_command::ConfigArguments};
+use crate::{layers::Layers, print_result, read_data::open_data, train_command::ConfigArguments};
 
 #[derive(Args)]
 pub struct DoctorArguments {
@@ -29,7 +29,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     let layers = &arguments.layers;
     let config = layers.lay_over(Layers::preset(&layers.preset)?)?.resolve()?;
     // whatever can be read: the rest is what the user wants to know
-    let loaded = data::open(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
+    let loaded = open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
     let images = loaded.images;
     let mut found = Vec::new();
     if !loaded.skipped.is_empty() {

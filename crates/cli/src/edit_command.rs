@@ -17,6 +17,7 @@ use crate::{
     UsageError,
     nll_command::{batch, options},
     print_result,
+    read_data::{ColumnArguments, open_data},
     sample_command::model_file,
 };
 
@@ -181,12 +182,16 @@ impl<'a> Editor<'a> {
             }
             None => (name, 0),
         };
-        let read = LoadOptions { limit: None, split: Split::Train, ..options(&self.model, Split::Train, 1) };
+        let read = LoadOptions {
+            limit: None,
+            split: Split::Train,
+            ..options(&self.model, &ColumnArguments::default(), Split::Train, 1)
+        };
         let path = Path::new(source);
         if path.is_file() && !name.contains('#') {
             return self.picture(path, &read);
         }
-        let images = data::open(source, &read)?.images;
+        let images = open_data(source, &read)?.images;
         if index >= images.len() {
             bail!("`{name}`: {source} has the images 0 to {}", images.len().saturating_sub(1));
         }
@@ -261,7 +266,10 @@ impl<'a> Editor<'a> {
             (Some(&[top, left, height, width]), _) => self.outside(top, left, height, width)?,
             (_, Some(path)) => {
                 // white is to be filled in
-                let read = LoadOptions { limit: None, ..crate::nll_command::options(&self.model, Split::Train, 1) };
+                let read = LoadOptions {
+                    limit: None,
+                    ..crate::nll_command::options(&self.model, &ColumnArguments::default(), Split::Train, 1)
+                };
                 let white = self.picture(path, &read)?.mean_dim(1).repeat_dim(1, self.model.header.image.channels);
                 white.lower_elem(0.0).float()
             }

@@ -20,6 +20,7 @@ use crate::{
     evaluation_cache::{Cache, sha256},
     nll_command::options,
     print_result,
+    read_data::{ColumnArguments, open_data},
     sample_command::model_file,
 };
 
@@ -31,6 +32,8 @@ pub struct EvaluateArguments {
     /// Images like those that the model was trained on: the reference; labelled, or else with --inception
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
+    #[command(flatten)]
+    columns: ColumnArguments,
     /// Compare in the features of Inception v3 instead of the classifier's: pytorch-fid's weights pt_inception-2015-12-05, saved as
     /// safetensors
     #[arg(long, value_name = "FILE")]
@@ -181,9 +184,11 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     }
     let (_, device) = device::open_or_default(arguments.device.as_deref())?;
     let model = Model::load(&model_file(&arguments.model)?, &device)?;
-    let mut read = options(&model, Split::Train, arguments.references);
+    let mut read = options(&model, &arguments.columns, Split::Train, arguments.references);
     read.padding = data::Padding::None;
-    let images = data::open(&arguments.data, &read)?.images;
+    // what is compared are bytes
+    read.sixteen_bits = false;
+    let images = open_data(&arguments.data, &read)?.images;
 
     let cache = Cache::new(!arguments.no_cache);
     let image = [images.channels(), images.height(), images.width()];

@@ -10,10 +10,12 @@ use train::Config;
 use crate::UsageError;
 
 /// Keys that a configuration may have but that the defaults leave out.
-pub const OPTIONAL_KEYS: [&str; 7] = [
+pub const OPTIONAL_KEYS: [&str; 9] = [
     "data.image_size",
     "data.pad_to",
     "data.channels",
+    "data.image_column",
+    "data.label_column",
     "data.limit",
     "unet.init_dim",
     "unet.out_dim",

@@ -12,6 +12,7 @@ mod generate_command;
 mod layers;
 mod nll_command;
 mod plan_command;
+mod read_data;
 mod sample_command;
 mod schedule_command;
 mod train_command;

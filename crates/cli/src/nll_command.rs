@@ -10,7 +10,11 @@ use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_e
 use noise::Noise;
 use sampler::Variance;
 
-use crate::{UsageError, print_result, sample_command::model_file};
+use crate::{
+    UsageError, print_result,
+    read_data::{ColumnArguments, open_data},
+    sample_command::model_file,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
@@ -28,6 +32,8 @@ pub struct NllArguments {
     /// The images: their held-out part, where they come in two
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
+    #[command(flatten)]
+    columns: ColumnArguments,
     /// Take the part that models are trained on instead
     #[arg(long)]
     train_split: bool,
@@ -63,7 +69,9 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
     let model = Model::load(&model_file(&arguments.model)?, &device)?;
     let image = model.header.image;
     let split = if arguments.train_split { Split::Train } else { Split::Test };
-    let opened = data::open(&arguments.data, &options(&model, split, arguments.count));
+    // the bits are those of bytes
+    let read = LoadOptions { sixteen_bits: false, ..options(&model, &arguments.columns, split, arguments.count) };
+    let opened = open_data(&arguments.data, &read);
     let images = match opened {
         Err(error) if error.is_missing_split() && !arguments.train_split => {
             return Err(anyhow::Error::new(error).context("no held-out images; --train-split takes the other part"));
@@ -171,7 +179,7 @@ fn report(
 }
 
 /// How images are read that a model is to see as it saw those of its training.
-pub fn options(model: &Model, split: Split, limit: usize) -> LoadOptions {
+pub fn options(model: &Model, columns: &ColumnArguments, split: Split, limit: usize) -> LoadOptions {
     let image = model.header.image;
     let padded = (image.height, image.width) != (image.content_height, image.content_width);
     LoadOptions {
@@ -183,6 +191,9 @@ pub fn options(model: &Model, split: Split, limit: usize) -> LoadOptions {
         },
         limit: Some(limit),
         split,
+        sixteen_bits: image.bits == 16,
+        image_column: columns.image_column.clone(),
+        label_column: columns.label_column.clone(),
         ..LoadOptions::default()
     }
 }

@@ -12,7 +12,7 @@ use checkpoint::{GenerateError, GuidanceKind, Guide, Model, Request, SamplerKind
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
-use picture::{Pixels, grid, save_gif, save_png, strip};
+use picture::{DeepPixels, Pixels, grid, save_gif, save_png, save_png_sixteen_bits, strip};
 use sampler::Classifier;
 use schedule::Spacing;
 
@@ -24,7 +24,7 @@ enum Output {
     Grid,
     /// One PNG for each image
     Png,
-    /// samples.npz: arr_0 u8 [N, H, W, C], arr_1 i64 labels
+    /// samples.npz: arr_0 u8 (u16 where the model learnt 16 bits) [N, H, W, C], arr_1 i64 labels
     Npz,
     /// The denoising of the grid as an animation
     Gif,
@@ -198,13 +198,21 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
             }
         }
     })?;
-    let pictures = train::pictures(images)?;
+    let pictures = train::pictures(images.clone())?;
     let Some(first) = pictures.first() else { bail!("no image was drawn") };
     files::create_folder(&arguments.out).context("the pictures need a folder; name one with --out")?;
 
     let columns = match (arguments.class, classes) {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
         _ => (pictures.len() as f64).sqrt().ceil() as usize,
+    };
+    // what was learnt in 16 bits is drawn in 16 bits; grids and animations are to be looked at
+    let deep = match image.bits {
+        16 => {
+            let values: Vec<f32> = images.into_data().iter::<f32>().collect();
+            Some(DeepPixels::from_nchw(first.height(), first.width(), first.channels(), &values)?)
+        }
+        _ => None,
     };
     let scale = first.display_scale();
     let mut files = Vec::new();
@@ -217,12 +225,22 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         // numbered as in the whole
         for (index, picture) in range.clone().zip(&pictures) {
             let file = path(&format!("{index:05}.png"));
-            save_png(picture, &file)?;
+            match &deep {
+                Some(deep) => save_png_sixteen_bits(&deep[index - range.start], &file)?,
+                None => save_png(picture, &file)?,
+            }
             files.push(file);
         }
     }
     if wants(Output::Npz) {
-        write_npz(&path("samples.npz"), &pictures, request.labels.as_deref())?;
+        let shape = [pictures.len(), first.height(), first.width(), first.channels()].map(|side| side as u64);
+        let labels = request.labels.as_deref();
+        match &deep {
+            Some(deep) => {
+                write_npz(&path("samples.npz"), shape, deep.iter().flat_map(DeepPixels::data).copied(), labels)?
+            }
+            None => write_npz(&path("samples.npz"), shape, pictures.iter().flat_map(Pixels::data).copied(), labels)?,
+        }
         files.push(path("samples.npz"));
     }
     if keeps_frames {
@@ -278,21 +296,23 @@ pub fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(file)
 }
 
-/// What the Python evaluators read: `arr_0` u8 `[N, H, W, C]`, and `arr_1` i64 `[N]` where labels were asked for.
-fn write_npz(path: &Path, pictures: &[Pixels], labels: Option<&[usize]>) -> anyhow::Result<()> {
+/// What the Python evaluators read: `arr_0` u8 (or u16) `[N, H, W, C]`, and `arr_1` i64 `[N]` where labels were asked for.
+fn write_npz<V: npyz::AutoSerialize>(
+    path: &Path,
+    shape: [u64; 4],
+    values: impl Iterator<Item = V>,
+    labels: Option<&[usize]>,
+) -> anyhow::Result<()> {
     use npyz::WriterBuilder;
-    let Some(first) = pictures.first() else { bail!("no image to write") };
     let mut bytes = std::io::Cursor::new(Vec::new());
     let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
     // the same pictures are the same bytes, whatever the time
     let options = || npyz::zip::write::FileOptions::default().last_modified_time(npyz::zip::DateTime::default());
-    let count = pictures.len() as u64;
-    let shape = [count, first.height() as u64, first.width() as u64, first.channels() as u64];
     let mut images = archive.array("arr_0", options())?.default_dtype().shape(&shape).begin_nd()?;
-    images.extend(pictures.iter().flat_map(|picture| picture.data().iter().copied()))?;
+    images.extend(values)?;
     images.finish()?;
     if let Some(labels) = labels {
-        let mut writer = archive.array("arr_1", options())?.default_dtype().shape(&[count]).begin_nd()?;
+        let mut writer = archive.array("arr_1", options())?.default_dtype().shape(&shape[..1]).begin_nd()?;
         writer.extend(labels.iter().map(|label| *label as i64))?;
         writer.finish()?;
     }

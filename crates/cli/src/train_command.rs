@@ -20,7 +20,7 @@ use train::{
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
-use crate::{Ended, UsageError, layers::Layers, print_result};
+use crate::{Ended, UsageError, layers::Layers, print_result, read_data::open_data};
 
 /// Where runs go.
 const RUNS: &str = "runs";
@@ -109,7 +109,7 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
         None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
     }
     .resolve()?;
-    let loaded = data::open(&config.data.path, &config.load_options())?;
+    let loaded = open_data(&config.data.path, &config.load_options())?;
     for (path, reason) in &loaded.skipped {
         eprintln!("warning: left out {}: {reason}", path.display());
     }
@@ -118,14 +118,18 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
     eprintln!("device      {device_name}");
+    let (content_height, content_width) = images.content_size();
+    let border = match (content_height, content_width) == (images.height(), images.width()) {
+        true => String::new(),
+        false => format!(" padded to {}x{}", images.height(), images.width()),
+    };
     eprintln!(
-        "data        {} ({}): {} images, {}x{}, {} channel(s){classes}",
+        "data        {} ({}): {} images, {content_height}x{content_width}{border}, {} channel(s){}{classes}",
         images.name(),
         loaded.source,
         images.len(),
-        images.height(),
-        images.width(),
-        images.channels()
+        images.channels(),
+        if images.sixteen_bits() { " of 16 bits" } else { "" }
     );
     if let Some(held_out) = &held_out {
         eprintln!("held out    {} images of {}, for the held-out loss", held_out.len(), held_out.name());
@@ -218,7 +222,7 @@ fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<
     let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
     // a file has no parts, and would be opened as what it is
     if !Path::new(&config.data.path).is_file() {
-        match data::open(&config.data.path, &options) {
+        match open_data(&config.data.path, &options) {
             Ok(test) if shape(&test.images) == shape(&images) => return Ok((images, Some(test.images))),
             Ok(_) => {}
             Err(error) if error.is_missing_split() => {}

@@ -1,5 +1,6 @@
-//! Many pictures of one size, as bytes on the host, with their labels.
+//! Many pictures of one size, as bytes (or 16 bits) on the host, with their labels.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
 use crate::options::{LoadOptions, Padding};
-use crate::transform::{self, Raster};
+use crate::pixels::Pixels;
+use crate::transform::{self, Raster, Value};
 
 /// A byte in `[0, 255]` as a number in `[-1, 1]`: `value / 127.5 - 1`.
 pub fn to_unit_range(value: u8) -> f32 {
@@ -22,7 +24,19 @@ pub fn to_u8(value: f32) -> u8 {
     ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8
 }
 
-/// Images of one size, u8 on the host: `[count, height, width, channels]`, row-major, with a label per image or none.
+/// A value of 16 bits as a number in `[-1, 1]`: `value / 32767.5 - 1`, in f32.
+fn word_to_unit_range(value: u16) -> f32 {
+    (f64::from(value) / 32767.5 - 1.0) as f32
+}
+
+/// A value of 16 bits as a byte: `value / 257`, rounded.
+fn word_to_u8(value: u16) -> u8 {
+    ((u32::from(value) + 128) / 257) as u8
+}
+
+/// Images of one size on the host: `[count, height, width, channels]`, row-major, with a label per image or none. Values are
+/// bytes, or 16 bits where [`LoadOptions::sixteen_bits`] asked for them; they lie in memory, or in a file of the
+/// [`Cache`](crate::Cache) that is mapped into it.
 ///
 /// Cloning and [`subset`](Self::subset) share the pixels. It is a burn-dataset [`Dataset`] of [`Item`]s, so burn's own
 /// transforms and loaders take it.
@@ -39,7 +53,8 @@ pub fn to_u8(value: f32) -> u8 {
 #[derive(Debug, Clone)]
 pub struct ImageSet {
     name: String,
-    pixels: Arc<Vec<u8>>,
+    pixels: Arc<Pixels>,
+    sixteen_bits: bool,
     /// For a subset: which images of `pixels`, in which order. `None` is all of them.
     rows: Option<Arc<[u32]>>,
     height: usize,
@@ -65,17 +80,47 @@ impl ImageSet {
     pub fn new(
         name: impl Into<String>,
         pixels: Vec<u8>,
+        shape: [usize; 4],
+        labels: Option<Vec<u32>>,
+        class_names: Option<Vec<String>>,
+    ) -> Result<Self, DataError> {
+        Self::of_pixels(name.into(), Pixels::Memory(pixels), false, shape, labels, class_names)
+    }
+
+    /// Likewise, with values of 16 bits, 0 to 65535.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn new_sixteen_bits(
+        name: impl Into<String>,
+        pixels: &[u16],
+        shape: [usize; 4],
+        labels: Option<Vec<u32>>,
+        class_names: Option<Vec<String>>,
+    ) -> Result<Self, DataError> {
+        let mut bytes = vec![0; 2 * pixels.len()];
+        u16::write_bytes(pixels, &mut bytes);
+        Self::of_pixels(name.into(), Pixels::Memory(bytes), true, shape, labels, class_names)
+    }
+
+    pub(crate) fn of_pixels(
+        name: String,
+        pixels: Pixels,
+        sixteen_bits: bool,
         [count, height, width, channels]: [usize; 4],
         labels: Option<Vec<u32>>,
         class_names: Option<Vec<String>>,
     ) -> Result<Self, DataError> {
         transform::check_channels(channels)?;
-        let expected = [height, width, channels].iter().try_fold(count, |product, &side| product.checked_mul(side));
-        if expected != Some(pixels.len()) || pixels.is_empty() || u32::try_from(count).is_err() {
+        let value_bytes = if sixteen_bits { 2 } else { 1 };
+        let sides = [height, width, channels, value_bytes];
+        let expected = sides.iter().try_fold(count, |product, &side| product.checked_mul(side));
+        let bytes = pixels.as_slice().len();
+        if expected != Some(bytes) || bytes == 0 || u32::try_from(count).is_err() {
             return Err(DataError::BadShape {
                 what: "pixels of an image set",
-                expected: format!("{count}x{height}x{width}x{channels} bytes, none of them 0"),
-                got: format!("{} bytes", pixels.len()),
+                expected: format!("{count}x{height}x{width}x{channels} values, none of these 0"),
+                got: format!("{} values", bytes / value_bytes),
             });
         }
         let mut classes = 0;
@@ -104,8 +149,9 @@ impl ImageSet {
             });
         }
         Ok(Self {
-            name: name.into(),
+            name,
             pixels: Arc::new(pixels),
+            sixteen_bits,
             rows: None,
             height,
             width,
@@ -120,7 +166,7 @@ impl ImageSet {
 
     /// How many images there are.
     pub fn len(&self) -> usize {
-        self.rows.as_ref().map_or(self.pixels.len() / self.image_len(), |rows| rows.len())
+        self.rows.as_ref().map_or_else(|| self.pixels.as_slice().len() / self.image_bytes(), |rows| rows.len())
     }
 
     /// Whether there is no image; only a [`subset`](Self::subset) can be empty.
@@ -146,6 +192,21 @@ impl ImageSet {
     /// Values in one image: `height * width * channels`.
     pub fn image_len(&self) -> usize {
         self.height * self.width * self.channels
+    }
+
+    /// Bytes in one image: as many as values, or twice as many.
+    fn image_bytes(&self) -> usize {
+        self.image_len() * if self.sixteen_bits { 2 } else { 1 }
+    }
+
+    /// Whether values have 16 bits, not 8.
+    pub fn sixteen_bits(&self) -> bool {
+        self.sixteen_bits
+    }
+
+    /// Whether the pixels lie in a file, not in memory.
+    pub fn is_mapped(&self) -> bool {
+        matches!(*self.pixels, Pixels::Mapped { .. })
     }
 
     /// The class of each image, below [`classes`](Self::classes); `None` where the data has no labels.
@@ -183,13 +244,23 @@ impl ImageSet {
         self.content_size
     }
 
-    /// The bytes of image `index`, `[height, width, channels]`.
+    /// The values of image `index`, `[height, width, channels]`: a byte each, or two, the less significant first, where
+    /// they have [16 bits](Self::sixteen_bits).
     ///
     /// # Panics
     /// If `index` is not below [`len`](Self::len), as slices do.
     pub fn image(&self, index: usize) -> &[u8] {
         let row = self.rows.as_ref().map_or(index, |rows| rows[index] as usize);
-        &self.pixels[row * self.image_len()..][..self.image_len()]
+        &self.pixels.as_slice()[row * self.image_bytes()..][..self.image_bytes()]
+    }
+
+    /// The values of image `index`, `[height, width, channels]`, as bytes in any case: what has 16 bits is rounded.
+    ///
+    /// # Panics
+    /// If `index` is not below [`len`](Self::len), as slices do.
+    pub fn bytes(&self, index: usize) -> Cow<'_, [u8]> {
+        let image = self.image(index);
+        if self.sixteen_bits { words(image).map(word_to_u8).collect() } else { Cow::Borrowed(image) }
     }
 
     /// The images at `indices`, in that order: `0..100`, `(0..len).step_by(2)`, or a list. The pixels are shared.
@@ -215,7 +286,11 @@ impl ImageSet {
     /// equal hash, wherever it was read from. Names do not count.
     pub fn content_hash(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(b"diffuse image set 1\0");
+        hash.update(if self.sixteen_bits {
+            b"diffuse image set of 16 bits 1\0".as_slice()
+        } else {
+            b"diffuse image set 1\0"
+        });
         for number in [self.len(), self.height, self.width, self.channels, self.classes] {
             hash.update((number as u64).to_le_bytes());
         }
@@ -235,18 +310,38 @@ impl ImageSet {
     pub fn write_chw_f32(&self, index: usize, flip: bool, out: &mut [f32]) {
         assert_eq!(out.len(), self.image_len(), "`out` must hold channels * height * width numbers");
         let image = self.image(index);
+        if self.sixteen_bits {
+            self.write_planes(
+                |at| word_to_unit_range(u16::from_le_bytes([image[2 * at], image[2 * at + 1]])),
+                flip,
+                out,
+            );
+        } else {
+            self.write_planes(|at| to_unit_range(image[at]), flip, out);
+        }
+    }
+
+    /// Puts the numbers of an image, asked for by their place in `[height, width, channels]`, in their order.
+    fn write_planes(&self, number: impl Fn(usize) -> f32, flip: bool, out: &mut [f32]) {
         for (channel, plane) in out.chunks_exact_mut(self.height * self.width).enumerate() {
-            for (line, numbers) in
-                image.chunks_exact(self.width * self.channels).zip(plane.chunks_exact_mut(self.width))
-            {
-                let values = line.iter().skip(channel).step_by(self.channels).map(|&value| to_unit_range(value));
+            for (row, line) in plane.chunks_exact_mut(self.width).enumerate() {
+                let numbers =
+                    (0..self.width).map(|column| number((row * self.width + column) * self.channels + channel));
                 if flip {
-                    numbers.iter_mut().rev().zip(values).for_each(|(number, value)| *number = value);
+                    line.iter_mut().rev().zip(numbers).for_each(|(out, number)| *out = number);
                 } else {
-                    numbers.iter_mut().zip(values).for_each(|(number, value)| *number = value);
+                    line.iter_mut().zip(numbers).for_each(|(out, number)| *out = number);
                 }
             }
         }
+    }
+
+    /// Sets the number of classes where labels are all there is to tell it, some of which were left out.
+    pub(crate) fn with_classes_of(mut self, classes: Option<usize>) -> Self {
+        if let (Some(classes), None) = (classes, &self.class_names) {
+            self.classes = self.classes.max(classes);
+        }
+        self
     }
 
     pub(crate) fn with_content_size(mut self, size: (usize, usize)) -> Self {
@@ -273,7 +368,11 @@ impl ImageSet {
             return Ok(limited);
         }
         let (height, width) = options.final_size((limited.height, limited.width))?;
-        let mut pixels = zeroed(limited.len(), height * width * channels, std::path::Path::new(&limited.name))?;
+        let bytes = limited.len() as u128 * (height * width * channels) as u128;
+        let too_large = || DataError::TooLarge { path: (&limited.name).into(), bytes };
+        let mut pixels = Vec::new();
+        pixels.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large())?).map_err(|_| too_large())?;
+        pixels.resize(limited.len() * height * width * channels, 0);
         pixels.par_chunks_exact_mut(height * width * channels).enumerate().try_for_each(|(index, slot)| {
             let picture = Raster::new(limited.image(index).to_vec(), limited.height, limited.width, limited.channels)?;
             slot.copy_from_slice(prepare(&picture, channels, options)?.pixels());
@@ -289,25 +388,25 @@ impl ImageSet {
 }
 
 /// One picture as the options want it: channels, then size, then padding.
-pub(crate) fn prepare(picture: &Raster, channels: usize, options: &LoadOptions) -> Result<Raster, DataError> {
+pub(crate) fn prepare<V: Value>(
+    picture: &Raster<V>,
+    channels: usize,
+    options: &LoadOptions,
+) -> Result<Raster<V>, DataError> {
     let mut picture = transform::convert_channels(picture, channels)?;
     if let Some((height, width)) = options.size {
         picture = transform::resize_short_side_and_centre_crop(&picture, height, width)?;
     }
-    match options.padding {
-        Padding::None => Ok(picture),
-        Padding::To { height, width, fill } => transform::pad_to(&picture, height, width, fill),
+    if options.padding == Padding::None {
+        return Ok(picture);
     }
+    let (height, width) = options.padding.around((picture.height(), picture.width()));
+    transform::pad_to(&picture, height, width, options.padding.fill())
 }
 
-/// `count` zeroed images of `image_len` bytes each, or an error where memory does not suffice.
-pub(crate) fn zeroed(count: usize, image_len: usize, path: &std::path::Path) -> Result<Vec<u8>, DataError> {
-    let too_large = || DataError::TooLarge { path: path.to_path_buf(), bytes: count as u128 * image_len as u128 };
-    let bytes = count.checked_mul(image_len).ok_or_else(too_large)?;
-    let mut pixels = Vec::new();
-    pixels.try_reserve_exact(bytes).map_err(|_| too_large())?;
-    pixels.resize(bytes, 0);
-    Ok(pixels)
+/// Values of 16 bits out of their bytes.
+fn words(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
 }
 
 /// `limit` of `0..len`, spread evenly: data sorted by class keeps all its classes.
@@ -318,7 +417,7 @@ pub(crate) fn evenly_spread(len: usize, limit: usize) -> impl Iterator<Item = us
 /// One image of an [`ImageSet`], as burn's loaders get it.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Item {
-    /// The bytes, `[height, width, channels]`.
+    /// The values, `[height, width, channels]`, rounded to bytes where they have 16 bits.
     pub pixels: Vec<u8>,
     /// Rows.
     pub height: usize,
@@ -333,7 +432,7 @@ pub struct Item {
 impl Dataset<Item> for ImageSet {
     fn get(&self, index: usize) -> Result<Item, DatasetError> {
         Ok(Item {
-            pixels: self.image(index).to_vec(),
+            pixels: self.bytes(index).into_owned(),
             height: self.height,
             width: self.width,
             channels: self.channels,
@@ -385,6 +484,23 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_bits_give_finer_numbers() {
+        let values = [0, 1, 0x8000, 0xffff, 257 * 77, 257 * 77 + 100];
+        let set = ImageSet::new_sixteen_bits("deep", &values, [1, 2, 1, 3], None, None).unwrap();
+        assert_eq!((set.len(), set.image_len(), set.image(0).len(), set.sixteen_bits()), (1, 6, 12, true));
+        assert_eq!(*set.bytes(0), [0, 0, 128, 255, 77, 77]);
+        let mut out = [9.0; 6];
+        set.write_chw_f32(0, false, &mut out);
+        // planes: values 0 and 3, 1 and 4, 2 and 5
+        assert_eq!((out[0], out[1]), (-1.0, 1.0));
+        assert!((out[2] - (1.0 / 32767.5 - 1.0)).abs() < 1e-7 && out[2] > -1.0);
+        assert!((out[3] - to_unit_range(77)).abs() < 1e-6 && out[5] > out[3]);
+        let bytes = ImageSet::new("deep", set.image(0).to_vec(), [1, 4, 1, 3], None, None).unwrap();
+        assert_ne!(set.content_hash(), bytes.content_hash());
+        assert!(ImageSet::new_sixteen_bits("deep", &values, [1, 2, 2, 3], None, None).is_err());
+    }
+
+    #[test]
     fn subsets_share_pixels_and_keep_classes() {
         let set = ten();
         assert_eq!((set.len(), set.classes(), set.label(7)), (10, 5, Some(2)));
@@ -405,9 +521,11 @@ mod tests {
         assert_eq!(set.content_hash(), ten().content_hash());
         assert_eq!(set.content_hash().len(), 64);
         assert_eq!(set.subset(0..10).content_hash(), set.content_hash());
-        let relabelled = ImageSet::new("ten", set.pixels.to_vec(), [10, 2, 3, 1], Some(vec![4; 10]), None).unwrap();
-        let reshaped = ImageSet::new("ten", set.pixels.to_vec(), [10, 3, 2, 1], set.labels.clone(), None).unwrap();
-        let mut pixels = set.pixels.to_vec();
+        let relabelled =
+            ImageSet::new("ten", set.pixels.as_slice().to_vec(), [10, 2, 3, 1], Some(vec![4; 10]), None).unwrap();
+        let reshaped =
+            ImageSet::new("ten", set.pixels.as_slice().to_vec(), [10, 3, 2, 1], set.labels.clone(), None).unwrap();
+        let mut pixels = set.pixels.as_slice().to_vec();
         pixels[59] ^= 1;
         let touched = ImageSet::new("ten", pixels, [10, 2, 3, 1], set.labels.clone(), None).unwrap();
         for other in [relabelled, reshaped, touched, set.subset(0..9)] {

@@ -18,10 +18,12 @@ pub struct Inspection {
     pub width: usize,
     /// 1 (grey), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
+    /// 8, or 16 where values were kept as such.
+    pub bits: usize,
     /// Name and number of images of each class, in order of the labels; empty without labels. Classes without a name
     /// are called by their number.
     pub classes: Vec<(String, usize)>,
-    /// Mean of each channel, bytes scaled to `[0, 1]`.
+    /// Mean of each channel, values scaled to `[0, 1]`.
     pub mean: Vec<f64>,
     /// Standard deviation of each channel (over all pixels, not a sample of them), in the same scale.
     pub deviation: Vec<f64>,
@@ -40,23 +42,32 @@ pub struct Inspection {
 /// ```
 pub fn inspect(images: &ImageSet) -> Inspection {
     let channels = images.channels();
-    // four channels at most; a sum of squares of 2^47 pixels still fits into u64
-    let sums = |mut sums: [(u64, u64); 4], index: usize| {
-        for pixel in images.image(index).chunks_exact(channels) {
-            for (sum, &value) in sums.iter_mut().zip(pixel) {
-                let value = u64::from(value);
-                *sum = (sum.0 + value, sum.1 + value * value);
-            }
+    // four channels at most; a sum of squares of 2^47 bytes still fits into u64, one of 16 bits needs more
+    let sums = |mut sums: [(u64, u128); 4], index: usize| {
+        let mut of_image = [(0u64, 0u64); 4];
+        let mut add = |at: usize, value: u64| {
+            let sum = &mut of_image[at % channels];
+            *sum = (sum.0 + value, sum.1 + value * value);
+        };
+        let image = images.image(index);
+        if images.sixteen_bits() {
+            let words = image.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+            words.enumerate().for_each(|(at, word)| add(at, word.into()));
+        } else {
+            image.iter().enumerate().for_each(|(at, &byte)| add(at, byte.into()));
+        }
+        for (sum, of_image) in sums.iter_mut().zip(of_image) {
+            *sum = (sum.0 + of_image.0, sum.1 + u128::from(of_image.1));
         }
         sums
     };
-    let add = |left: [(u64, u64); 4], right: [(u64, u64); 4]| {
+    let add = |left: [(u64, u128); 4], right: [(u64, u128); 4]| {
         std::array::from_fn(|channel| (left[channel].0 + right[channel].0, left[channel].1 + right[channel].1))
     };
-    let totals: [(u64, u64); 4] =
+    let totals: [(u64, u128); 4] =
         (0..images.len()).into_par_iter().fold(|| [(0, 0); 4], sums).reduce(|| [(0, 0); 4], add);
     let pixels = (images.len() * images.height() * images.width()).max(1) as f64;
-    let mean_of = |total: u64| total as f64 / pixels;
+    let most = if images.sixteen_bits() { 65535.0 } else { 255.0 };
     let used = &totals[..channels];
 
     let mut counts = vec![0; images.classes()];
@@ -77,10 +88,11 @@ pub fn inspect(images: &ImageSet) -> Inspection {
         width: images.width(),
         channels,
         classes: counts.into_iter().enumerate().map(|(class, count)| (class_name(class), count)).collect(),
-        mean: used.iter().map(|&(sum, _)| mean_of(sum) / 255.0).collect(),
+        bits: if images.sixteen_bits() { 16 } else { 8 },
+        mean: used.iter().map(|&(sum, _)| sum as f64 / pixels / most).collect(),
         deviation: used
             .iter()
-            .map(|&(sum, squares)| (mean_of(squares) - mean_of(sum).powi(2)).max(0.0).sqrt() / 255.0)
+            .map(|&(sum, squares)| (squares as f64 / pixels - (sum as f64 / pixels).powi(2)).max(0.0).sqrt() / most)
             .collect(),
         source_sizes,
     }
@@ -98,6 +110,13 @@ mod tests {
         assert_eq!(inspection.mean, [0.5, 10.0 / 255.0, 1.0]);
         assert_eq!(inspection.deviation, [0.5, 0.0, 0.0]);
         assert!(inspection.classes.is_empty());
+    }
+
+    #[test]
+    fn sixteen_bits_are_measured_in_the_same_scale() {
+        let set = ImageSet::new_sixteen_bits("deep", &[0, 65535, 65535, 0], [1, 2, 2, 1], None, None).unwrap();
+        let inspection = inspect(&set);
+        assert_eq!((inspection.mean[0], inspection.deviation[0], inspection.bits), (0.5, 0.5, 16));
     }
 
     #[test]

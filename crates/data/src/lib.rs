@@ -1,8 +1,9 @@
-//! Images for training: readers, transforms and a deterministic order, u8 on the host.
+//! Images for training: readers, transforms and a deterministic order, bytes (or 16 bits) on the host.
 //!
 //! [`open`] takes a dataset's name or a path (an IDX file or a folder of them, CIFAR binaries or their archive, a
-//! folder of images) and gives an [`ImageSet`]: images of one size, with labels where the data has them. [`fetch()`]
-//! brings a known dataset to this machine, [`inspect()`] sums one up, [`order`] says which image comes when.
+//! folder or zip of images, Parquet files, NumPy arrays) and gives an [`ImageSet`]: images of one size, with labels where
+//! the data has them. [`fetch()`] brings a known dataset to this machine, [`inspect()`] sums one up, [`order`] says which
+//! image comes when. Large datasets are decoded once, into a [`Cache`] that is mapped into memory.
 //!
 //! The crate knows nothing of tensors, devices or training. An [`ImageSet`] is a burn-dataset `Dataset`, so burn's own
 //! loaders and transforms can use it, and [`ImageSet::write_chw_f32`] fills a batch without any of them.
@@ -22,9 +23,16 @@
 //! # Ok::<(), data::DataError>(())
 //! ```
 
-#![forbid(unsafe_code)]
+// but to map files of the cache into memory
+#![deny(unsafe_code)]
 
+mod array;
+mod cache;
 mod cifar;
+mod classes;
+mod collect;
+mod columns;
+mod decode;
 mod error;
 pub mod fetch;
 pub mod folder;
@@ -32,16 +40,20 @@ pub mod idx;
 mod image_set;
 pub mod inspect;
 pub mod manifest;
+mod metadata;
 mod open;
 mod options;
 pub mod order;
+mod pixels;
 #[cfg(test)]
 mod testing;
 pub mod transform;
+mod zipped;
 
+pub use cache::{Cache, CacheEntry};
 pub use error::DataError;
 pub use fetch::fetch;
 pub use image_set::{ImageSet, Item, to_u8, to_unit_range};
 pub use inspect::{Inspection, inspect};
-pub use open::{Loaded, Places, open, open_in};
+pub use open::{Cached, Loaded, Places, Progress, Reading, Stage, open, open_in, open_with};
 pub use options::{LoadOptions, Padding, Split};

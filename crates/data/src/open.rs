@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::cache::Cache;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
-use crate::{cifar, folder, idx};
+use crate::{array, cifar, columns, folder, idx, zipped};
 
 /// What [`open`] gives.
 #[derive(Debug, Clone)]
@@ -17,6 +18,58 @@ pub struct Loaded {
     pub skipped: Vec<(PathBuf, String)>,
     /// Where the images were read from: a path, or `built in`.
     pub source: String,
+    /// What the cache had to do with it.
+    pub cached: Cached,
+}
+
+/// What the [`Cache`] had to do with a dataset.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cached {
+    /// Nothing: there is none, or it would not be worth it.
+    Unused,
+    /// The images had been decoded before.
+    Read,
+    /// They were decoded and will be found the next time.
+    Written,
+    /// They could not be kept, for this reason, and lie in memory.
+    Failed(String),
+}
+
+/// How far the reading of a dataset is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What is being done.
+    pub stage: Stage,
+    /// How many pictures (or files, where they are looked up in the cache) are done, ...
+    pub done: usize,
+    /// ... and how many there are.
+    pub total: usize,
+}
+
+/// A part of the reading of a dataset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Contents are looked up in the cache, or headers read.
+    Looking,
+    /// Pictures are decoded.
+    Decoding,
+}
+
+/// What goes along with reading, and does not change what is read.
+#[derive(Clone, Default)]
+pub struct Reading<'a> {
+    /// Where decoded images are kept; none to keep them in memory.
+    pub cache: Option<Cache>,
+    /// Told from time to time how far it is.
+    pub progress: Option<&'a dyn Fn(Progress)>,
+}
+
+impl Reading<'_> {
+    pub(crate) fn tell(&self, progress: Progress) {
+        if let Some(listener) = self.progress {
+            listener(progress);
+        }
+    }
 }
 
 /// Where datasets that have a name are looked for.
@@ -54,25 +107,41 @@ impl Places {
     }
 }
 
-/// Reads a dataset by its name or path; see [`open_in`]. Names are looked for in [`Places::from_environment`].
+/// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and large
+/// datasets kept, decoded, in [`Cache::from_environment`].
 ///
 /// # Errors
-/// See [`open_in`].
+/// See [`open_with`].
 pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
-    open_in(&Places::from_environment(), path_or_name, options)
+    let reading = Reading { cache: Cache::from_environment(), progress: None };
+    open_with(&Places::from_environment(), path_or_name, options, &reading)
+}
+
+/// Likewise, with other places, and into memory.
+///
+/// # Errors
+/// See [`open_with`].
+pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
+    open_with(places, path_or_name, options, &Reading::default())
 }
 
 /// Reads a dataset by its name or path.
 ///
 /// A known name comes first (write `./mnist` for a folder of that name); it is looked for in `places`, and `mnist-5k`
 /// is built in. A path may be an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or
-/// CIFAR-100 batch, a folder or `.tar.gz` of them, or a folder of images. Where a folder of IDX files has a
-/// `manifest.toml` beside them, the class names are taken from it.
+/// CIFAR-100 batch, a folder or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or
+/// sub-folders as classes), a Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). Where a folder of IDX
+/// files has a `manifest.toml` beside them, the class names are taken from it.
 ///
 /// # Errors
 /// [`DataError::BadOption`] for settings that cannot be met, [`DataError::NoSuchData`] where there is nothing of that
 /// name, [`DataError::NotFetched`] for a known dataset that is not on this machine, and what the readers say.
-pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
+pub fn open_with(
+    places: &Places,
+    path_or_name: &str,
+    options: &LoadOptions,
+    reading: &Reading,
+) -> Result<Loaded, DataError> {
     options.check()?;
     if let Some(manifest) = manifest::find(path_or_name) {
         return open_known(places, manifest, options);
@@ -83,9 +152,9 @@ pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Re
     }
     let name = name_of(path);
     if path.is_dir() {
-        open_folder(&name, path, options)
+        open_folder(&name, path, options, reading)
     } else if path.is_file() {
-        open_file(&name, path, options)
+        open_file(&name, path, options, reading)
     } else {
         Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
     }
@@ -141,7 +210,7 @@ fn holds(folder: &Path, manifest: &Manifest) -> bool {
         }
 }
 
-fn open_folder(name: &str, path: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+fn open_folder(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
         let classes = manifest::read(&path.join("manifest.toml")).ok().map(|manifest| manifest.classes);
         return whole(idx::load(name, &images, classes)?, path, options);
@@ -149,33 +218,42 @@ fn open_folder(name: &str, path: &Path, options: &LoadOptions) -> Result<Loaded,
     if let Some(images) = cifar::load_folder(name, path, options.split)? {
         return whole(images, path, options);
     }
-    if options.split == Split::Test {
-        let problem = format!("a folder of images has no splits; name the folder of test images ({})", path.display());
-        return Err(DataError::BadOption { key: "split", problem });
+    if let Some(files) = columns::files_in(path, options.split)? {
+        return columns::load(name, path, &files, options, reading);
     }
-    folder::load(name, path, options)
+    folder::load_with(name, path, options, reading)
 }
 
-fn open_file(name: &str, path: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+fn open_file(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
     let lower = name.to_ascii_lowercase();
     let extension = lower.rsplit('.').next().unwrap_or_default();
     if folder::EXTENSIONS.contains(&extension) {
         return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
     }
-    let images = if lower.ends_with(".tar.gz") || lower.ends_with(".tgz") {
-        cifar::load_archive(name, path, options.split)?
-    } else if extension == "bin" {
-        cifar::load_file(name, path)?
-    } else {
-        let classes = manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes);
-        idx::load(name, path, classes)?
+    let images = match extension {
+        "zip" => return zipped::load(name, path, options, reading),
+        "npy" => return array::load_npy(name, path, options, reading),
+        "npz" => return array::load_npz(name, path, options, reading),
+        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, reading),
+        "tgz" => cifar::load_archive(name, path, options.split)?,
+        _ if lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
+        "bin" => cifar::load_file(name, path)?,
+        _ => {
+            let classes = manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes);
+            idx::load(name, path, classes)?
+        }
     };
     whole(images, path, options)
 }
 
 /// The result of a reader that reads all or nothing.
 fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
-    Ok(Loaded { images: images.prepared(options)?, skipped: Vec::new(), source: source.display().to_string() })
+    Ok(Loaded {
+        images: images.prepared(options)?,
+        skipped: Vec::new(),
+        source: source.display().to_string(),
+        cached: Cached::Unused,
+    })
 }
 
 #[cfg(test)]

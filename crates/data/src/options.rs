@@ -35,8 +35,18 @@ pub struct LoadOptions {
     pub limit: Option<usize>,
     /// Which part, where the data comes in two (IDX sets, CIFAR).
     pub split: Split,
-    /// Do not take the sub-folders of an image folder for classes.
+    /// Do not take the sub-folders of an image folder, or anything else, for classes.
     pub ignore_classes: bool,
+    /// Keep images of 16 bits as such, where there are any; else they become bytes.
+    pub sixteen_bits: bool,
+    /// The column of images in a table (Parquet), or the array of them in a file of several (npz); found by itself if not
+    /// given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// The column of labels in a table (Parquet, `metadata.csv`, `metadata.jsonl`), or the array of them (npz); found by
+    /// itself if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
 }
 
 /// A border that brings images to a size that a network can halve often enough.
@@ -56,6 +66,33 @@ pub enum Padding {
         #[serde(default)]
         fill: u8,
     },
+    /// The image in the middle of the next larger one whose sides can be divided by a number: what a network needs that
+    /// halves its images.
+    Multiple {
+        /// What both sides are to be a multiple of, at least 1.
+        of: usize,
+        /// The value of the border in every channel, 0 to 255.
+        #[serde(default)]
+        fill: u8,
+    },
+}
+
+impl Padding {
+    /// The (height, width) of an image of this `content` size with its border, which may be too small for it.
+    pub(crate) fn around(self, (height, width): (usize, usize)) -> (usize, usize) {
+        match self {
+            Self::None => (height, width),
+            Self::To { height, width, .. } => (height, width),
+            Self::Multiple { of, .. } => (height.next_multiple_of(of.max(1)), width.next_multiple_of(of.max(1))),
+        }
+    }
+
+    pub(crate) fn fill(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::To { fill, .. } | Self::Multiple { fill, .. } => fill,
+        }
+    }
 }
 
 /// The two parts that published datasets come in.
@@ -88,29 +125,40 @@ impl LoadOptions {
         if let Padding::To { height, width, .. } = self.padding {
             transform::check_target("padding", height, width)?;
         }
+        if let Padding::Multiple { of, .. } = self.padding {
+            transform::check_target("padding", of, of)?;
+        }
         Ok(())
     }
 
     /// The (height, width) that images of one `source` size end up with.
     pub(crate) fn final_size(&self, source: (usize, usize)) -> Result<(usize, usize), DataError> {
         let (height, width) = self.size.unwrap_or(source);
-        match self.padding {
-            Padding::None => Ok((height, width)),
-            Padding::To { height: tall, width: wide, .. } if tall >= height && wide >= width => Ok((tall, wide)),
-            Padding::To { height: tall, width: wide, .. } => Err(DataError::BadOption {
-                key: "padding",
-                problem: format!(
-                    "images of {height}x{width} cannot be padded to {tall}x{wide} (height x width); pad to at least \
-                     their size, or set a smaller `size`"
-                ),
-            }),
+        let (tall, wide) = self.padding.around((height, width));
+        if tall >= height && wide >= width {
+            return Ok((tall, wide));
         }
+        let problem = format!(
+            "images of {height}x{width} cannot be padded to {tall}x{wide} (height x width); pad to at least their \
+             size, or set a smaller `size`"
+        );
+        Err(DataError::BadOption { key: "padding", problem })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn borders_of_odd_sizes() {
+        let multiple = |of| LoadOptions { padding: Padding::Multiple { of, fill: 0 }, ..LoadOptions::default() };
+        assert_eq!(multiple(8).final_size((28, 33)).unwrap(), (32, 40));
+        assert_eq!(multiple(8).final_size((32, 8)).unwrap(), (32, 8));
+        assert_eq!(multiple(1).final_size((7, 5)).unwrap(), (7, 5));
+        let resized = LoadOptions { size: Some((30, 10)), ..multiple(4) };
+        assert_eq!(resized.final_size((7, 5)).unwrap(), (32, 12));
+    }
 
     #[test]
     fn it_survives_toml() {
@@ -122,8 +170,12 @@ mod tests {
             limit: Some(7),
             split: Split::Test,
             ignore_classes: true,
+            sixteen_bits: true,
+            image_column: Some("img".into()),
+            label_column: Some("fine_label".into()),
         };
-        for options in [all, LoadOptions::default()] {
+        let multiple = LoadOptions { padding: Padding::Multiple { of: 8, fill: 3 }, ..LoadOptions::default() };
+        for options in [all, multiple, LoadOptions::default()] {
             let text = toml::to_string(&options).unwrap();
             assert_eq!(toml::from_str::<LoadOptions>(&text).unwrap(), options, "{text}");
         }
@@ -132,7 +184,13 @@ mod tests {
     #[test]
     fn unknown_keys_and_impossible_values_are_errors() {
         assert!(toml::from_str::<LoadOptions>("sise = [1, 2]").unwrap_err().to_string().contains("sise"));
-        for text in ["channels = 2", "limit = 0", "size = [0, 4]", "padding = { to = { height = 4, width = 99999 } }"] {
+        for text in [
+            "channels = 2",
+            "limit = 0",
+            "size = [0, 4]",
+            "padding = { to = { height = 4, width = 99999 } }",
+            "padding = { multiple = { of = 0 } }",
+        ] {
             let options: LoadOptions = toml::from_str(text).unwrap();
             let error = options.check().unwrap_err().to_string();
             assert!(error.contains(text.split(' ').next().unwrap()), "{error}");

@@ -1,10 +1,11 @@
 //! Small files for the tests of this crate.
 
-use std::io::Write;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use image::{DynamicImage, GrayImage, ImageFormat, Luma};
 
 /// An IDX file of unsigned bytes whose header claims `dimensions`.
 pub(crate) fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
@@ -26,4 +27,16 @@ pub(crate) fn write(folder: impl AsRef<Path>, name: &str, bytes: &[u8]) -> PathB
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(&path, bytes).unwrap();
     path
+}
+
+/// An image file.
+pub(crate) fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+/// A PNG file of one shade.
+pub(crate) fn grey(height: u32, width: u32, value: u8) -> Vec<u8> {
+    encoded(GrayImage::from_pixel(width, height, Luma([value])), ImageFormat::Png)
 }

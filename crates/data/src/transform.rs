@@ -1,43 +1,125 @@
 //! What is done to a single picture before it is stored: channels, resize and crop, padding; and the flip on the way
-//! out. All of it on bytes, rows from top to bottom, channels last.
+//! out. Rows from top to bottom, channels last, bytes or values of 16 bits.
+
+use std::fmt::Debug;
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::DynamicImage;
 
 use crate::error::DataError;
 
 /// The longest side, in pixels, that a picture may be resized or padded to.
 pub const LARGEST_SIDE: usize = 16_384;
 
-/// A picture on the host: `pixels` is `[height, width, channels]`, row-major, one byte a value.
+/// One value of a picture: a byte, or 16 bits; 0 is black and [`Value::MOST`] white.
+pub trait Value: bytemuck::Pod + Debug + PartialEq + Send + Sync + sealed::Sealed {
+    /// The largest value.
+    const MOST: u64;
+    /// What the resizer calls pixels of 1, 3 and 4 such values.
+    #[doc(hidden)]
+    const PIXEL_TYPES: [PixelType; 3];
+    /// The value in `0..=MOST`.
+    #[doc(hidden)]
+    fn from_number(number: u64) -> Self;
+    /// The inverse of `from_number`.
+    #[doc(hidden)]
+    fn number(self) -> u64;
+    /// The values of a decoded image in 1, 3 or 4 channels.
+    #[doc(hidden)]
+    fn of_image(image: DynamicImage, channels: usize) -> Vec<Self>;
+    /// The least significant byte first.
+    #[doc(hidden)]
+    fn write_bytes(values: &[Self], out: &mut [u8]);
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for u8 {}
+    impl Sealed for u16 {}
+}
+
+impl Value for u8 {
+    const MOST: u64 = u8::MAX as u64;
+    const PIXEL_TYPES: [PixelType; 3] = [PixelType::U8, PixelType::U8x3, PixelType::U8x4];
+
+    fn from_number(number: u64) -> Self {
+        number as u8
+    }
+
+    fn number(self) -> u64 {
+        self.into()
+    }
+
+    fn of_image(image: DynamicImage, channels: usize) -> Vec<Self> {
+        match channels {
+            1 => image.into_luma8().into_raw(),
+            3 => image.into_rgb8().into_raw(),
+            _ => image.into_rgba8().into_raw(),
+        }
+    }
+
+    fn write_bytes(values: &[Self], out: &mut [u8]) {
+        out.copy_from_slice(values);
+    }
+}
+
+impl Value for u16 {
+    const MOST: u64 = u16::MAX as u64;
+    const PIXEL_TYPES: [PixelType; 3] = [PixelType::U16, PixelType::U16x3, PixelType::U16x4];
+
+    fn from_number(number: u64) -> Self {
+        number as u16
+    }
+
+    fn number(self) -> u64 {
+        self.into()
+    }
+
+    fn of_image(image: DynamicImage, channels: usize) -> Vec<Self> {
+        match channels {
+            1 => image.into_luma16().into_raw(),
+            3 => image.into_rgb16().into_raw(),
+            _ => image.into_rgba16().into_raw(),
+        }
+    }
+
+    fn write_bytes(values: &[Self], out: &mut [u8]) {
+        for (value, bytes) in values.iter().zip(out.chunks_exact_mut(2)) {
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
+    }
+}
+
+/// A picture on the host: `pixels` is `[height, width, channels]`, row-major.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Raster {
-    pixels: Vec<u8>,
+pub struct Raster<V = u8> {
+    pixels: Vec<V>,
     height: usize,
     width: usize,
     channels: usize,
 }
 
-impl Raster {
-    /// Wraps `pixels`, which must hold `height * width * channels` bytes; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
+impl<V: Value> Raster<V> {
+    /// Wraps `pixels`, which must hold `height * width * channels` values; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
     ///
     /// # Errors
     /// [`DataError::BadShape`] if a side is 0, the channels are none of these, or the length does not fit.
-    pub fn new(pixels: Vec<u8>, height: usize, width: usize, channels: usize) -> Result<Self, DataError> {
+    pub fn new(pixels: Vec<V>, height: usize, width: usize, channels: usize) -> Result<Self, DataError> {
         check_channels(channels)?;
         let expected = height.checked_mul(width).and_then(|area| area.checked_mul(channels));
         if height == 0 || width == 0 || expected != Some(pixels.len()) {
             return Err(DataError::BadShape {
                 what: "pixels of a picture",
-                expected: format!("{height}x{width}x{channels} bytes, none of them 0"),
-                got: format!("{} bytes", pixels.len()),
+                expected: format!("{height}x{width}x{channels} values, none of them 0"),
+                got: format!("{} values", pixels.len()),
             });
         }
         Ok(Self { pixels, height, width, channels })
     }
 
-    /// The bytes, `[height, width, channels]`.
-    pub fn pixels(&self) -> &[u8] {
+    /// The values, `[height, width, channels]`.
+    pub fn pixels(&self) -> &[V] {
         &self.pixels
     }
 
@@ -76,38 +158,43 @@ pub(crate) fn check_channels(channels: usize) -> Result<(), DataError> {
 ///
 /// # Errors
 /// [`DataError::BadOption`] if a target side is 0 or above [`LARGEST_SIDE`].
-pub fn resize_short_side_and_centre_crop(picture: &Raster, height: usize, width: usize) -> Result<Raster, DataError> {
+pub fn resize_short_side_and_centre_crop<V: Value>(
+    picture: &Raster<V>,
+    height: usize,
+    width: usize,
+) -> Result<Raster<V>, DataError> {
     check_target("size", height, width)?;
     if (picture.height, picture.width) == (height, width) {
         return Ok(picture.clone());
     }
     let pixel_type = match picture.channels {
-        1 => PixelType::U8,
-        3 => PixelType::U8x3,
-        _ => PixelType::U8x4,
+        1 => V::PIXEL_TYPES[0],
+        3 => V::PIXEL_TYPES[1],
+        _ => V::PIXEL_TYPES[2],
     };
     let impossible = |error: &dyn std::fmt::Display| DataError::BadOption {
         key: "size",
         problem: format!("cannot resize {}x{} to {height}x{width}: {error}", picture.height, picture.width),
     };
     let side = |pixels: usize| u32::try_from(pixels).map_err(|error| impossible(&error));
-    let source = ImageRef::new(side(picture.width)?, side(picture.height)?, &picture.pixels, pixel_type)
-        .map_err(|error| impossible(&error))?;
+    let source =
+        ImageRef::new(side(picture.width)?, side(picture.height)?, bytemuck::cast_slice(&picture.pixels), pixel_type)
+            .map_err(|error| impossible(&error))?;
     let mut target = Image::new(side(width)?, side(height)?, pixel_type);
     // The crop box is taken from the source first: a panorama is never scaled to its whole length.
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .fit_into_destination(Some((0.5, 0.5)));
     Resizer::new().resize(&source, &mut target, &options).map_err(|error| impossible(&error))?;
-    Raster::new(target.into_vec(), height, width, picture.channels)
+    Raster::new(bytemuck::pod_collect_to_vec(target.buffer()), height, width, picture.channels)
 }
 
-/// Puts the picture in the middle of a `height` x `width` one whose other values are `fill` (0 to 255). Where the rest
-/// is odd, the extra row or column is at the bottom or on the right.
+/// Puts the picture in the middle of a `height` x `width` one whose other values are `fill` (0 to 255, of 255; for 16 bits
+/// the same shade). Where the rest is odd, the extra row or column is at the bottom or on the right.
 ///
 /// # Errors
 /// [`DataError::BadOption`] if the picture is larger than the target, or the target above [`LARGEST_SIDE`].
-pub fn pad_to(picture: &Raster, height: usize, width: usize, fill: u8) -> Result<Raster, DataError> {
+pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: u8) -> Result<Raster<V>, DataError> {
     check_target("padding", height, width)?;
     if height < picture.height || width < picture.width {
         return Err(DataError::BadOption {
@@ -120,6 +207,7 @@ pub fn pad_to(picture: &Raster, height: usize, width: usize, fill: u8) -> Result
         });
     }
     let channels = picture.channels;
+    let fill = V::from_number(u64::from(fill) * (V::MOST / u64::from(u8::MAX)));
     let mut pixels = vec![fill; height * width * channels];
     let top = (height - picture.height) / 2;
     let left = (width - picture.width) / 2;
@@ -131,7 +219,7 @@ pub fn pad_to(picture: &Raster, height: usize, width: usize, fill: u8) -> Result
 }
 
 /// Mirrors the picture: left becomes right.
-pub fn flip_horizontal(picture: &Raster) -> Raster {
+pub fn flip_horizontal<V: Value>(picture: &Raster<V>) -> Raster<V> {
     let mut flipped = picture.clone();
     for line in flipped.pixels.chunks_exact_mut(picture.width * picture.channels) {
         let (mut left, mut right) = (0, picture.width - 1);
@@ -149,24 +237,25 @@ pub fn flip_horizontal(picture: &Raster) -> Raster {
 /// The same picture with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
 ///
 /// Grey out of colour is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; colour out of grey repeats
-/// it; alpha is put over white when it is dropped, and is 255 when it is added.
+/// it; alpha is put over white when it is dropped, and is opaque when it is added.
 ///
 /// # Errors
 /// [`DataError::BadShape`] for another number of channels.
-pub fn convert_channels(picture: &Raster, channels: usize) -> Result<Raster, DataError> {
+pub fn convert_channels<V: Value>(picture: &Raster<V>, channels: usize) -> Result<Raster<V>, DataError> {
     check_channels(channels)?;
     if channels == picture.channels {
         return Ok(picture.clone());
     }
     let mut pixels = Vec::with_capacity(picture.height * picture.width * channels);
     for pixel in picture.pixels.chunks_exact(picture.channels) {
+        let opaque = V::from_number(V::MOST);
         let (red, green, blue, alpha) = match *pixel {
-            [grey] => (grey, grey, grey, 255),
-            [red, green, blue] => (red, green, blue, 255),
+            [grey] => (grey, grey, grey, opaque),
+            [red, green, blue] => (red, green, blue, opaque),
             [red, green, blue, alpha] => (red, green, blue, alpha),
-            _ => (0, 0, 0, 0),
+            _ => (opaque, opaque, opaque, opaque),
         };
-        let over = |value: u8| over_white(value, alpha);
+        let over = |value: V| over_white(value, alpha);
         match channels {
             1 => pixels.push(luma(over(red), over(green), over(blue))),
             3 => pixels.extend([over(red), over(green), over(blue)]),
@@ -176,13 +265,13 @@ pub fn convert_channels(picture: &Raster, channels: usize) -> Result<Raster, Dat
     Raster::new(pixels, picture.height, picture.width, channels)
 }
 
-fn over_white(value: u8, alpha: u8) -> u8 {
-    let (value, alpha) = (u32::from(value), u32::from(alpha));
-    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+fn over_white<V: Value>(value: V, alpha: V) -> V {
+    let (value, alpha) = (value.number(), alpha.number());
+    V::from_number((value * alpha + V::MOST * (V::MOST - alpha) + V::MOST / 2) / V::MOST)
 }
 
-fn luma(red: u8, green: u8, blue: u8) -> u8 {
-    ((u32::from(red) * 19_595 + u32::from(green) * 38_470 + u32::from(blue) * 7_471 + 0x8000) >> 16) as u8
+fn luma<V: Value>(red: V, green: V, blue: V) -> V {
+    V::from_number((red.number() * 19_595 + green.number() * 38_470 + blue.number() * 7_471 + 0x8000) >> 16)
 }
 
 pub(crate) fn check_target(key: &'static str, height: usize, width: usize) -> Result<(), DataError> {
@@ -305,7 +394,7 @@ mod tests {
     #[test]
     fn transparent_colours_do_not_bleed() {
         // the left half is opaque white, the right half transparent black
-        let pixels = (0..32 * 32).flat_map(|at| if at % 32 < 16 { [255; 4] } else { [0; 4] }).collect();
+        let pixels = (0..32 * 32).flat_map(|at| if at % 32 < 16 { [255u8; 4] } else { [0; 4] }).collect();
         let picture = Raster::new(pixels, 32, 32, 4).unwrap();
         let small = resize_short_side_and_centre_crop(&picture, 5, 5).unwrap();
         for pixel in small.pixels().chunks_exact(4).filter(|pixel| pixel[3] > 8) {
@@ -332,7 +421,7 @@ mod tests {
     #[test]
     fn flipping_moves_pixels_not_channels() {
         let picture =
-            Raster::new(vec![1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], 2, 3, 3).unwrap();
+            Raster::new(vec![1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], 2, 3, 3).unwrap();
         let flipped = flip_horizontal(&picture);
         assert_eq!(flipped.pixels(), [7, 8, 9, 4, 5, 6, 1, 2, 3, 16, 17, 18, 13, 14, 15, 10, 11, 12]);
         assert_eq!(flip_horizontal(&flipped), picture);
@@ -340,22 +429,54 @@ mod tests {
 
     #[test]
     fn channels_convert_as_documented() {
-        let rgb = Raster::new(vec![255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255], 1, 4, 3).unwrap();
+        let rgb = Raster::new(vec![255u8, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255], 1, 4, 3).unwrap();
         // Pillow 10: Image.fromarray(rgb).convert("L")
         assert_eq!(convert_channels(&rgb, 1).unwrap().pixels(), [76, 150, 29, 255]);
-        let grey = Raster::new(vec![7], 1, 1, 1).unwrap();
+        let grey = Raster::new(vec![7u8], 1, 1, 1).unwrap();
         assert_eq!(convert_channels(&grey, 3).unwrap().pixels(), [7, 7, 7]);
         assert_eq!(convert_channels(&grey, 4).unwrap().pixels(), [7, 7, 7, 255]);
-        let clear = Raster::new(vec![0, 0, 0, 0, 0, 0, 0, 255, 0, 100, 200, 128], 1, 3, 4).unwrap();
+        let clear = Raster::new(vec![0u8, 0, 0, 0, 0, 0, 0, 255, 0, 100, 200, 128], 1, 3, 4).unwrap();
         assert_eq!(convert_channels(&clear, 3).unwrap().pixels(), [255, 255, 255, 0, 0, 0, 127, 177, 227]);
         assert!(convert_channels(&grey, 2).is_err());
     }
 
     #[test]
+    fn sixteen_bits_are_treated_as_bytes_are() {
+        let deep = |value: u8| u16::from(value) * 257;
+        let bytes = Raster::new((0..9 * 7 * 4).map(|at| (at * 37 % 256) as u8).collect(), 9, 7, 4).unwrap();
+        let words = Raster::new(bytes.pixels().iter().map(|&value| deep(value)).collect(), 9, 7, 4).unwrap();
+        // within half a byte's step, for these are rounded more finely
+        let same = |bytes: &Raster, words: &Raster<u16>| {
+            assert_eq!(
+                (bytes.height(), bytes.width(), bytes.channels()),
+                (words.height(), words.width(), words.channels())
+            );
+            for (&byte, &word) in bytes.pixels().iter().zip(words.pixels()) {
+                assert!(deep(byte).abs_diff(word) <= 257, "{byte} and {word}");
+            }
+        };
+        for channels in [1, 3, 4] {
+            same(&convert_channels(&bytes, channels).unwrap(), &convert_channels(&words, channels).unwrap());
+        }
+        let grey = Raster::new(bytes.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
+        let deep_grey = Raster::new(words.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
+        for (height, width) in [(5, 5), (18, 10)] {
+            same(
+                &resize_short_side_and_centre_crop(&grey, height, width).unwrap(),
+                &resize_short_side_and_centre_crop(&deep_grey, height, width).unwrap(),
+            );
+        }
+        same(&pad_to(&bytes, 12, 12, 200).unwrap(), &pad_to(&words, 12, 12, 200).unwrap());
+        same(&flip_horizontal(&bytes), &flip_horizontal(&words));
+        // white stays white
+        assert_eq!((luma(0xffffu16, 0xffff, 0xffff), over_white(0u16, 0)), (0xffff, 0xffff));
+    }
+
+    #[test]
     fn shapes_that_do_not_fit_are_refused() {
-        assert!(Raster::new(vec![0; 5], 2, 3, 1).is_err());
-        assert!(Raster::new(vec![], 0, 3, 1).is_err());
-        assert!(Raster::new(vec![0; 12], 2, 3, 2).is_err());
-        assert!(Raster::new(vec![], usize::MAX, usize::MAX, 4).is_err());
+        assert!(Raster::new(vec![0u8; 5], 2, 3, 1).is_err());
+        assert!(Raster::<u8>::new(vec![], 0, 3, 1).is_err());
+        assert!(Raster::new(vec![0u8; 12], 2, 3, 2).is_err());
+        assert!(Raster::<u8>::new(vec![], usize::MAX, usize::MAX, 4).is_err());
     }
 }

@@ -16,6 +16,8 @@ pub enum Action {
     Write,
     /// Making a folder.
     Create,
+    /// Removing a file or a folder.
+    Remove,
 }
 
 impl fmt::Display for Action {
@@ -25,6 +27,7 @@ impl fmt::Display for Action {
             Action::List => "list",
             Action::Write => "write",
             Action::Create => "create",
+            Action::Remove => "remove",
         })
     }
 }
@@ -61,7 +64,7 @@ fn advice(action: Action, path: &Path, error: &io::Error) -> String {
             ErrorKind::OutOfMemory => "it is too large for the memory of this machine".to_owned(),
             _ => "try again, or use another copy: the disk or the file may be damaged".to_owned(),
         },
-        Action::Write | Action::Create => {
+        Action::Write | Action::Create | Action::Remove => {
             let folder = crate::folder_of(path);
             let shown = folder.display();
             match error.kind() {

@@ -29,6 +29,7 @@
 
 mod animation;
 mod chart;
+mod deep;
 mod error;
 mod grid;
 mod pixels;
@@ -38,6 +39,7 @@ mod ticks;
 
 pub use animation::{save_gif, to_gif};
 pub use chart::{LineChart, PNG_DENSITY, Panels, Series};
+pub use deep::{DeepPixels, save_png_sixteen_bits, to_png_sixteen_bits};
 pub use error::PictureError;
 pub use grid::{grid, labelled_grid, strip};
 pub use pixels::Pixels;

@@ -192,7 +192,12 @@ pub(crate) fn all_alike<'pictures>(
 }
 
 /// The number of values of a picture, if that is a picture.
-fn checked_length(what: &'static str, height: usize, width: usize, channels: usize) -> Result<usize, PictureError> {
+pub(crate) fn checked_length(
+    what: &'static str,
+    height: usize,
+    width: usize,
+    channels: usize,
+) -> Result<usize, PictureError> {
     if !matches!(channels, 1 | 3 | 4) {
         return Err(PictureError::Channels { channels });
     }

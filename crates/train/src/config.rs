@@ -35,15 +35,26 @@ pub struct Config {
 pub struct DataConfig {
     /// A folder, a file, or the name of a known dataset.
     pub path: String,
-    /// Height and width that images are resized (short side) and cropped (centre) to; as they are if not given.
+    /// Side, or height and width as in `[64, 48]`, that images are resized (short side) and cropped (centre) to; as they are
+    /// if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub image_size: Option<usize>,
-    /// Side that images are padded to afterwards, evenly, with black; samples are cropped back.
+    pub image_size: Option<ImageSize>,
+    /// Side that images are padded to afterwards, evenly, with black; to the next size that the network can take if not given.
+    /// Samples are cropped back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pad_to: Option<usize>,
     /// 1 grey, 3 colour, 4 colour and alpha; those of the images if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// Keep images of 16 bits as such, where there are any; samples are then written with 16 bits, too.
+    pub sixteen_bits: bool,
+    /// Which column of a Parquet file, or array of an `.npz`, has the images; found by itself if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_column: Option<String>,
+    /// Which column of a Parquet file, of `metadata.csv` or `metadata.jsonl`, or array of an `.npz`, has the labels; found by
+    /// itself if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
     /// Use at most so many images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -63,10 +74,33 @@ impl Default for DataConfig {
             image_size: None,
             pad_to: None,
             channels: None,
+            sixteen_bits: false,
+            image_column: None,
+            label_column: None,
             limit: None,
             skip_unreadable: false,
             held_out: 200,
             horizontal_flip: false,
+        }
+    }
+}
+
+/// A height and a width.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a side such as 64, or [height, width] such as [64, 48]")]
+pub enum ImageSize {
+    /// Both the same.
+    Square(usize),
+    /// Height and width.
+    Sides([usize; 2]),
+}
+
+impl ImageSize {
+    /// (height, width)
+    pub fn sides(self) -> (usize, usize) {
+        match self {
+            Self::Square(side) => (side, side),
+            Self::Sides([height, width]) => (height, width),
         }
     }
 }
@@ -299,10 +333,10 @@ impl Config {
         })
     }
 
-    /// Digits in minutes on two cores: a small network on patches, told the class, x_0 objective with min-SNR.
+    /// Digits in minutes on two cores: a small network on patches (28x28 are padded to 32x32), told the class, x_0 objective with min-SNR.
     fn digits() -> Self {
         Self {
-            data: DataConfig { pad_to: Some(32), ..DataConfig::default() },
+            data: DataConfig::default(),
             unet: UnetConfig {
                 dim: 16,
                 dim_mults: vec![1, 2, 4],
@@ -374,7 +408,7 @@ impl Config {
         Self {
             data: DataConfig {
                 path: "path/to/your/images".to_owned(),
-                image_size: Some(128),
+                image_size: Some(ImageSize::Square(128)),
                 channels: Some(3),
                 horizontal_flip: true,
                 ..DataConfig::default()
@@ -414,15 +448,18 @@ impl Config {
         found.ok()
     }
 
-    /// What crate `data` is asked for.
+    /// What crate `data` is asked for. Without `data.pad_to`, images are padded to what the network can take.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
-            size: self.data.image_size.map(|side| (side, side)),
+            size: self.data.image_size.map(ImageSize::sides),
             channels: self.data.channels,
             padding: match self.data.pad_to {
                 Some(side) => Padding::To { height: side, width: side, fill: 0 },
-                None => Padding::None,
+                None => Padding::Multiple { of: self.unet.downsample_factor(), fill: 0 },
             },
+            sixteen_bits: self.data.sixteen_bits,
+            image_column: self.data.image_column.clone(),
+            label_column: self.data.label_column.clone(),
             skip_unreadable: self.data.skip_unreadable,
             limit: self.data.limit,
             ..LoadOptions::default()
@@ -495,6 +532,7 @@ impl Config {
                 width: images.width(),
                 content_height,
                 content_width,
+                bits: if images.sixteen_bits() { 16 } else { 8 },
             },
             classes: match self.unet.classes {
                 0 => Vec::new(),

@@ -89,9 +89,13 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
         found.push(finding(severity, text));
     }
 
-    if let (Some(sizes), Some(side)) = (images.source_sizes(), config.data.image_size) {
+    if let (Some(sizes), Some(target)) = (images.source_sizes(), config.data.image_size) {
+        let (tall, wide) = target.sides();
         let count: usize = sizes.values().sum();
-        let kept = |(height, width): (usize, usize)| height.min(width) as f64 / height.max(width) as f64;
+        let kept = |(height, width): (usize, usize)| {
+            let (of_target, of_image) = (tall as f64 / wide as f64, height as f64 / width as f64);
+            of_target.min(of_image) / of_target.max(of_image)
+        };
         let thrown =
             sizes.iter().map(|(size, images)| (1.0 - kept(*size)) * *images as f64).sum::<f64>() / count.max(1) as f64;
         if thrown > CROPPED_SHARE {
@@ -101,8 +105,9 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
             );
             found.push(finding(Severity::Warning, text));
         }
-        let smaller: usize = sizes.iter().filter(|((h, w), _)| *h.min(w) < side).map(|(_, images)| images).sum();
+        let smaller: usize = sizes.iter().filter(|((h, w), _)| *h < tall || *w < wide).map(|(_, images)| images).sum();
         if smaller > 0 {
+            let side = if tall == wide { tall.to_string() } else { format!("[{tall}, {wide}]") };
             let text = format!(
                 "{smaller} of {count} images are smaller than data.image_size = {side} and are blown up, which the network learns; use a \
                  smaller size or larger images"

@@ -41,7 +41,8 @@ mod trainer;
 mod trouble;
 
 pub use config::{
-    Config, DataConfig, DiffusionConfig, MixedPrecision, OptimiserKind, PRESETS, RateSchedule, TrainingConfig,
+    Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimiserKind, PRESETS, RateSchedule,
+    TrainingConfig,
 };
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;

@@ -1,0 +1,75 @@
+//! Opening a dataset where somebody waits for it: a bar, and a word on the cache.
+
+use std::{
+    cell::{Cell, RefCell},
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use data::{Cache, Cached, DataError, LoadOptions, Loaded, Places, Progress, Reading, Stage, open_with};
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// Where images and labels stand in files that have more than one column.
+#[derive(Args, Clone, Default)]
+pub struct ColumnArguments {
+    /// Which column of a Parquet file, or array of an .npz, has the images; found by itself if not given
+    #[arg(long, value_name = "NAME")]
+    pub image_column: Option<String>,
+    /// Which column of a Parquet file or a table of metadata, or array of an .npz, has the labels; found by itself if not given
+    #[arg(long, value_name = "NAME")]
+    pub label_column: Option<String>,
+}
+
+/// What takes no longer than this needs no word.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Between two lines where there is no terminal.
+const BETWEEN: Duration = Duration::from_secs(10);
+
+/// [`data::open`], with its progress on the terminal.
+pub fn open_data(path: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
+    let cache = Cache::from_environment();
+    let folder = cache.as_ref().map(|cache| cache.folder.display().to_string()).unwrap_or_default();
+    let (start, said) = (Instant::now(), Cell::new(None::<Instant>));
+    let is_terminal = std::io::stderr().is_terminal();
+    let bar = RefCell::new(None::<ProgressBar>);
+    let tell = |Progress { stage, done, total }: Progress| {
+        if start.elapsed() < PATIENCE {
+            return;
+        }
+        let what = match stage {
+            Stage::Looking => "looking at the data",
+            Stage::Decoding => "decoding images",
+        };
+        if is_terminal {
+            let mut bar = bar.borrow_mut();
+            let bar = bar.get_or_insert_with(|| {
+                let bar = ProgressBar::new(total as u64);
+                match ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta} left") {
+                    Ok(style) => bar.with_style(style),
+                    Err(_) => bar,
+                }
+            });
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+            bar.set_message(what);
+        } else if said.get().is_none_or(|said| said.elapsed() >= BETWEEN) {
+            said.set(Some(Instant::now()));
+            eprintln!("{what}: {done} of {total}");
+        }
+    };
+    let loaded = open_with(&Places::from_environment(), path, options, &Reading { cache, progress: Some(&tell) });
+    if let Some(bar) = bar.into_inner() {
+        bar.finish_and_clear();
+    }
+    let loaded = loaded?;
+    match &loaded.cached {
+        Cached::Unused => {}
+        Cached::Read => eprintln!("cached      decoded images are taken from {folder}"),
+        Cached::Written => eprintln!("cached      decoded images are kept in {folder} (diffuse data cache)"),
+        Cached::Failed(reason) => {
+            eprintln!("warning: the decoded images could not be kept in {folder} and lie in memory: {reason}");
+        }
+    }
+    Ok(loaded)
+}

@@ -1,0 +1,547 @@
+//! NumPy arrays: `.npy`, and several of them in an `.npz`, as `numpy.save` and `numpy.savez` write them. Images are
+//! `[count, height, width]`, `[count, height, width, channels]` or `[count, channels, height, width]`, of bytes or unsigned
+//! 16-bit integers; labels `[count]` or `[count, 1]`, of integers.
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> describes it.
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use files::Action;
+use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
+
+use crate::classes::{Classes, Value};
+use crate::collect::{Collection, Source, Visitor};
+use crate::decode::{Bare, Encoded, Header};
+use crate::error::DataError;
+use crate::idx::LARGEST_GZIP_RATIO;
+use crate::open::{Loaded, Reading};
+use crate::options::{LoadOptions, Split};
+use crate::zipped::{self, Archive};
+
+/// The names that an archive's arrays of images may have, and that of their labels, for training ...
+const TRAINING: [[&str; 2]; 8] = [
+    ["arr_0", "arr_1"],
+    ["images", "labels"],
+    ["image", "label"],
+    ["x_train", "y_train"],
+    ["X_train", "y_train"],
+    ["train_images", "train_labels"],
+    ["x", "y"],
+    ["data", "labels"],
+];
+/// ... and for testing.
+const TESTING: [[&str; 2]; 3] = [["x_test", "y_test"], ["X_test", "y_test"], ["test_images", "test_labels"]];
+
+/// An array's header may be no longer than what NumPy itself reads.
+const LARGEST_HEADER: usize = 10_000;
+
+/// What a header says.
+struct Array {
+    shape: Vec<u64>,
+    /// `u` unsigned, `i` signed, `f` floating point, `b` Boolean, …
+    kind: TypeChar,
+    item_bytes: usize,
+    big_endian: bool,
+    column_major: bool,
+    /// As it stands in the file.
+    type_name: String,
+    /// Bytes of values.
+    length: u64,
+}
+
+/// Reads a header; `bytes` is how many the whole array has in its file, and must be what the header says.
+fn read_header(reader: &mut dyn Read, bytes: u64, path: &Path) -> Result<Array, DataError> {
+    let bad = |problem: String| DataError::bad_file(path, problem);
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => bad("ends within its header; it is truncated, get it again".into()),
+        _ => bad(format!("cannot be read: {error}")),
+    };
+    let mut start = [0; 8];
+    reader.read_exact(&mut start).map_err(failed)?;
+    if !start.starts_with(b"\x93NUMPY") {
+        return Err(bad("is no NumPy array: it does not start with \\x93NUMPY".into()));
+    }
+    let mut length_bytes = [0; 4];
+    let width = if start[6] >= 2 { 4 } else { 2 };
+    reader.read_exact(&mut length_bytes[..width]).map_err(failed)?;
+    let length = u32::from_le_bytes(length_bytes) as usize;
+    if length > LARGEST_HEADER {
+        return Err(bad(format!("its header claims to have {length} bytes, more than {LARGEST_HEADER}")));
+    }
+    let mut text = vec![0; length];
+    reader.read_exact(&mut text).map_err(failed)?;
+    // the parser calls itself for each bracket
+    if text.iter().filter(|byte| b"([{".contains(byte)).count() > 16 {
+        return Err(bad("its header has too many brackets for an array of numbers".into()));
+    }
+    let whole = [&start[..], &length_bytes[..width], &text].concat();
+    let header = std::panic::catch_unwind(|| NpyHeader::from_reader(whole.as_slice()))
+        .unwrap_or_else(|_| Err(std::io::Error::other("its shape is impossible")))
+        .map_err(|error| bad(format!("its header cannot be read: {error}")))?;
+    let DType::Plain(plain) = header.dtype() else {
+        return Err(bad("holds records; an array of numbers is expected".into()));
+    };
+    let item_bytes = plain.num_bytes().unwrap_or(0);
+    let values = header.shape().iter().try_fold(item_bytes as u64, |product, &side| product.checked_mul(side));
+    let rest = bytes.saturating_sub(whole.len() as u64);
+    if values != Some(rest) {
+        let shape = header.shape();
+        return Err(bad(format!(
+            "its header claims {shape:?} values of {item_bytes} bytes, but {rest} bytes follow; get it again"
+        )));
+    }
+    Ok(Array {
+        shape: header.shape().to_vec(),
+        kind: plain.type_char(),
+        item_bytes,
+        big_endian: plain.endianness() == Endianness::Big,
+        column_major: header.order() == Order::Fortran,
+        type_name: plain.to_string(),
+        length: rest,
+    })
+}
+
+/// How an array of images is laid out.
+struct Layout {
+    count: usize,
+    header: Header,
+    planar: bool,
+    big_endian: bool,
+}
+
+impl Array {
+    fn layout(&self, path: &Path) -> Result<Layout, DataError> {
+        let bad = |problem: String| DataError::bad_file(path, problem);
+        let sixteen_bits = match (self.kind, self.item_bytes) {
+            (TypeChar::Uint, 1) => false,
+            (TypeChar::Uint, 2) => true,
+            _ => {
+                return Err(bad(format!(
+                    "holds values of type {}; images are of type uint8 or uint16 (in Python, for values from 0 to 1: \
+                     `(255 * x).round().astype(\"uint8\")`)",
+                    self.type_name
+                )));
+            }
+        };
+        let is_channels = |side: u64| matches!(side, 1 | 3 | 4);
+        let (count, height, width, channels, planar) = match self.shape[..] {
+            [count, height, width] => (count, height, width, 1, false),
+            [count, height, width, channels] if is_channels(channels) => (count, height, width, channels, false),
+            [count, channels, height, width] if is_channels(channels) => (count, height, width, channels, true),
+            _ => {
+                return Err(bad(format!(
+                    "has the shape {:?}; images are [count, height, width], or that with 1, 3 or 4 channels in the last \
+                     or second place",
+                    self.shape
+                )));
+            }
+        };
+        if self.column_major {
+            return Err(bad("is in Fortran order; save `numpy.ascontiguousarray(x)` instead".into()));
+        }
+        if self.length == 0 {
+            return Err(bad(format!("holds no image: its shape is {:?}", self.shape)));
+        }
+        let side =
+            |side: u64| usize::try_from(side).map_err(|_| bad(format!("its shape {:?} is too large", self.shape)));
+        let header = Header { height: side(height)?, width: side(width)?, channels: side(channels)?, sixteen_bits };
+        Ok(Layout { count: side(count)?, header, planar, big_endian: self.big_endian })
+    }
+
+    /// The values of an array of labels.
+    fn labels(&self, mut reader: impl Read, count: usize, path: &Path) -> Result<Vec<Value>, DataError> {
+        let bad = |problem: String| DataError::bad_file(path, problem);
+        let signed = match self.kind {
+            TypeChar::Int => true,
+            TypeChar::Uint => false,
+            _ => return Err(bad(format!("holds values of type {}; labels are integers", self.type_name))),
+        };
+        if !matches!(self.shape[..], [_] | [_, 1]) || self.shape[0] != count as u64 {
+            let shape = &self.shape;
+            return Err(bad(format!("has the shape {shape:?}, but there are {count} images, with a label each")));
+        }
+        let mut bytes = Vec::new();
+        let read = reader.by_ref().take(self.length).read_to_end(&mut bytes);
+        read.map_err(|error| bad(format!("cannot be read: {error}")))?;
+        let number = |item: &[u8]| {
+            let mut wide = [0; 8];
+            wide[..item.len()].copy_from_slice(item);
+            if self.big_endian {
+                wide[..item.len()].reverse();
+            }
+            if signed && wide[item.len() - 1] & 0x80 != 0 {
+                wide[item.len()..].fill(0xff);
+            }
+            Value::Number(i64::from_le_bytes(wide))
+        };
+        if !(1..=8).contains(&self.item_bytes) || bytes.len() as u64 != self.length {
+            return Err(bad("is truncated; get it again".into()));
+        }
+        Ok(bytes.chunks_exact(self.item_bytes).map(number).collect())
+    }
+}
+
+/// Where an array of images lies.
+enum Place<'a> {
+    File(&'a Path),
+    Part { archive: RefCell<Archive>, number: usize },
+}
+
+/// Pictures that are rows of an array.
+struct Rows<'a> {
+    place: Place<'a>,
+    path: &'a Path,
+    layout: Layout,
+}
+
+impl Source for Rows<'_> {
+    fn len(&self) -> usize {
+        self.layout.count
+    }
+
+    fn title(&self, index: usize) -> PathBuf {
+        PathBuf::from(format!("{}: image {index}", self.path.display()))
+    }
+
+    fn uniform(&self) -> Option<Header> {
+        Some(self.layout.header)
+    }
+
+    fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
+        let bad =
+            |error: std::io::Error| DataError::bad_file(self.path, format!("cannot be read: {error}; get it again"));
+        match &self.place {
+            Place::File(path) => {
+                let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
+                let length = file.metadata().map_err(|error| DataError::io(Action::Read, path, error))?.len();
+                let mut reader = BufReader::with_capacity(1 << 20, file);
+                self.rows(&mut reader, length, indices, visit)
+            }
+            Place::Part { archive, number } => {
+                let mut archive = archive.borrow_mut();
+                let mut part = archive.by_index(*number).map_err(|error| bad(error.into()))?;
+                let length = part.size();
+                self.rows(&mut part, length, indices, visit)
+            }
+        }
+    }
+}
+
+impl Rows<'_> {
+    fn rows(
+        &self,
+        reader: &mut dyn Read,
+        length: u64,
+        indices: &[usize],
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), DataError> {
+        let bad =
+            |error: std::io::Error| DataError::bad_file(self.path, format!("cannot be read: {error}; get it again"));
+        read_header(reader, length, self.path)?;
+        let header = self.layout.header;
+        let values = header.height * header.width * header.channels;
+        let image_bytes = values * if header.sixteen_bits { 2 } else { 1 };
+        let mut at = 0;
+        for &index in indices {
+            let skipped = (index - at) as u64 * image_bytes as u64;
+            std::io::copy(&mut reader.take(skipped), &mut std::io::sink()).map_err(bad)?;
+            // the length of the array was compared with that of its file
+            let mut bytes = Vec::new();
+            let too_large = |_| DataError::TooLarge { path: self.path.to_path_buf(), bytes: image_bytes as u128 };
+            bytes.try_reserve_exact(image_bytes).map_err(too_large)?;
+            reader.take(image_bytes as u64).read_to_end(&mut bytes).map_err(bad)?;
+            if bytes.len() != image_bytes {
+                return Err(bad(std::io::ErrorKind::UnexpectedEof.into()));
+            }
+            if header.sixteen_bits && self.layout.big_endian {
+                bytes.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+            }
+            at = index + 1;
+            visit(index, Encoded::Bare(Bare { header, planar: self.layout.planar, bytes }))?;
+        }
+        Ok(())
+    }
+
+    fn load(
+        self,
+        name: &str,
+        root: &Path,
+        labels: Option<(Vec<Value>, PathBuf)>,
+        (options, reading): (&LoadOptions, &Reading),
+    ) -> Result<Loaded, DataError> {
+        let classes = match labels {
+            Some((values, path)) if !options.ignore_classes => Classes::by_value(&path, values, None)?,
+            _ => Classes::default(),
+        };
+        // the same file may hold several arrays of images
+        let files =
+            vec![(self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), root.to_path_buf())];
+        let (labels, class_names) = (classes.labels, classes.names);
+        Collection { name, root, files, source: &self, labels, class_names, unreadable: Vec::new() }
+            .load(options, reading)
+    }
+}
+
+/// Reads the array of images at `path`, and that of labels beside it, if there is one.
+pub(crate) fn load_npy(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+    if options.split == Split::Test {
+        let problem = format!("an array has no splits; name the array of test images ({})", path.display());
+        return Err(DataError::BadOption { key: "split", problem });
+    }
+    let open = |path: &Path| {
+        let failed = |error| DataError::io(Action::Read, path, error);
+        let file = File::open(path).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let mut reader = BufReader::new(file);
+        let array = read_header(&mut reader, length, path)?;
+        Ok::<_, DataError>((array, reader))
+    };
+    let layout = open(path)?.0.layout(path)?;
+    let labels = match labels_beside(path) {
+        Some(beside) => {
+            let (array, reader) = open(&beside)?;
+            Some((array.labels(reader, layout.count, &beside)?, beside))
+        }
+        None => None,
+    };
+    Rows { place: Place::File(path), path, layout }.load(name, path, labels, (options, reading))
+}
+
+/// The array of labels beside one of images: `x_train.npy` and `y_train.npy`, `images.npy` and `labels.npy`, `cats.npy` and
+/// `cats_labels.npy`.
+fn labels_beside(images: &Path) -> Option<PathBuf> {
+    let stem = images.file_stem()?.to_str()?;
+    let by_name =
+        TRAINING.iter().chain(&TESTING).filter(|[images, _]| *images == stem).map(|[_, labels]| (*labels).into());
+    [stem.replace("images", "labels"), format!("{stem}_labels")]
+        .into_iter()
+        .chain(by_name)
+        .filter(|name| name != stem)
+        .map(|name| images.with_file_name(format!("{name}.npy")))
+        .find(|path| path.is_file())
+}
+
+/// Reads the array of images of the archive at `path`, and that of labels, if there is one: those that the options name, else
+/// those with a usual name.
+pub(crate) fn load_npz(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+    let mut archive = zipped::open(path)?;
+    let arrays: Vec<(String, usize)> = (0..archive.len())
+        .filter_map(|number| {
+            let name = archive.name_for_index(number)?.ok()?;
+            Some((npyz::npz::array_name_from_file_name(&name)?.to_string(), number))
+        })
+        .collect();
+    let find = |name: &str| arrays.iter().find(|(array, _)| array == name).map(|(_, number)| *number);
+    let names = arrays.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+    let missing = |key, name: &str| DataError::BadOption {
+        key,
+        problem: format!("{} has no array `{name}`; it has: {names}", path.display()),
+    };
+    let usual = match options.split {
+        Split::Train => &TRAINING[..],
+        Split::Test => &TESTING[..],
+    };
+    let (images_name, labels_name) = match &options.image_column {
+        Some(given) => {
+            let labels = TRAINING.iter().chain(&TESTING).find(|[images, _]| images == given).map(|[_, labels]| *labels);
+            (given.as_str(), labels)
+        }
+        None => match usual.iter().find(|[images, _]| find(images).is_some()) {
+            Some([images, labels]) => (*images, Some(*labels)),
+            None if options.split == Split::Test => {
+                let problem = format!("{} has no array of test images; it has: {names}", path.display());
+                return Err(DataError::BadOption { key: "split", problem });
+            }
+            None if arrays.len() == 1 => (arrays[0].0.as_str(), None),
+            None => {
+                let problem = format!("{}: which array is that of the images? it has: {names}", path.display());
+                return Err(DataError::BadOption { key: "image_column", problem });
+            }
+        },
+    };
+    let number = find(images_name).ok_or_else(|| missing("image_column", images_name))?;
+    let labels_number = match (&options.label_column, labels_name.and_then(find)) {
+        (Some(given), _) => Some((find(given).ok_or_else(|| missing("label_column", given))?, given.as_str())),
+        (None, Some(number)) => Some((number, labels_name.unwrap_or_default())),
+        (None, None) => None,
+    };
+    let within = |name: &str| path.join(format!("{name}.npy"));
+    let images_path = within(images_name);
+    let layout = open_part(&mut archive, number, &images_path)?.0.layout(&images_path)?;
+    let labels = match labels_number {
+        Some((number, name)) => {
+            let path = within(name);
+            let (array, part) = open_part(&mut archive, number, &path)?;
+            Some((array.labels(part, layout.count, &path)?, path))
+        }
+        None => None,
+    };
+    let place = Place::Part { archive: RefCell::new(archive), number };
+    Rows { place, path: &images_path, layout }.load(name, path, labels, (options, reading))
+}
+
+/// The header of an array in an archive, and what follows it.
+fn open_part<'a>(archive: &'a mut Archive, number: usize, path: &Path) -> Result<(Array, impl Read + 'a), DataError> {
+    let bad = |problem: String| DataError::bad_file(path, problem);
+    let mut part = archive.by_index(number).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let (packed, length) = (part.compressed_size(), part.size());
+    if length > packed.saturating_mul(LARGEST_GZIP_RATIO) + 1024 {
+        return Err(bad(format!("claims to have {length} bytes, which {packed} cannot be unpacked to; get it again")));
+    }
+    Ok((read_header(&mut part, length, path)?, part))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, Write};
+
+    use zip::write::{SimpleFileOptions, ZipWriter};
+
+    use super::*;
+    use crate::testing::write;
+
+    /// What `numpy.save` writes.
+    fn npy(descr: &str, shape: &str, values: &[u8]) -> Vec<u8> {
+        let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+        while (10 + text.len() + 1) % 64 != 0 {
+            text.push(' ');
+        }
+        text.push('\n');
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.bytes());
+        bytes.extend(values);
+        bytes
+    }
+
+    fn npz(arrays: &[(&str, Vec<u8>)]) -> Vec<u8> {
+        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+        for (name, bytes) in arrays {
+            writer.start_file(format!("{name}.npy"), SimpleFileOptions::default()).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+        writer.finish().unwrap().into_inner()
+    }
+
+    fn open(path: &Path, options: &LoadOptions) -> Result<Loaded, String> {
+        let read = if path.extension().is_some_and(|extension| extension == "npz") { load_npz } else { load_npy };
+        read("array", path, options, &Reading::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_layout_gives_the_same_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let load =
+            |name: &str, bytes: &[u8]| open(&write(&folder, name, bytes), &LoadOptions::default()).unwrap().images;
+        // two images of 1x2 in three channels: red 1 2, green 3 4, blue 5 6; and ten more of each
+        let last = load("last.npy", &npy("|u1", "2, 1, 2, 3", &[1, 3, 5, 2, 4, 6, 11, 13, 15, 12, 14, 16]));
+        let second = load("second.npy", &npy("|u1", "2, 3, 1, 2", &[1, 2, 3, 4, 5, 6, 11, 12, 13, 14, 15, 16]));
+        assert_eq!((last.len(), last.height(), last.width(), last.channels()), (2, 1, 2, 3));
+        assert_eq!(last.image(0), [1, 3, 5, 2, 4, 6]);
+        assert_eq!(last.content_hash(), second.content_hash());
+        let grey = load("grey.npy", &npy("|u1", "2, 1, 3", &[1, 2, 3, 4, 5, 6]));
+        assert_eq!((grey.channels(), grey.image(1)), (1, [4, 5, 6].as_slice()));
+
+        let deep = [0x0101u16, 0xffff, 0x8000, 1];
+        let little: Vec<u8> = deep.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let big: Vec<u8> = deep.iter().flat_map(|value| value.to_be_bytes()).collect();
+        let keep = LoadOptions { sixteen_bits: true, ..LoadOptions::default() };
+        for (name, descr, bytes) in [("little.npy", "<u2", &little), ("big.npy", ">u2", &big)] {
+            let path = write(&folder, name, &npy(descr, "1, 2, 2", bytes));
+            let kept = open(&path, &keep).unwrap().images;
+            assert_eq!((kept.sixteen_bits(), kept.image(0)), (true, little.as_slice()));
+            let bytes = open(&path, &LoadOptions::default()).unwrap().images;
+            assert_eq!((bytes.sixteen_bits(), bytes.image(0)), (false, [1, 255, 128, 0].as_slice()));
+        }
+    }
+
+    #[test]
+    fn options_are_applied() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = write(&folder, "x.npy", &npy("|u1", "5, 2, 2", &(0..20).collect::<Vec<_>>()));
+        let options = LoadOptions { limit: Some(2), channels: Some(3), size: Some((4, 4)), ..LoadOptions::default() };
+        let images = open(&path, &options).unwrap().images;
+        assert_eq!((images.len(), images.height(), images.channels()), (2, 4, 3));
+        let two = open(&path, &LoadOptions { limit: Some(2), ..LoadOptions::default() }).unwrap().images;
+        assert_eq!((two.image(0), two.image(1)), ([0, 1, 2, 3].as_slice(), [8, 9, 10, 11].as_slice()));
+    }
+
+    #[test]
+    fn labels_lie_beside_or_within() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = |first| npy("|u1", "2, 1, 1", &[first, first + 1]);
+        let labels = npy("<i8", "2,", &[3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        write(&folder, "y_train.npy", &labels);
+        let path = write(&folder, "x_train.npy", &images(7));
+        assert_eq!(open(&path, &LoadOptions::default()).unwrap().images.labels(), Some([3, 1].as_slice()));
+
+        let column = npy(">i2", "2, 1", &[0, 2, 0, 0]);
+        let arrays = [("x_test", images(20)), ("y_test", column), ("x_train", images(7)), ("y_train", labels)];
+        let path = write(&folder, "all.npz", &npz(&arrays));
+        let train = open(&path, &LoadOptions::default()).unwrap().images;
+        assert_eq!((train.image(0)[0], train.labels(), train.classes()), (7, Some([3, 1].as_slice()), 4));
+        let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
+        let test = open(&path, &test).unwrap().images;
+        assert_eq!((test.image(0)[0], test.labels()), (20, Some([2, 0].as_slice())));
+        let named = LoadOptions {
+            image_column: Some("x_test".into()),
+            label_column: Some("y_train".into()),
+            ..LoadOptions::default()
+        };
+        let named = open(&path, &named).unwrap().images;
+        assert_eq!((named.image(0)[0], named.labels()), (20, Some([3, 1].as_slice())));
+        let unlabelled = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
+        assert_eq!(open(&path, &unlabelled).unwrap().images.labels(), None);
+    }
+
+    #[test]
+    fn what_is_no_array_of_images_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = format!("{}{}", "(".repeat(5000), ")".repeat(5000));
+        let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+            ("float.npy", npy("<f4", "1, 1, 1", &[0; 4]), "uint8"),
+            ("vector.npy", npy("|u1", "4,", &[0; 4]), "has the shape [4]"),
+            ("none.npy", npy("|u1", "0, 2, 2", &[]), "no image"),
+            ("short.npy", npy("|u1", "2, 2, 2", &[0; 7]), "7 bytes follow"),
+            ("long.npy", npy("|u1", "2, 2, 2", &[0; 9]), "9 bytes follow"),
+            ("huge.npy", npy("|u1", "4294967296, 4294967296, 4294967296", &[0; 9]), "9 bytes follow"),
+            ("deep.npy", npy("|u1", &deep, &[]), "more than 10000"),
+            ("brackets.npy", npy("|u1", &deep[4900..5100], &[]), "brackets"),
+            ("text.npy", b"this is no array".to_vec(), "NUMPY"),
+            ("cut.npy", npy("|u1", "2, 2, 2", &[])[..40].to_vec(), "truncated"),
+            ("object.npy", npy("|O", "1, 1, 1", &[0; 8]), "object.npy"),
+            ("record.npy", npy("[('a', '<u2')]", "1, 1, 1", &[0; 2]).replace_quotes(), "record.npy"),
+            ("several.npz", npz(&[("a", npy("|u1", "1, 1, 1", &[0])), ("b", npy("|u1", "1, 1, 1", &[0]))]), "a, b"),
+            ("labels.npz", npz(&[("x", npy("|u1", "1, 1, 1", &[0])), ("y", npy("|u1", "2,", &[0, 0]))]), "1 images"),
+            ("half.npz", npz(&[("x", npy("|u1", "1, 1, 1", &[0])), ("y", npy("<f4", "1,", &[0; 4]))]), "integers"),
+            ("cut.npz", npz(&[("x", npy("|u1", "1, 1, 1", &[0]))])[..60].to_vec(), "zip archive"),
+        ];
+        for (name, bytes, expected) in cases {
+            let error = open(&write(&folder, name, &bytes), &LoadOptions::default()).unwrap_err();
+            assert!(error.contains(name) && error.contains(expected), "{name}: {error}");
+        }
+        let fortran = npy("|u1", "1, 2, 2", &[0; 4]);
+        let text = String::from_utf8_lossy(&fortran[10..]).replace("False", "True ");
+        let bytes = [&fortran[..10], text.as_bytes()].concat();
+        let error = open(&write(&folder, "fortran.npy", &bytes), &LoadOptions::default()).unwrap_err();
+        assert!(error.contains("ascontiguousarray"), "{error}");
+        let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
+        for name in ["float.npy", "several.npz"] {
+            assert!(open(&folder.path().join(name), &test).unwrap_err().contains("`split`"));
+        }
+    }
+
+    trait ReplaceQuotes {
+        fn replace_quotes(self) -> Vec<u8>;
+    }
+
+    impl ReplaceQuotes for Vec<u8> {
+        /// A type that is a list stands without quotes.
+        fn replace_quotes(self) -> Vec<u8> {
+            let text = String::from_utf8_lossy(&self[10..]).replace("'[", " [").replace("]'", "] ");
+            [&self[..10], text.as_bytes()].concat()
+        }
+    }
+}

@@ -1,0 +1,456 @@
+//! Images that were decoded once: a file for each dataset and way of reading it, mapped into memory when it is used.
+//!
+//! A file's name is the SHA-256 of what it was made of (names and contents of the source files, options), so that it is
+//! never out of date; that of an unchanged folder is remembered by the names, lengths and times of its files, so that they
+//! need not all be read again. A file holds a line that says what it is, the values, and a description in JSON.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use files::Action;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use crate::error::DataError;
+use crate::fetch::hexadecimal;
+use crate::open::Places;
+use crate::options::LoadOptions;
+use crate::pixels::{PixelWriter, Pixels, map};
+
+/// Raised when the same files and options would give other values, or the layout changes.
+const VERSION: u32 = 1;
+
+/// The first line of a file, padded with spaces: lengths of the values and of the description, and the hash of this.
+const START: usize = 128;
+
+/// A change of a file within this time might not change its time stamp.
+const STAMP: Duration = Duration::from_secs(2);
+
+/// A folder for decoded images.
+#[derive(Debug, Clone)]
+pub struct Cache {
+    /// Where the files lie; made when it is first written to.
+    pub folder: PathBuf,
+    /// Source files of fewer bytes in all are not looked up: to decode them is as quick.
+    pub at_least: u64,
+    /// Images of so many bytes in all are kept here however small their source files are, rather than in memory.
+    pub decoded_at_least: u64,
+}
+
+/// What a file holds besides the values.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Content {
+    pub count: usize,
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+    pub sixteen_bits: bool,
+    pub content_size: (usize, usize),
+    /// How many pictures had each size.
+    pub sizes: Vec<((usize, usize), usize)>,
+    /// Which pictures of the source they are.
+    pub kept: Vec<usize>,
+    /// Which could not be read, and why.
+    pub broken: Vec<(usize, String)>,
+}
+
+/// A file of the cache, as [`Cache::entries`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CacheEntry {
+    /// The file.
+    pub path: PathBuf,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was written.
+    pub written: SystemTime,
+}
+
+impl Cache {
+    /// `images` beside the datasets of [`Places::from_environment`], for 16 MiB of source files and 256 MiB of images; none
+    /// where the environment names no place for caches.
+    pub fn from_environment() -> Option<Self> {
+        let folder = Places::from_environment().cache?.with_file_name("images");
+        Some(Self { folder, at_least: 16 << 20, decoded_at_least: 256 << 20 })
+    }
+
+    /// The files of the cache, also such as are being written.
+    ///
+    /// # Errors
+    /// [`DataError::File`] where the folder cannot be listed; no folder is no entry.
+    pub fn entries(&self) -> Result<Vec<CacheEntry>, DataError> {
+        let listed = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|error| DataError::io(Action::List, &self.folder, error))?,
+        };
+        let mut entries = Vec::new();
+        for entry in listed {
+            let entry = entry.map_err(|error| DataError::io(Action::List, &self.folder, error))?;
+            // gone since: not an entry any more
+            let Ok(metadata) = entry.metadata() else { continue };
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if metadata.is_file() && (name.ends_with(".images") || name.starts_with(".images-")) {
+                let written = metadata.modified().unwrap_or(UNIX_EPOCH);
+                entries.push(CacheEntry { path: entry.path(), bytes: metadata.len(), written });
+            }
+        }
+        entries.sort_by(|left, right| left.path.cmp(&right.path));
+        Ok(entries)
+    }
+
+    /// Removes everything; a process that uses a file keeps it until it ends. Gives the bytes that became free.
+    ///
+    /// # Errors
+    /// [`DataError::File`] for the first file that cannot be removed.
+    pub fn clear(&self) -> Result<u64, DataError> {
+        let mut bytes = 0;
+        for entry in self.entries()? {
+            fs::remove_file(&entry.path).map_err(|error| DataError::io(Action::Remove, &entry.path, error))?;
+            bytes += entry.bytes;
+        }
+        let stamps = self.folder.join("stamps");
+        if stamps.exists() {
+            fs::remove_dir_all(&stamps).map_err(|error| DataError::io(Action::Remove, &stamps, error))?;
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the source files are large enough to look for them.
+    pub(crate) fn is_worth_a_look(&self, files: &[(String, PathBuf)]) -> bool {
+        let mut bytes = 0;
+        files.iter().any(|(_, path)| {
+            bytes += fs::metadata(path).map_or(0, |metadata| metadata.len());
+            bytes >= self.at_least
+        })
+    }
+
+    /// The place of what is made of these files with these options; none where a file cannot be read (the reader will say).
+    pub(crate) fn slot(
+        &self,
+        files: &[(String, PathBuf)],
+        options: &LoadOptions,
+        progress: &dyn Fn(usize, usize),
+    ) -> Result<Option<Slot>, DataError> {
+        let Ok(options) = serde_json::to_string(options) else { return Ok(None) };
+        let mut key = Sha256::new();
+        let mut add = |bytes: &[u8]| {
+            key.update((bytes.len() as u64).to_le_bytes());
+            key.update(bytes);
+        };
+        add(format!("diffuse images {VERSION}").as_bytes());
+        add(options.as_bytes());
+        let start = key.clone();
+
+        let mut stamp = start.clone();
+        let mut newest = UNIX_EPOCH;
+        for (name, path) in files {
+            let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+            let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
+            newest = newest.max(modified);
+            let time = modified.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+            stamp.update(format!("{name}\0{}\0{}\0{time}\n", path.display(), metadata.len()));
+        }
+        let stamp = self.folder.join("stamps").join(hexadecimal(&stamp.finalize()));
+        let at = |key: &str| self.folder.join(format!("{key}.images"));
+        let remembered = fs::read_to_string(&stamp).ok();
+        if let Some(key) = remembered.filter(|key| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Ok(Some(Slot { path: at(&key) }));
+        }
+
+        let mut key = start;
+        for (chunk, done) in files.chunks(256).zip((0..).step_by(256)) {
+            progress(done, files.len());
+            let hashes: Result<Vec<_>, _> = chunk.par_iter().map(|(_, path)| hash_of(path)).collect();
+            let Ok(hashes) = hashes else { return Ok(None) };
+            for ((name, _), hash) in chunk.iter().zip(hashes) {
+                key.update((name.len() as u64).to_le_bytes());
+                key.update(name);
+                key.update(hash);
+            }
+        }
+        progress(files.len(), files.len());
+        let key = hexadecimal(&key.finalize());
+        let settled = SystemTime::now().duration_since(newest).is_ok_and(|age| age > STAMP);
+        // without it the files are read again the next time: nothing is lost
+        if settled && fs::create_dir_all(self.folder.join("stamps")).is_ok() {
+            let _ = files::write_atomically(&stamp, key.as_bytes());
+        }
+        Ok(Some(Slot { path: at(&key) }))
+    }
+}
+
+fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
+    let mut hash = Sha256::new();
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    loop {
+        let bytes = reader.fill_buf()?;
+        if bytes.is_empty() {
+            return Ok(hash.finalize().into());
+        }
+        hash.update(bytes);
+        let read = bytes.len();
+        reader.consume(read);
+    }
+}
+
+/// The place of one file in the cache, which may be there.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    path: PathBuf,
+}
+
+impl Slot {
+    /// The images, if they are there. What is there but broken is as good as absent: it will be written again.
+    pub(crate) fn read(&self) -> Option<(Content, Pixels)> {
+        let mut file = File::open(&self.path).ok()?;
+        let length = file.metadata().ok()?.len();
+        let mut start = [0; START];
+        file.read_exact(&mut start).ok()?;
+        let mut words = std::str::from_utf8(&start).ok()?.strip_prefix("diffuse images ")?.split_whitespace();
+        let mut number = || words.next()?.parse::<u64>().ok();
+        let (version, values, description_length) = (number()?, number()?, number()?);
+        let whole = (START as u64).checked_add(values)?.checked_add(description_length)?;
+        if version != u64::from(VERSION) || whole != length {
+            return None;
+        }
+        file.seek(SeekFrom::Start(START as u64 + values)).ok()?;
+        let mut description = Vec::new();
+        file.read_to_end(&mut description).ok()?;
+        if words.next()? != hexadecimal(&Sha256::digest(&description)) {
+            return None;
+        }
+        let content: Content = serde_json::from_slice(&description).ok()?;
+        let sides = [content.height, content.width, content.channels, 1 + usize::from(content.sixteen_bits)];
+        let bytes = sides.iter().try_fold(content.count, |product, &side| product.checked_mul(side))?;
+        if bytes as u64 != values || content.kept.len() != content.count {
+            return None;
+        }
+        Some((content, Pixels::Mapped { map: map(&file).ok()?, start: START, len: bytes }))
+    }
+
+    /// A new file beside the place.
+    pub(crate) fn writer(&self) -> Result<PixelWriter, DataError> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        files::create_folder(folder)?;
+        let mut writer = PixelWriter::file(folder)?;
+        writer.write(&[b' '; START]).map_err(|error| DataError::io(Action::Write, folder, error))?;
+        Ok(writer)
+    }
+
+    /// Writes the description behind the values and the line before them, and gives the file its name.
+    pub(crate) fn finish(&self, mut file: BufWriter<NamedTempFile>, content: &Content) -> Result<Pixels, DataError> {
+        let failed = |error: std::io::Error| DataError::io(Action::Write, &self.path, error);
+        let values = content.count * content.height * content.width * content.channels;
+        let values = if content.sixteen_bits { 2 * values } else { values };
+        let description = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
+        file.write_all(&description).map_err(failed)?;
+        let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+        let hash = hexadecimal(&Sha256::digest(&description));
+        let start = format!("diffuse images {VERSION} {values} {} {hash}", description.len());
+        file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        file.write_all(format!("{start:<width$}\n", width = START - 1).as_bytes()).map_err(failed)?;
+        file.as_file().sync_all().map_err(failed)?;
+        let file = file.persist(&self.path).map_err(|error| failed(error.error))?;
+        Ok(Pixels::Mapped { map: map(&file).map_err(failed)?, start: START, len: values })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::open::{Cached, Loaded, Progress, Reading, open_with};
+    use crate::testing::{grey, write};
+
+    /// A folder of pictures, two days old, and a cache that nothing is too small for.
+    struct Place {
+        folder: tempfile::TempDir,
+        cache: Cache,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let cache = Cache { folder: folder.path().join("cache/images"), at_least: 0, decoded_at_least: 0 };
+            let place = Self { folder, cache };
+            for number in 0..10 {
+                place.put(&format!("pictures/{}/{number}.png", ["cat", "dog"][number % 2]), &grey(3, 5, number as u8));
+            }
+            place
+        }
+
+        fn put(&self, name: &str, bytes: &[u8]) -> PathBuf {
+            let path = write(&self.folder, name, bytes);
+            let old = SystemTime::now() - Duration::from_secs(2 * 86_400);
+            File::options().append(true).open(&path).unwrap().set_modified(old).unwrap();
+            path
+        }
+
+        fn open(&self, name: &str, options: &LoadOptions) -> Loaded {
+            let path = self.folder.path().join(name).display().to_string();
+            let reading = Reading { cache: Some(self.cache.clone()), progress: None };
+            open_with(&Places::default(), &path, options, &reading).unwrap()
+        }
+    }
+
+    /// Equal in everything.
+    fn assert_same(left: &Loaded, right: &Loaded) {
+        assert_eq!(left.images.content_hash(), right.images.content_hash());
+        assert_eq!(left.images.class_names(), right.images.class_names());
+        assert_eq!(left.images.source_sizes(), right.images.source_sizes());
+        assert_eq!(left.images.content_size(), right.images.content_size());
+        assert_eq!(left.skipped, right.skipped);
+    }
+
+    #[test]
+    fn what_was_decoded_once_is_mapped() {
+        let place = Place::new();
+        let options = LoadOptions {
+            padding: crate::Padding::Multiple { of: 4, fill: 9 },
+            channels: Some(3),
+            skip_unreadable: true,
+            ..LoadOptions::default()
+        };
+        place.put("pictures/cat/broken.png", b"no picture");
+        let path = place.folder.path().join("pictures").display().to_string();
+        let plain = crate::open_in(&Places::default(), &path, &options).unwrap();
+        assert_eq!((plain.cached.clone(), plain.images.is_mapped()), (Cached::Unused, false));
+        let first = place.open("pictures", &options);
+        assert_eq!((first.cached.clone(), first.images.is_mapped()), (Cached::Written, true));
+        let second = place.open("pictures", &options);
+        assert_eq!((second.cached.clone(), second.images.is_mapped()), (Cached::Read, true));
+        for loaded in [&first, &second] {
+            assert_same(loaded, &plain);
+        }
+        assert_eq!(second.skipped.len(), 1);
+        let mut numbers = vec![0.0; plain.images.image_len()];
+        second.images.subset([3]).write_chw_f32(0, true, &mut numbers);
+        let mut expected = numbers.clone();
+        plain.images.write_chw_f32(3, true, &mut expected);
+        assert_eq!(numbers, expected);
+    }
+
+    #[test]
+    fn the_key_is_the_content() {
+        let place = Place::new();
+        let options = LoadOptions::default();
+        assert_eq!(place.open("pictures", &options).cached, Cached::Written);
+        // other options are other images
+        assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
+        // a folder that was moved is the same
+        fs::rename(place.folder.path().join("pictures"), place.folder.path().join("moved")).unwrap();
+        assert_eq!(place.open("moved", &options).cached, Cached::Read);
+        // so is one that was only touched
+        let picture = grey(3, 5, 0);
+        write(&place.folder, "moved/cat/0.png", &picture);
+        assert_eq!(place.open("moved", &options).cached, Cached::Read);
+        // another picture of the same length and age is not
+        let other = grey(3, 5, 200);
+        assert_eq!(other.len(), picture.len());
+        write(&place.folder, "moved/cat/0.png", &other);
+        let loaded = place.open("moved", &options);
+        assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 200));
+        // nor one more
+        place.put("moved/cat/more.png", &picture);
+        assert_eq!(place.open("moved", &options).cached, Cached::Written);
+    }
+
+    #[test]
+    fn broken_files_are_written_again() {
+        let place = Place::new();
+        let first = place.open("pictures", &LoadOptions::default());
+        let path = place.cache.entries().unwrap()[0].path.clone();
+        let whole = fs::read(&path).unwrap();
+        let mut other_version = whole.clone();
+        other_version[15] = b'9';
+        let mut other_description = whole.clone();
+        let end = whole.len() - 1;
+        other_description[end] = b'!';
+        // what is mapped stays as it is: broken files take its place, as from elsewhere
+        for broken in [&whole[..whole.len() / 2], &whole[..10], b"", &other_version, &other_description] {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, broken).unwrap();
+            let again = place.open("pictures", &LoadOptions::default());
+            assert_eq!(again.cached, Cached::Written);
+            assert_same(&again, &first);
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_done_without() {
+        let place = Place::new();
+        place.put("cache", b"a file where the folder should be");
+        let loaded = place.open("pictures", &LoadOptions::default());
+        let Cached::Failed(reason) = &loaded.cached else { panic!("{:?}", loaded.cached) };
+        assert!(reason.contains("cache"), "{reason}");
+        assert!(!loaded.images.is_mapped() && loaded.images.len() == 10);
+    }
+
+    /// A file system of 64 kB, as on a full disk; needs the right to mount.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_leaves_the_images_in_memory() {
+        let place = Place::new();
+        for number in 0..40 {
+            place.put(&format!("large/{number:02}.png"), &grey(100, 100, number));
+        }
+        fs::create_dir_all(&place.cache.folder).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
+            .arg(&place.cache.folder)
+            .output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            eprintln!("not tried: this user may not mount");
+            return;
+        }
+        let loaded = place.open("large", &LoadOptions::default());
+        let left = place.cache.entries().unwrap();
+        let unmounted = std::process::Command::new("umount").arg(&place.cache.folder).status();
+        assert!(unmounted.unwrap().success());
+        let Cached::Failed(reason) = &loaded.cached else { panic!("{:?}", loaded.cached) };
+        assert!(reason.contains("space"), "{reason}");
+        assert_eq!((loaded.images.len(), loaded.images.image(7)[0], left.len()), (40, 7, 0));
+    }
+
+    #[test]
+    fn small_data_is_left_alone_and_clearing_is_complete() {
+        let mut place = Place::new();
+        place.cache.at_least = 1 << 20;
+        place.cache.decoded_at_least = 1 << 20;
+        assert_eq!(place.open("pictures", &LoadOptions::default()).cached, Cached::Unused);
+        assert_eq!((place.cache.entries().unwrap().len(), place.cache.clear().unwrap()), (0, 0));
+        // small files of large images
+        let large = LoadOptions { size: Some((400, 400)), ..LoadOptions::default() };
+        let loaded = place.open("pictures", &large);
+        assert_eq!(loaded.cached, Cached::Written);
+        assert_eq!(place.open("pictures", &large).cached, Cached::Read);
+        let bytes = place.cache.entries().unwrap().iter().map(|entry| entry.bytes).sum::<u64>();
+        assert!(bytes > 10 * 400 * 400);
+        assert_eq!(place.cache.clear().unwrap(), bytes);
+        assert!(place.cache.entries().unwrap().is_empty());
+        // who has it mapped keeps it
+        assert_eq!(loaded.images.image(9)[0], 9);
+        assert_eq!(place.open("pictures", &large).cached, Cached::Written);
+    }
+
+    #[test]
+    fn progress_reaches_the_end() {
+        let place = Place::new();
+        let seen = RefCell::new(Vec::new());
+        let tell = |progress: Progress| seen.borrow_mut().push(progress);
+        let reading = Reading { cache: Some(place.cache.clone()), progress: Some(&tell) };
+        let path = place.folder.path().join("pictures").display().to_string();
+        open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap();
+        let seen = seen.into_inner();
+        let last = seen.last().unwrap();
+        assert_eq!((last.stage, last.done, last.total), (crate::Stage::Decoding, 10, 10));
+        assert!(seen.iter().all(|progress| progress.done <= progress.total));
+    }
+}

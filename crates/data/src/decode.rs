@@ -1,0 +1,208 @@
+//! One picture: what its header says, and its values. Against decompression bombs both have limits.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::path::{Path, PathBuf};
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use crate::transform::{Raster, Value};
+
+/// No side of a source image may be longer, ...
+const LARGEST_SOURCE_SIDE: u32 = 65_535;
+/// ... no decoded image take more bytes, ...
+const LARGEST_DECODED: u64 = 512 << 20;
+/// ... and no file be longer.
+pub(crate) const LARGEST_FILE: u64 = 1 << 30;
+
+/// What is known of a picture before it is decoded; height and width are those after its EXIF orientation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub height: usize,
+    pub width: usize,
+    /// 1, 3 or 4
+    pub channels: usize,
+    /// More than a byte a value.
+    pub sixteen_bits: bool,
+}
+
+/// A picture as a collection has it.
+#[derive(Debug)]
+pub(crate) enum Encoded {
+    /// A file of its own, in any image format.
+    File(PathBuf),
+    /// The bytes of such a file.
+    Bytes(Vec<u8>),
+    /// Values as they are, least significant byte first.
+    Bare(Bare),
+    /// It is known already that it cannot be read, and why.
+    Broken(String),
+}
+
+/// A picture that was not encoded.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    pub header: Header,
+    /// Whether the values are `[channels, height, width]`, not `[height, width, channels]`.
+    pub planar: bool,
+    pub bytes: Vec<u8>,
+}
+
+impl Encoded {
+    /// Bytes that are held in memory for it.
+    pub fn held(&self) -> usize {
+        match self {
+            Self::File(_) | Self::Broken(_) => 0,
+            Self::Bytes(bytes) => bytes.len(),
+            Self::Bare(bare) => bare.bytes.len(),
+        }
+    }
+
+    /// What the header says, or why there is none.
+    pub fn header(&self) -> Result<Header, String> {
+        match self {
+            Self::File(path) => file_header(path),
+            Self::Bytes(bytes) => {
+                check_length(bytes.len() as u64)?;
+                header_of(ImageReader::new(Cursor::new(bytes)))
+            }
+            Self::Bare(bare) => Ok(bare.header),
+            Self::Broken(reason) => Err(reason.clone()),
+        }
+    }
+
+    /// The picture (a GIF's first frame) in 1, 3 or 4 channels, turned as its EXIF orientation says.
+    pub fn decode<V: Value>(&self) -> Result<Raster<V>, String> {
+        match self {
+            Self::File(path) => {
+                let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+                decode(&bytes, ImageFormat::from_path(path).ok())
+            }
+            Self::Bytes(bytes) => decode(bytes, None),
+            Self::Bare(bare) => bare.raster(),
+            Self::Broken(reason) => Err(reason.clone()),
+        }
+    }
+}
+
+impl Bare {
+    fn raster<V: Value>(&self) -> Result<Raster<V>, String> {
+        let Header { height, width, channels, sixteen_bits } = self.header;
+        // exact both ways: v * 257, and its rounded inverse
+        let wide = |value: u64| V::from_number(if V::MOST > 255 { value * 257 } else { value });
+        let narrow = |value: u64| V::from_number(if V::MOST > 255 { value } else { (value + 128) / 257 });
+        let values: Vec<V> = if sixteen_bits {
+            let words = self.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+            words.map(|word| narrow(word.into())).collect()
+        } else {
+            self.bytes.iter().map(|&byte| wide(byte.into())).collect()
+        };
+        let values = if self.planar && channels > 1 {
+            let plane = height * width;
+            (0..plane)
+                .flat_map(|at| (0..channels).map(move |channel| channel * plane + at))
+                .map(|at| values[at])
+                .collect()
+        } else {
+            values
+        };
+        Raster::new(values, height, width, channels).map_err(|error| error.to_string())
+    }
+}
+
+fn check_length(length: u64) -> Result<(), String> {
+    match length {
+        0 => Err("is empty".into()),
+        _ if length > LARGEST_FILE => {
+            Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn file_header(path: &Path) -> Result<Header, String> {
+    let file = File::open(path).map_err(|error| error.to_string())?;
+    check_length(file.metadata().map_err(|error| error.to_string())?.len())?;
+    let mut reader = ImageReader::new(BufReader::new(file));
+    if let Ok(format) = ImageFormat::from_path(path) {
+        reader.set_format(format);
+    }
+    header_of(reader)
+}
+
+fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, String> {
+    let mut decoder = decoder(reader)?;
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    let (mut height, mut width) = (height as usize, width as usize);
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    if let Ok(Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH) = decoder.orientation() {
+        std::mem::swap(&mut height, &mut width);
+    }
+    let sixteen_bits = color.bytes_per_pixel() > color.channel_count();
+    Ok(Header { height, width, channels: channels_of(color), sixteen_bits })
+}
+
+fn channels_of(color: image::ColorType) -> usize {
+    match (color.has_alpha(), color.has_color()) {
+        (true, _) => 4,
+        (false, true) => 3,
+        (false, false) => 1,
+    }
+}
+
+fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<V>, String> {
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    if let Some(format) = format {
+        reader.set_format(format);
+    }
+    let mut decoder = decoder(reader)?;
+    if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_ends(bytes) {
+        return Err("truncated: this JPEG has no end marker".into());
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    image.apply_orientation(orientation);
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let channels = channels_of(image.color());
+    Raster::new(V::of_image(image, channels), height, width, channels).map_err(|error| error.to_string())
+}
+
+/// Opens a decoder, and refuses what would decode to too many bytes.
+fn decoder<'a, R: BufRead + Seek + 'a>(reader: ImageReader<R>) -> Result<impl ImageDecoder + 'a, String> {
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LARGEST_SOURCE_SIDE);
+    limits.max_image_height = Some(LARGEST_SOURCE_SIDE);
+    limits.max_alloc = Some(LARGEST_DECODED);
+    let mut reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(format!("has no pixel: {height}x{width}"));
+    }
+    if decoder.total_bytes() > LARGEST_DECODED {
+        let bytes = decoder.total_bytes();
+        return Err(format!(
+            "{height}x{width} would decode to {bytes} bytes, more than the limit of {LARGEST_DECODED}"
+        ));
+    }
+    Ok(decoder)
+}
+
+/// Whether an end marker (ff d9) comes after the first start of scan (ff da): the decoder is lenient and would fill what
+/// is missing with grey. The segments before it are stepped over, for a thumbnail in them has its own end marker; in
+/// a scan, ff is always followed by 00 or a restart marker.
+pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
+    let mut at = 2;
+    while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
+        match marker {
+            0xff => at += 1,
+            0xda => return bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]),
+            _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
+        }
+    }
+    // not laid out as expected: that is for the decoder to judge
+    true
+}

@@ -1,0 +1,172 @@
+//! `metadata.csv` and `metadata.jsonl`: a table of the images of a folder or a zip file, one row each, with a column
+//! `file_name`, and labels where it has a column for them. <https://huggingface.co/docs/datasets/image_dataset> describes it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::classes::{Classes, Value, inner_path};
+use crate::error::DataError;
+use crate::options::LoadOptions;
+
+/// The names that such a table may have.
+pub(crate) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
+
+/// No table is longer.
+pub(crate) const LARGEST: u64 = 1 << 30;
+
+/// The column of the file names.
+const FILE_NAME: &str = "file_name";
+
+/// What a table says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    /// The images, relative to the folder of the table, in its order.
+    pub files: Vec<PathBuf>,
+    /// None where the table has no labels.
+    pub classes: Option<Classes>,
+}
+
+/// Reads a table out of the `bytes` of the file at `path`.
+///
+/// The labels are those of `options.label_column`, else of the column `label`, if there is one.
+///
+/// # Errors
+/// [`DataError::BadFile`] says which line is at fault.
+pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<Metadata, DataError> {
+    let bad = |problem: String| DataError::bad_file(path, problem);
+    let asked = options.label_column.as_deref();
+    let column = asked.unwrap_or("label");
+    let is_csv = path.extension().is_some_and(|extension| extension == "csv");
+    let rows = if is_csv { rows_of_csv(bytes, column) } else { rows_of_json(bytes, column) }.map_err(bad)?;
+    let (mut files, mut values) = (Vec::with_capacity(rows.len()), Vec::new());
+    let mut seen = BTreeSet::new();
+    let labelled = asked.is_some() || rows.iter().any(|row| row.label.is_some());
+    for Row { line, file, label } in rows {
+        let inner = inner_path(&file)
+            .ok_or_else(|| bad(format!("line {line}: {FILE_NAME} `{file}` is not a path inside the folder")))?;
+        if !seen.insert(inner.clone()) {
+            return Err(bad(format!("line {line}: `{file}` is listed a second time; each image has one line")));
+        }
+        files.push(inner);
+        match label {
+            Some(label) => values.push(label),
+            None if labelled => {
+                let hint = "fill it in, or name another column with `label_column`";
+                return Err(bad(format!("line {line}: `{file}` has no `{column}`; {hint}")));
+            }
+            None => {}
+        }
+    }
+    if files.is_empty() {
+        return Err(bad("lists no image".into()));
+    }
+    let classes = match labelled && !options.ignore_classes {
+        true => Some(Classes::by_value(path, values, None)?),
+        false => None,
+    };
+    Ok(Metadata { files, classes })
+}
+
+/// A line of a table.
+struct Row {
+    line: u64,
+    file: String,
+    label: Option<Value>,
+}
+
+fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes);
+    let headers = reader.headers().map_err(|error| error.to_string())?.clone();
+    let names = || headers.iter().collect::<Vec<_>>().join(", ");
+    // a byte order mark is no part of the first name
+    let find = |name: &str| headers.iter().position(|header| header.trim_start_matches('\u{feff}') == name);
+    let file_at =
+        find(FILE_NAME).ok_or_else(|| format!("has no column `{FILE_NAME}`; its columns are: {}", names()))?;
+    let label_at = find(column);
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| error.to_string())?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let text = |at: usize| record.get(at).filter(|text| !text.is_empty());
+        let file = text(file_at).ok_or_else(|| format!("line {line} has no {FILE_NAME}"))?.to_string();
+        rows.push(Row { line, file, label: label_at.and_then(text).map(|text| Value::Text(text.to_string())) });
+    }
+    Ok(rows)
+}
+
+fn rows_of_json(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
+    let mut rows = Vec::new();
+    for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(text).map_err(|error| format!("line {line} is not a JSON object: {error}"))?;
+        let file = fields.get(FILE_NAME).and_then(|value| value.as_str());
+        let file = file.ok_or_else(|| format!("line {line} has no {FILE_NAME}"))?.to_string();
+        let label = match fields.get(column) {
+            None | Some(serde_json::Value::Null) => None,
+            Some(serde_json::Value::String(text)) => Some(Value::Text(text.clone())),
+            Some(value) => Some(Value::Number(
+                value
+                    .as_i64()
+                    .ok_or_else(|| format!("line {line}: `{column}` is neither a whole number nor a text"))?,
+            )),
+        };
+        rows.push(Row { line, file, label });
+    }
+    Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(name: &str, text: &str, options: &LoadOptions) -> Result<Metadata, String> {
+        read(Path::new(name), text.as_bytes(), options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn both_kinds_say_the_same() {
+        let options = LoadOptions::default();
+        let csv =
+            table("metadata.csv", "\u{feff}file_name,label\n./b/2.png,dog\n\"a, 1.png\",cat\n", &options).unwrap();
+        let lines =
+            "{\"file_name\": \"b/2.png\", \"label\": \"dog\"}\n\n{\"label\": \"cat\", \"file_name\": \"a, 1.png\"}";
+        assert_eq!(table("metadata.jsonl", lines, &options).unwrap(), csv);
+        assert_eq!(csv.files, [PathBuf::from("b/2.png"), PathBuf::from("a, 1.png")]);
+        let classes = csv.classes.unwrap();
+        assert_eq!((classes.labels, classes.names.map(|names| names.len())), (Some(vec![1, 0]), Some(2)));
+    }
+
+    #[test]
+    fn the_column_of_labels_can_be_chosen_or_left_out() {
+        let text = "file_name,text,breed\n1.png,\"a cat, sitting\",3\n2.png,a dog,0\n";
+        assert_eq!(table("metadata.csv", text, &LoadOptions::default()).unwrap().classes, None);
+        let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
+        assert_eq!(table("metadata.csv", text, &breed).unwrap().classes.unwrap().labels, Some(vec![3, 0]));
+        let without = LoadOptions { ignore_classes: true, ..breed };
+        assert_eq!(table("metadata.csv", text, &without).unwrap().classes, None);
+        let colour = LoadOptions { label_column: Some("colour".into()), ..LoadOptions::default() };
+        assert!(table("metadata.csv", text, &colour).unwrap_err().contains("line 2: `1.png` has no `colour`"));
+    }
+
+    #[test]
+    fn faults_are_named_by_line() {
+        for (name, text, expected) in [
+            ("metadata.csv", "name,label\n1.png,a\n", "no column `file_name`"),
+            ("metadata.csv", "file_name,label\n1.png,a\n2.png\n", "2 fields"),
+            ("metadata.csv", "file_name,label\n1.png,a\n2.png,\n", "line 3: `2.png` has no `label`"),
+            ("metadata.csv", "file_name\n1.png\n1.png\n", "line 3: `1.png` is listed a second time"),
+            ("metadata.csv", "file_name\n../1.png\n", "line 2"),
+            ("metadata.csv", "file_name\n", "lists no image"),
+            ("metadata.csv", "", "no column"),
+            ("metadata.jsonl", "{\"file_name\": \"1.png\"}\n{", "line 2 is not a JSON object"),
+            ("metadata.jsonl", "{\"label\": 1}", "line 1 has no file_name"),
+            ("metadata.jsonl", "{\"file_name\": \"1.png\", \"label\": 1.5}", "neither a whole number"),
+        ] {
+            let error = table(name, text, &LoadOptions::default()).unwrap_err();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
+    }
+}
