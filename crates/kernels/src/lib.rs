@@ -15,7 +15,7 @@
 //! assert_eq!(rms_norm_silu(y, Tensor::ones([16], &device), None).dims(), [2, 8, 8, 16]);
 //! ```
 
-use burn::tensor::{Tensor, assert_shape};
+use burn::tensor::{Device, Tensor, assert_shape};
 
 pub mod adam;
 #[cfg(feature = "flex")]
@@ -27,6 +27,17 @@ pub mod profile;
 
 #[cfg(feature = "flex")]
 use cpu::operation::{apply, is_native};
+
+/// Whether the numbers of a device lie in the main memory of this machine, which the native operations work on.
+pub fn is_in_main_memory(device: &Device) -> bool {
+    #[cfg(feature = "flex")]
+    return device.clone().inner() == Device::flex();
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = device;
+        false
+    }
+}
 
 /// How a convolution walks over its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

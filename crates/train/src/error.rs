@@ -45,20 +45,24 @@ pub enum TrainError {
         /// Why not.
         reason: String,
     },
-    /// The network alone is larger than the memory.
+    /// Network and micro-batch are larger than the memory.
     #[error(
-        "a network of {parameters} parameters needs at least {:.1} GB of memory to train, of which {:.1} GB are there: lower unet.dim or \
-         unet.dim_mults",
+        "a network of {parameters} parameters needs at least {:.1} GB of memory to train with {batch_size} images at a time, of which \
+         {:.1} GB are there: {advice}",
         *needed as f64 / 1e9,
         *available as f64 / 1e9
     )]
     Memory {
         /// How many it has.
         parameters: u128,
-        /// Bytes of all copies of them.
+        /// Images of a micro-batch.
+        batch_size: usize,
+        /// Bytes of all copies of the parameters, and of what is kept of the images.
         needed: u128,
         /// Bytes that are available.
         available: u64,
+        /// What to do.
+        advice: &'static str,
     },
     /// No images at all.
     #[error("the data `{name}` holds no images to train on")]

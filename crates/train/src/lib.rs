@@ -33,6 +33,7 @@ pub mod memory;
 mod optimiser;
 mod parameters;
 mod post_hoc;
+mod quarters;
 mod rate;
 mod report;
 mod run;

@@ -12,9 +12,24 @@ pub fn peak_bytes() -> Option<u64> {
     bytes_of("/proc/self/status", "VmHWM:")
 }
 
-/// Bytes that are there for this process: what is free, and what it holds already.
+/// Bytes that are there for this process, with what it holds already: what is free, but not more than a limit of its container (cgroup)
+/// or of its address space (`ulimit -v`) allows.
 pub fn available_bytes() -> Option<u64> {
-    bytes_of("/proc/meminfo", "MemAvailable:").map(|free| free + resident_bytes().unwrap_or(0))
+    let held = resident_bytes().unwrap_or(0);
+    let free = bytes_of("/proc/meminfo", "MemAvailable:").map(|free| free + held);
+    // version 2 and version 1
+    let container = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let container = container.into_iter().filter_map(|path| fs::read_to_string(path).ok()?.trim().parse().ok());
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let taken = bytes_of("/proc/self/status", "VmSize:").unwrap_or(0);
+    let address_space = address_space_limit(&limits).map(|limit| limit.saturating_sub(taken) + held);
+    free.into_iter().chain(container).chain(address_space).min()
+}
+
+/// The soft limit in `/proc/self/limits`; None where there is none.
+fn address_space_limit(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn bytes_of(path: &str, key: &str) -> Option<u64> {
@@ -35,5 +50,9 @@ mod tests {
     fn lines_are_read_in_bytes() {
         assert_eq!(kilobytes("A: 1 kB\nB:   20 kB\n", "B:"), Some(20_480));
         assert_eq!(kilobytes("A: 1 kB\n", "B:"), None);
+        let limits =
+            |value: &str| format!("Limit Soft Hard Units\nMax address space         {value}   unlimited  bytes\n");
+        assert_eq!(address_space_limit(&limits("2097152000")), Some(2_097_152_000));
+        assert_eq!(address_space_limit(&limits("unlimited")), None);
     }
 }

@@ -54,14 +54,18 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
     }
 
     add("<h2>Losses</h2>\n");
-    let curve = |key: &str| -> Vec<(f64, f64)> {
-        let point = |line: &Value| Some((line["step"].as_f64()?, line[key].as_f64()?));
-        thinned(lines.iter().filter_map(point).collect())
+    let curve_of = |of: &dyn Fn(&Value) -> Option<f64>| -> Vec<(f64, f64)> {
+        thinned(lines.iter().filter_map(|line| Some((line["step"].as_f64()?, of(line)?))).collect())
     };
+    let curve = |key: &str| curve_of(&|line| line[key].as_f64());
     if lines.is_empty() {
         add("<p>No step was logged.</p>\n");
     } else {
         add(&chart("Loss of the training steps", "loss", &[("loss", curve("loss"))])?);
+        let names = ["quarter 1, least noise", "quarter 2", "quarter 3", "quarter 4"];
+        let of_quarter = |quarter: usize| curve_of(&|line| line["quartiles"][quarter]["mean"].as_f64());
+        let series: Vec<_> = (0..QUARTILES).map(|quarter| (names[quarter], of_quarter(quarter))).collect();
+        add(&chart("Loss of the training by quarter of the timesteps", "loss", &series)?);
     }
     if let Some(last) = evaluations.last() {
         let mean = |of: fn(&Evaluation) -> f64| -> Vec<(f64, f64)> {

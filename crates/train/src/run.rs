@@ -14,12 +14,13 @@ use noise::Noise;
 use picture::{Pixels, grid, save_png};
 
 use crate::{
-    config::Config,
+    config::{Config, TrainingConfig},
     error::TrainError,
     evaluation::{Evaluation, QUARTILES},
     events::EventFile,
     memory::resident_bytes,
     post_hoc::Snapshot,
+    quarters::QuarterMean,
     report::write_report,
     trainer::{StepReport, Trainer},
 };
@@ -36,7 +37,10 @@ impl RunFiles {
     pub fn config(&self) -> PathBuf {
         self.directory.join("config.toml")
     }
-    /// One JSON object a line.
+    /// One JSON object a line, every `training.log_every` steps: `step`, `loss` (of that step, weighted), `gradient_norm`,
+    /// `learning_rate`, `images_per_second`, `memory_bytes` (where the system tells), `trouble` (of a step that was skipped), and
+    /// `quartiles`: of the samples of all steps since the line before, for each quarter of the timesteps, the least noise first,
+    /// `mean` and standard `error` of their losses and their `count`, or null where there was none.
     pub fn metrics(&self) -> PathBuf {
         self.directory.join("metrics.jsonl")
     }
@@ -165,8 +169,11 @@ pub struct Run {
     pub environment: Vec<String>,
     /// Checkpoints that could not be read when the run was resumed, and why.
     pub passed_over: Vec<(PathBuf, TrainError)>,
-    /// Held as long as this process trains here.
-    _lock: Option<File>,
+    /// Whether the process that trained here before ended without a word: by a power cut, or because it was killed, as systems do when
+    /// the memory runs out.
+    pub ended_abruptly: bool,
+    /// Held as long as this process trains here; a byte long while it does, so that one who was killed leaves that behind.
+    lock: Option<File>,
 }
 
 impl Run {
@@ -195,7 +202,9 @@ impl Run {
     }
 
     fn new(trainer: Trainer, files: RunFiles, lock: Option<File>, passed_over: Vec<(PathBuf, TrainError)>) -> Self {
-        Self { trainer, files, held_out: None, environment: Vec::new(), passed_over, _lock: lock }
+        let ended_abruptly =
+            lock.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|metadata| metadata.len() > 0);
+        Self { trainer, files, held_out: None, environment: Vec::new(), passed_over, ended_abruptly, lock }
     }
 
     /// Goes on with the run in a directory, from its newest checkpoint that can be read; the trainer is one that was made from
@@ -248,6 +257,15 @@ impl Run {
     /// # Errors
     /// [`TrainError`]; what was saved before stays.
     pub fn train(&mut self, observe: &mut dyn FnMut(Event<'_>) -> Control) -> Result<Outcome, TrainError> {
+        // a mark that cannot be made only means that nothing will be said
+        let mark = |lock: &Option<File>, length| drop(lock.as_ref().map(|file| file.set_len(length)));
+        mark(&self.lock, 1);
+        let outcome = self.train_to_the_end(observe);
+        mark(&self.lock, 0);
+        outcome
+    }
+
+    fn train_to_the_end(&mut self, observe: &mut dyn FnMut(Event<'_>) -> Control) -> Result<Outcome, TrainError> {
         let start = Instant::now();
         let first = self.trainer.steps_done();
         let training = self.trainer.config().training.clone();
@@ -277,13 +295,16 @@ impl Run {
             let images_per_second =
                 (step.saturating_sub(first)) as f64 * images_in_step / start.elapsed().as_secs_f64();
             if log {
-                self.append_metrics(&report, images_per_second)?;
-                let values = [
+                let quartiles = std::mem::take(&mut self.trainer.quarters).means();
+                self.append_metrics(&report, images_per_second, &quartiles)?;
+                let mut values = vec![
                     ("loss/step", report.loss),
                     ("gradient_norm", report.gradient_norm),
                     ("learning_rate", report.learning_rate),
                     ("images_per_second", images_per_second),
                 ];
+                let names = ["loss/quarter_1", "loss/quarter_2", "loss/quarter_3", "loss/quarter_4"];
+                values.extend(names.iter().zip(quartiles).filter_map(|(name, one)| Some((*name, one?.mean.mean))));
                 events.scalars(step, &values)?;
             }
             if every(training.post_hoc_ema.snapshot_every, step) || last {
@@ -402,13 +423,19 @@ impl Run {
         Ok(save_png(&grid(&pictures, columns.max(1), 2, scale)?, path)?)
     }
 
-    fn append_metrics(&self, report: &StepReport, images_per_second: f64) -> Result<(), TrainError> {
+    fn append_metrics(
+        &self,
+        report: &StepReport,
+        images_per_second: f64,
+        quartiles: &[Option<QuarterMean>; QUARTILES],
+    ) -> Result<(), TrainError> {
         let mut line = serde_json::json!({
             "step": report.step,
             "loss": report.loss,
             "gradient_norm": report.gradient_norm,
             "learning_rate": report.learning_rate,
             "images_per_second": images_per_second,
+            "quartiles": quartiles,
         });
         if let Some(memory) = resident_bytes() {
             line["memory_bytes"] = memory.into();
@@ -467,7 +494,7 @@ pub fn pictures(images: burn::tensor::Tensor<4>) -> Result<Vec<Pixels>, TrainErr
     Ok(Pixels::from_nchw(height, width, channels, &values)?)
 }
 
-/// The keys in which two configurations differ, apart from those that do not change what a step does.
+/// The keys in which two configurations differ, apart from those that do not change what a step does, or by rounding only.
 fn difference(kept: &Config, asked: &Config) -> String {
     let harmless = |config: &Config| {
         let mut config = config.clone();
@@ -479,8 +506,17 @@ fn difference(kept: &Config, asked: &Config) -> String {
         config.sampling = Default::default();
         toml::Value::try_from(&config).unwrap_or(toml::Value::Boolean(false))
     };
+    // the same samples in a step, and rounding apart the same step, in less memory
+    let mut kept = kept.clone();
+    let (old, new) = (&mut kept.training, &asked.training);
+    old.gradient_checkpointing = new.gradient_checkpointing;
+    let images_in_step =
+        |training: &TrainingConfig| training.batch_size.checked_mul(training.gradient_accumulate_every);
+    if images_in_step(old) == images_in_step(new) {
+        (old.batch_size, old.gradient_accumulate_every) = (new.batch_size, new.gradient_accumulate_every);
+    }
     let mut lines = String::new();
-    compare("", Some(&harmless(kept)), Some(&harmless(asked)), &mut lines);
+    compare("", Some(&harmless(&kept)), Some(&harmless(asked)), &mut lines);
     lines
 }
 

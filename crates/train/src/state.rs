@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::TrainError,
     parameters::{flat_parameters, map_flat, named},
+    quarters::QuarterLosses,
     trainer::Trainer,
 };
 
@@ -38,6 +39,9 @@ struct StateHeader {
     /// The least held-out loss so far, and its step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     best: Option<(u64, f64)>,
+    /// Losses since the last line of `metrics.jsonl`, so that the next line is that of a run without a stop.
+    #[serde(default, skip_serializing_if = "QuarterLosses::is_empty")]
+    quarters: QuarterLosses,
 }
 
 impl Trainer {
@@ -71,6 +75,7 @@ impl Trainer {
             ema_step: self.ema.step,
             skipped: self.skipped.clone(),
             best: self.best,
+            quarters: self.quarters.clone(),
         };
         let header = serde_json::to_string(&header)
             .map_err(|error| CheckpointError::Header { path: path.to_owned(), reason: error.to_string() })?;
@@ -84,11 +89,7 @@ impl Trainer {
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
         let file = file::TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let header: StateHeader = serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
-        if header.format_version > checkpoint::FORMAT_VERSION {
-            let (found, supported) = (header.format_version, checkpoint::FORMAT_VERSION);
-            return Err(CheckpointError::Version { path: path.to_owned(), found, supported }.into());
-        }
+        let header: StateHeader = file.header_as()?;
         let names = self.unet().parameter_names();
         let current = flat_parameters(self.unet());
         let read = |prefix: &str| -> Result<Vec<TensorData>, CheckpointError> {
@@ -131,6 +132,7 @@ impl Trainer {
         (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);
         self.skipped = header.skipped;
         self.best = header.best;
+        self.quarters = header.quarters;
         Ok(())
     }
 }

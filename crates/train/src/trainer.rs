@@ -25,6 +25,7 @@ use crate::{
     optimiser::{Adam, AdamConfig},
     parameters::{Gradients, add, clip_by_global_norm, flat_gradients, flat_parameters, map_flat},
     post_hoc::PowerAverages,
+    quarters::{QuarterLosses, quarter_of},
     rate::learning_rate,
     trouble::{MOST, Trouble, TroubledSample, WITHIN},
 };
@@ -72,8 +73,8 @@ struct Part {
     /// Its share of the mean loss.
     loss: f64,
     gradients: Gradients,
-    /// Timestep and loss of each sample, for importance sampling.
-    losses: Vec<(usize, f64)>,
+    /// Level and loss of each sample, before it is weighted by how often its timestep is drawn.
+    losses: Vec<(LevelDraw, f64)>,
 }
 
 /// Network, optimiser and average, and the data they learn from.
@@ -96,6 +97,8 @@ pub struct Trainer {
     pub(crate) skipped: BTreeSet<u64>,
     /// The least held-out loss so far, and its step.
     pub(crate) best: Option<(u64, f64)>,
+    /// Losses of the samples of steps that were taken since the last line of `metrics.jsonl`.
+    pub(crate) quarters: QuarterLosses,
 }
 
 impl Trainer {
@@ -111,7 +114,7 @@ impl Trainer {
         }
         config.unet.check_image_size(images.height(), images.width())?;
         check_precision(config.training.mixed_precision, device)?;
-        check_memory(&config)?;
+        check_memory(&config, &images, device)?;
         let mut device = device.clone().autodiff();
         if config.training.gradient_checkpointing {
             device = device.gradient_checkpointing();
@@ -137,6 +140,7 @@ impl Trainer {
             step: 0,
             skipped: BTreeSet::new(),
             best: None,
+            quarters: QuarterLosses::default(),
             unet: Some(unet),
         })
     }
@@ -227,7 +231,11 @@ impl Trainer {
             self.post_hoc.update(self.step, unet);
         }
         if let Some(importance) = &mut self.importance {
-            importance.observe(&losses);
+            let drawn = losses.iter().filter_map(|(draw, loss)| Some((draw.timestep?, *loss)));
+            importance.observe(&drawn.collect::<Vec<_>>());
+        }
+        for (draw, loss) in losses {
+            self.quarters.observe(quarter_of(draw.level, &self.schedule), loss);
         }
         Ok(report)
     }
@@ -288,13 +296,7 @@ impl Trainer {
             // leaves of its own: graphs of different threads must not meet
             let unet = map_flat(trainer.unet().clone(), |_, value| value);
             let losses = trainer.losses(&unet, batch);
-            let observed = match trainer.importance {
-                None => Vec::new(),
-                Some(_) => {
-                    let values = losses.clone().inner().into_data().iter::<f64>().collect::<Vec<_>>();
-                    draws.iter().zip(values).filter_map(|(draw, loss)| Some((draw.timestep?, loss))).collect()
-                }
-            };
+            let of_each = losses.clone().inner();
             let losses = match trainer.importance {
                 None => losses,
                 Some(_) => {
@@ -304,7 +306,8 @@ impl Trainer {
             };
             let loss = losses.mean() * share;
             let value = f64::from(loss.clone().inner().into_scalar::<f32>());
-            Part { loss: value, gradients: trainer.gradients(&unet, loss), losses: observed }
+            let losses = draws.into_iter().zip(of_each.into_data().iter::<f64>()).collect();
+            Part { loss: value, gradients: trainer.gradients(&unet, loss), losses }
         };
         std::thread::scope(|scope| {
             let compute = &compute;
@@ -527,12 +530,26 @@ impl Precision {
 /// Copies of the parameters that a step holds at least: weights, gradients, two moments, average.
 const COPIES: u128 = 5;
 
-/// A network that cannot fit into this machine's memory is refused, before the system ends the process without a word.
-fn check_memory(config: &Config) -> Result<(), TrainError> {
-    let parameters = config.unet.parameters();
-    let needed = COPIES * 4 * parameters;
+/// A network that cannot fit into this machine's memory, or a micro-batch that cannot, is refused, before the system ends the process
+/// without a word.
+fn check_memory(config: &Config, images: &ImageSet, device: &Device) -> Result<(), TrainError> {
+    let (parameters, batch_size) = (config.unet.parameters(), config.training.batch_size);
+    let of_weights = COPIES * 4 * parameters;
+    let of_images = match kernels::is_in_main_memory(device) {
+        true => (4 * batch_size as u128).saturating_mul(config.unet.kept_numbers(images.height(), images.width())),
+        false => 0,
+    };
+    let needed = of_weights.saturating_add(of_images);
     match available_bytes() {
-        Some(available) if needed > u128::from(available) => Err(TrainError::Memory { parameters, needed, available }),
+        Some(available) if needed > u128::from(available) => {
+            let advice = match of_weights > u128::from(available) {
+                true => "lower unet.dim or unet.dim_mults",
+                false => {
+                    "lower training.batch_size and raise training.gradient_accumulate_every as much, or lower unet.dim"
+                }
+            };
+            Err(TrainError::Memory { parameters, batch_size, needed, available, advice })
+        }
         _ => Ok(()),
     }
 }

@@ -135,6 +135,99 @@ fn a_resumed_run_is_byte_for_byte_the_uninterrupted_one() {
 }
 
 #[test]
+fn a_line_has_the_losses_of_each_quarter_since_the_one_before_also_across_a_stop() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines = |directory: &std::path::Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("lines");
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON object")).collect()
+    };
+    // with few and with many steps in a line; levels with a timestep and without; micro-batches in parts
+    let edm: Change = TARGETS[0].1;
+    let parts: Change = |config| {
+        (config.training.gradient_accumulate_every, config.training.parallel_parts) = (2, 2);
+    };
+    for (number, change) in [edm, parts].into_iter().enumerate() {
+        let mut config = small();
+        (config.training.steps, config.training.log_every) = (7, 3);
+        change(&mut config);
+        let images_in_step = config.training.batch_size * config.training.gradient_accumulate_every;
+        let (one, two) = (folder.path().join(format!("one-{number}")), folder.path().join(format!("two-{number}")));
+        let mut losses = Vec::new();
+        let mut whole = Run::create(trainer(config.clone()), &one).expect("a run");
+        let outcome = whole.train(&mut |event| {
+            if let train::Event::Step { report, .. } = event {
+                losses.push(report.loss);
+            }
+            Control::Continue
+        });
+        assert!(outcome.expect("trained").finished);
+
+        let found = lines(&one);
+        let steps: Vec<u64> = found.iter().filter_map(|line| line["step"].as_u64()).collect();
+        assert_eq!(steps, [3, 6, 7]);
+        for (line, losses) in found.iter().zip([&losses[..3], &losses[3..6], &losses[6..]]) {
+            let quarters: Vec<&serde_json::Value> =
+                line["quartiles"].as_array().expect("a list").iter().filter(|quarter| !quarter.is_null()).collect();
+            let count = |quarter: &serde_json::Value| quarter["count"].as_u64().expect("a count");
+            let mean = |quarter: &serde_json::Value| quarter["mean"].as_f64().expect("a mean");
+            let samples: u64 = quarters.iter().map(|quarter| count(quarter)).sum();
+            assert_eq!(samples as usize, losses.len() * images_in_step, "{line}");
+            let sum: f64 = quarters.iter().map(|quarter| count(quarter) as f64 * mean(quarter)).sum();
+            let expected = losses.iter().sum::<f64>() / losses.len() as f64;
+            assert!((sum / samples as f64 / expected - 1.0).abs() < 1e-5, "{line}: not {expected}");
+            let has_error = |quarter: &&serde_json::Value| quarter["error"].as_f64().is_some_and(|error| error > 0.0);
+            assert!(quarters.iter().any(has_error), "{line}");
+        }
+
+        // stopped after step 4, with one step gathered since the last line
+        let mut first = Run::create(trainer(config.clone()), &two).expect("a run");
+        let mut steps = 0;
+        let stopped = first.train(&mut |event| {
+            steps += usize::from(matches!(event, train::Event::Step { .. }));
+            if steps == 4 { Control::Stop } else { Control::Continue }
+        });
+        assert_eq!(stopped.expect("trained").steps, 4);
+        drop(first);
+        let mut second = Run::resume(trainer(config), &two).expect("the run");
+        assert!(second.train(&mut |_| Control::Continue).expect("trained").finished);
+        let quartiles = |lines: Vec<serde_json::Value>| -> Vec<String> {
+            lines.iter().map(|line| format!("{} {} {}", line["step"], line["loss"], line["quartiles"])).collect()
+        };
+        assert_eq!(quartiles(lines(&two)), quartiles(found));
+        let read = |run: &std::path::Path| std::fs::read(run.join("checkpoints/step-0000007.safetensors"));
+        assert!(read(&one).expect("a file") == read(&two).expect("a file"), "the last states differ");
+    }
+}
+
+#[test]
+fn a_run_goes_on_in_less_memory_as_the_same_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut whole = trainer(small());
+    (0..6).for_each(|_| drop(whole.step().expect("a step")));
+    let directory = folder.path().join("run");
+    let mut first = Run::create(trainer(small()), &directory).expect("a run");
+    let mut steps = 0;
+    let stopped = first.train(&mut |event| {
+        steps += usize::from(matches!(event, train::Event::Step { .. }));
+        if steps == 3 { Control::Stop } else { Control::Continue }
+    });
+    assert_eq!(stopped.expect("trained").steps, 3);
+    drop(first);
+
+    let with = |batch_size, gradient_accumulate_every| {
+        let mut config = small();
+        (config.training.batch_size, config.training.gradient_checkpointing) = (batch_size, true);
+        config.training.gradient_accumulate_every = gradient_accumulate_every;
+        Run::resume(trainer(config), &directory)
+    };
+    let refused = with(2, 1).err().expect("another step").to_string();
+    assert!(refused.contains("training.batch_size: 4 in the run, 2 now"), "{refused}");
+    let mut second = with(2, 2).expect("the same step");
+    assert!(second.train(&mut |_| Control::Continue).expect("trained").finished);
+    assert!(largest_difference(&weights(&second.trainer), &weights(&whole)) < 1e-4);
+}
+
+#[test]
 fn every_target_learns_and_goes_on_byte_for_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, change) in TARGETS {
@@ -306,7 +399,15 @@ fn only_the_last_states_are_kept_and_the_best_model_is_that_of_the_least_held_ou
     }
 
     let page = std::fs::read_to_string(run.files.report()).expect("a page");
-    for part in ["<svg", "data:image/png;base64,", "a &lt;machine&gt;", "learning_rate", "held out", "±"] {
+    for part in [
+        "<svg",
+        "quarter 1, least noise",
+        "data:image/png;base64,",
+        "a &lt;machine&gt;",
+        "learning_rate",
+        "held out",
+        "±",
+    ] {
         assert!(page.contains(part), "{part}");
     }
     assert!(!page.contains("http://") || page.contains("http://www.w3.org/2000/svg"), "it asks for nothing");

@@ -235,6 +235,19 @@ impl UnetConfig {
             + convolution(stem, self.out_dim() as u128 * patch_area, 1)
     }
 
+    /// Numbers that a training step keeps at the least of each image of this size until the backward pass: what the two convolutions of
+    /// each residual block give. The rest, which depends on the backend, can be several times as much.
+    pub fn kept_numbers(&self, height: usize, width: usize) -> u128 {
+        let patch = self.patch_size.max(1);
+        let dims = core::iter::once(self.init_dim())
+            .chain(self.dim_mults.iter().map(|multiple| multiple.saturating_mul(self.dim)));
+        let dims: Vec<u128> = dims.map(|dim| dim as u128).collect();
+        let halved = |side: usize, level: usize| (side / patch).checked_shr(level as u32).unwrap_or(0) as u128;
+        let pixels = |level: usize| halved(height, level) * halved(width, level);
+        // two blocks on the way down, two on the way up
+        dims.windows(2).enumerate().map(|(level, dims)| 4 * (dims[0] + dims[1]) * pixels(level)).sum()
+    }
+
     /// Channels of the stem.
     pub fn init_dim(&self) -> usize {
         self.init_dim.unwrap_or(self.dim)
