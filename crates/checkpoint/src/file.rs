@@ -10,8 +10,9 @@ use std::{
 use burn::tensor::TensorData;
 use files::{Action, FileError};
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
+use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::CheckpointError;
+use crate::{CheckpointError, FORMAT_VERSION};
 
 /// Files above this are not read: a typing error away from the end of memory.
 const LARGEST: u64 = 1 << 36;
@@ -53,6 +54,25 @@ impl TensorFile {
     /// The header, as it was written.
     pub fn header(&self) -> &str {
         &self.header
+    }
+
+    /// The header from JSON. Its `format_version` is looked at first: what a newer version wrote may have keys that this one does not
+    /// know.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Version`] if it is newer than [`FORMAT_VERSION`], [`CheckpointError::Header`] if it is no such header.
+    pub fn header_as<T: DeserializeOwned>(&self) -> Result<T, CheckpointError> {
+        #[derive(Deserialize)]
+        struct Version {
+            format_version: u32,
+        }
+        let broken =
+            |error: serde_json::Error| CheckpointError::Header { path: self.path.clone(), reason: error.to_string() };
+        let Version { format_version: found } = serde_json::from_str(&self.header).map_err(broken)?;
+        if found > FORMAT_VERSION {
+            return Err(CheckpointError::Version { path: self.path.clone(), found, supported: FORMAT_VERSION });
+        }
+        serde_json::from_str(&self.header).map_err(broken)
     }
 
     /// Bytes of all tensors together.

@@ -8,7 +8,7 @@ use unet::{Unet, UnetConfig};
 use crate::{
     CheckpointError,
     file::{TensorFile, write},
-    header::{FORMAT_VERSION, Header},
+    header::Header,
 };
 
 /// Entry of the metadata that holds the [`Header`].
@@ -48,17 +48,7 @@ impl Model {
     pub fn load(path: &Path, device: &Device) -> Result<Self, CheckpointError> {
         let file = TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        #[derive(serde::Deserialize)]
-        struct Version {
-            format_version: u32,
-        }
-        let Version { format_version } =
-            serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
-        if format_version > FORMAT_VERSION {
-            let (found, supported) = (format_version, FORMAT_VERSION);
-            return Err(CheckpointError::Version { path: path.to_owned(), found, supported });
-        }
-        let header: Header = serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
+        let header: Header = file.header_as()?;
         let image = header.image;
         let network = |source| CheckpointError::Network { path: path.to_owned(), source };
         header.unet.validate().map_err(network)?;

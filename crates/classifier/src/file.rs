@@ -65,12 +65,7 @@ impl NoisedClassifier {
     pub fn load(path: &Path, device: &Device) -> Result<Self, ClassifierError> {
         let file = file::TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let Header { format_version, image, classes, schedule } =
-            serde_json::from_str(file.header()).map_err(|error| broken(error.to_string()))?;
-        if format_version > FORMAT_VERSION {
-            let (found, supported) = (format_version, FORMAT_VERSION);
-            return Err(CheckpointError::Version { path: path.to_owned(), found, supported }.into());
-        }
+        let Header { image, classes, schedule, .. } = file.header_as()?;
         let side = 4..=1 << 12;
         let possible = (1..=4).contains(&image.channels)
             && side.contains(&image.height)

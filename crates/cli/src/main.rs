@@ -10,6 +10,7 @@ mod evaluate_command;
 mod evaluation_cache;
 mod generate_command;
 mod layers;
+mod memory;
 mod nll_command;
 mod plan_command;
 mod read_data;
@@ -85,7 +86,12 @@ enum Ended {
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let advice = match command {
+        Command::Train(_) | Command::Doctor(_) => memory::TRAINING,
+        _ => memory::SAMPLING,
+    };
+    let result = memory::guarded(advice, || match command {
         Command::Train(arguments) => train_command::run(arguments),
         Command::Doctor(arguments) => doctor_command::run(arguments).map(|()| Ended::Done),
         Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
@@ -99,7 +105,7 @@ fn main() -> ExitCode {
         Command::Generate(command) => generate_command::run(command).map(|()| Ended::Done),
         Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
         Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
-    };
+    });
     match result {
         Ok(Ended::Done) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::from(130),

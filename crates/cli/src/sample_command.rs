@@ -81,6 +81,9 @@ pub struct SampleArguments {
     /// its scale
     #[arg(long, value_name = "FILE", conflicts_with_all = ["weaker", "cfg_plus_plus"])]
     classifier: Option<PathBuf>,
+    /// How many images go through the network at a time: fewer take less memory, and are the same
+    #[arg(long)]
+    batch_size: Option<usize>,
     /// Where the files go
     #[arg(long, value_name = "DIR", default_value = "samples")]
     out: PathBuf,
@@ -129,12 +132,16 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     if !(1..=1 << 20).contains(&arguments.count) {
         return Err(UsageError(format!("--count {} is not possible: it must be 1 to 1048576", arguments.count)).into());
     }
+    // before the images are drawn, which may take an hour
+    files::check_writable(&arguments.out.join("grid.png"))
+        .context("the pictures need a folder; name one with --out")?;
     let mut model = Model::load(&model_file(&arguments.model)?, &device)?;
     let options = &mut model.header.sampling;
     options.sampler = arguments.sampler.unwrap_or(options.sampler);
     options.spacing = arguments.spacing.unwrap_or(options.spacing);
     options.steps = arguments.steps.unwrap_or(options.steps);
     options.eta = arguments.eta.unwrap_or(options.eta);
+    options.batch_size = arguments.batch_size.unwrap_or(options.batch_size);
     options.guidance = arguments.guidance.unwrap_or(options.guidance);
     options.guidance_rescale = arguments.guidance_rescale.unwrap_or(options.guidance_rescale);
     if let Some(interval) = &arguments.guidance_interval {

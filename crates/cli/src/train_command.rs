@@ -25,6 +25,11 @@ use crate::{Ended, UsageError, layers::Layers, print_result, read_data::open_dat
 /// Where runs go.
 const RUNS: &str = "runs";
 
+/// What is said where the last process left no word.
+const ENDED_ABRUPTLY: &str = "the process that trained here before ended without saving. If it was not a power cut, the system may have \
+     killed it because the memory ran out: then lower training.batch_size and raise training.gradient_accumulate_every as much, or set \
+     training.gradient_checkpointing = true";
+
 /// What a configuration is made of.
 #[derive(Args)]
 pub struct ConfigArguments {
@@ -159,6 +164,9 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     run.environment = environment(device_name);
     for (path, error) in &run.passed_over {
         eprintln!("warning: passed over the checkpoint {}: {error}", path.display());
+    }
+    if run.ended_abruptly {
+        eprintln!("note: {ENDED_ABRUPTLY}");
     }
     let directory = run.files.directory.clone();
     eprintln!("run         {}", directory.display());

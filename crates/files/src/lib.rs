@@ -31,6 +31,18 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     try_write(&folder_of(path), path, bytes).map_err(|source| FileError::new(Action::Write, path, source))
 }
 
+/// Whether a file can be written here, or in a folder that would have to be made for it first: worth asking before work whose result
+/// goes there. Nothing is left behind.
+///
+/// # Errors
+/// [`FileError`] names the file, the reason and what to do.
+pub fn check_writable(path: &Path) -> Result<(), FileError> {
+    let folder = folder_of(path);
+    let existing = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let made = tempfile::Builder::new().prefix(".writing-").suffix(".tmp").tempfile_in(existing);
+    made.map(drop).map_err(|error| FileError::new(Action::Write, path, without_path(error)))
+}
+
 /// Makes a folder and those above it; one that is there already is fine.
 ///
 /// # Errors
@@ -124,6 +136,18 @@ mod tests {
         let message = write_atomically(&path, b"x").unwrap_err().to_string();
         assert!(message.contains("this is a folder; name a file"), "{message}");
         assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn whether_a_file_can_be_written_is_known_before_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        check_writable(&folder.path().join("picture.png")).unwrap();
+        check_writable(&folder.path().join("to/be/made/picture.png")).unwrap();
+        check_writable(Path::new("picture.png")).unwrap();
+        assert!(names(folder.path()).is_empty());
+        fs::write(folder.path().join("file"), b"").unwrap();
+        let message = check_writable(&folder.path().join("file/below/picture.png")).unwrap_err().to_string();
+        assert!(message.contains("file/below is not a folder") && !message.contains(".writing-"), "{message}");
     }
 
     #[test]
