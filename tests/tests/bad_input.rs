@@ -298,3 +298,105 @@ fn a_full_disk_is_said_and_leaves_no_half_file() {
         assert!(is_whole.contains(&name.as_str()), "{left:?}");
     }
 }
+
+/// A folder that nobody can write into, root neither, until this goes.
+#[cfg(target_os = "linux")]
+struct ReadOnly(std::path::PathBuf);
+
+#[cfg(target_os = "linux")]
+impl ReadOnly {
+    /// None where this user can write all the same, and may not mount either.
+    fn new(folder: std::path::PathBuf) -> Option<Self> {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
+
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o555)).expect("permissions");
+        let is_read_only = |folder: &std::path::Path| tempfile::tempfile_in(folder).is_err();
+        if !is_read_only(&folder) {
+            // root is asked for no permission: the folder is mounted on itself, to be read only
+            for options in ["bind", "remount,bind,ro"] {
+                drop(Command::new("mount").args(["-o", options]).args([&folder, &folder]).output());
+            }
+        }
+        let is_read_only = is_read_only(&folder);
+        let made = Self(folder);
+        is_read_only.then_some(made)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for ReadOnly {
+    fn drop(&mut self) {
+        use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
+
+        // one of the two was not needed
+        drop(Command::new("umount").arg(&self.0).output());
+        drop(std::fs::set_permissions(&self.0, Permissions::from_mode(0o755)));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_cannot_be_written_is_said_before_the_work_and_nothing_is_lost() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "ro/run", "--steps", "2"]).succeeded();
+    let files =
+        ["model.safetensors", "metrics.jsonl", "config.toml", "report.html"].map(|name| format!("ro/run/{name}"));
+    let before: Vec<Vec<u8>> = files.iter().map(|file| workplace.read(file)).collect();
+    let state = "ro/run/checkpoints/step-0000002.safetensors";
+    let state_before = workplace.read(state);
+    // permissions are those of one folder, the inner one first
+    let (_inner, outer) = (ReadOnly::new(workplace.path("ro/run")), ReadOnly::new(workplace.path("ro")));
+    if outer.is_none() {
+        eprintln!(
+            "skipped: this user can write into a folder without permission, but may not mount one to be read only"
+        );
+        return;
+    }
+
+    let words = ["ro/", "make the folder ro", "writable or choose another"];
+    workplace.train_tiny(&["--run", "ro/second"]).refused(&words);
+    workplace.run(&["train", "--resume", "--run", "ro/run"]).refused(&words);
+    let refused = workplace.run(&["sample", "ro/run", "--count", "1", "--out", "ro/samples"]).refused(&words);
+    assert!(refused.error.contains("--out"), "{refused}");
+    workplace.run(&["schedule", "--out", "ro/schedule"]).refused(&words);
+    workplace.run(&["data", "inspect", "mnist-5k", "--preview", "ro/preview.png"]).refused(&words);
+    let fetch = ["data", "fetch", "mnist-5k"];
+    let output = workplace.command(&fetch).env("XDG_CACHE_HOME", workplace.path("ro/cache")).output();
+    let refused = end_to_end::Finished::new(&fetch, output.expect("diffuse starts"));
+    refused.refused(&["ro/cache", "writable or choose another"]);
+
+    // what was there can be read, and is as it was
+    workplace.run(&["sample", "ro/run", "--count", "1", "--steps", "1", "--out", "elsewhere"]).succeeded();
+    for (file, before) in files.iter().zip(before) {
+        assert!(workplace.read(file) == before, "{file}");
+    }
+    assert!(workplace.read(state) == state_before);
+    for name in ["second", "samples", "schedule", "preview.png", "cache"] {
+        assert!(!workplace.path("ro").join(name).exists(), "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_batch_beyond_all_memory_is_refused_with_what_to_lower() {
+    let workplace = Workplace::new();
+    let words = ["images at a time", "GB", "lower training.batch_size and raise training.gradient_accumulate_every"];
+    workplace.train_tiny(&["--run", "run", "--batch-size", "1000000", "--set", "unet.dim=64"]).refused(&words);
+    // a limit of this shell, in KiB
+    let limited = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -v 2000000 && exec \"$0\" \"$@\""]).arg(end_to_end::program()).args(arguments);
+        let output = command.current_dir(workplace.path("")).output().expect("sh starts");
+        end_to_end::Finished::new(arguments, output)
+    };
+    limited(&tiny(&["--run", "run", "--batch-size", "100000"])).refused(&words);
+    assert!(!workplace.path("run").exists());
+
+    // more than can be known before: the allocator ends the process, and the next one says what may have been
+    let ended = limited(&tiny(&["--run", "run", "--batch-size", "10000"]));
+    assert_ne!(ended.code, Some(0), "{ended}");
+    let next = limited(&["train", "--resume", "--run", "run"]);
+    for words in ["note: the process that trained here before ended without saving", "lower training.batch_size"] {
+        assert!(next.error.contains(words), "`{words}`: {next}");
+    }
+}

@@ -25,7 +25,7 @@ impl EventFile {
         let name = format!("events.out.tfevents.{}.{}.{}", now.as_secs(), std::process::id(), now.subsec_nanos());
         let path = folder.join(name);
         let opened = OpenOptions::new().create(true).append(true).open(&path);
-        let file = opened.map_err(|source| FileError::new(Action::Create, &path, source))?;
+        let file = opened.map_err(|source| FileError::new(Action::Write, &path, source))?;
         let mut events = Self { path, file };
         let mut first = time_field();
         length_delimited(&mut first, 3, b"brain.Event:2");

@@ -472,7 +472,7 @@ fn drop_lines_after(path: &Path, step: u64) -> Result<(), TrainError> {
 fn lock(files: &RunFiles) -> Result<Option<File>, TrainError> {
     let path = files.lock();
     let opened = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
-    let file = opened.map_err(|source| FileError::new(Action::Create, &path, source))?;
+    let file = opened.map_err(|source| FileError::new(Action::Write, &path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(TryLockError::WouldBlock) => Err(TrainError::RunDirectory {
