@@ -37,20 +37,27 @@ fn the_network_says_the_same_on_wgpu_and_on_the_cpu() {
 #[test]
 fn ten_steps_on_wgpu_are_those_on_the_cpu() {
     let workplace = Workplace::new();
-    let train = |device: &str| -> Vec<f64> {
-        let arguments = ["--steps", "10", "--batch-size", "16", "--run", device, "--device", device];
-        let settings = ["--set", "diffusion.objective=epsilon", "--set", "diffusion.loss_weight=uniform"];
-        let finished = workplace.train_tiny(&[&arguments[..], &settings[..]].concat()).succeeded();
-        assert!(finished.error.contains(&format!("device      {device}\n")), "{finished}");
-        let text = workplace.text(format!("{device}/metrics.jsonl"));
+    let losses = |run: &str| -> Vec<f64> {
+        let text = workplace.text(format!("{run}/metrics.jsonl"));
         let parse = |line| serde_json::from_str::<Value>(line).expect("a JSON object");
         text.lines().map(parse).filter_map(|line| line["loss"].as_f64()).collect()
     };
+    let train = |device: &str| -> Vec<f64> {
+        let arguments = ["--steps", "10", "--batch-size", "16", "--run", device, "--device", device];
+        let settings = ["diffusion.objective=epsilon", "diffusion.loss_weight=uniform", "training.checkpoint_every=5"];
+        let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+        let finished = workplace.train_tiny(&[&arguments[..], &settings[..]].concat()).succeeded();
+        assert!(finished.error.contains(&format!("device      {device}\n")), "{finished}");
+        losses(device)
+    };
+    let same = |one: &[f64], two: &[f64]| {
+        assert_eq!((one.len(), two.len()), (10, 10));
+        for (step, (one, two)) in one.iter().zip(two).enumerate() {
+            assert!((one - two).abs() < 1e-2 * two, "step {}: {one} is not {two}", step + 1);
+        }
+    };
     let (wgpu, flex) = (train("wgpu"), train("flex"));
-    assert_eq!(wgpu.len(), 10);
-    for (step, (wgpu, flex)) in wgpu.iter().zip(&flex).enumerate() {
-        assert!((wgpu - flex).abs() < 1e-2 * flex, "step {}: {wgpu} is not {flex}", step + 1);
-    }
+    same(&wgpu, &flex);
     assert!(wgpu[9] < 0.9 * wgpu[0], "the loss does not fall: {wgpu:?}");
     assert_eq!(png_size(&workplace.read("wgpu/samples.png")), (56, 578));
 
@@ -58,4 +65,15 @@ fn ten_steps_on_wgpu_are_those_on_the_cpu() {
     workplace.run(&["sample", "wgpu", "--device", "flex", "--count", "10", "--out", "flex-samples"]).succeeded();
     workplace.run(&["sample", "flex", "--device", "wgpu", "--count", "10", "--out", "wgpu-samples"]).succeeded();
     assert_eq!(png_size(&workplace.read("wgpu-samples/grid.png")), (56, 578));
+
+    // and goes on with: as if the run had been stopped after step 5 and its folder been carried to another machine
+    for (from, to) in [("flex", "wgpu"), ("wgpu", "flex")] {
+        let moved = format!("{from}-to-{to}");
+        for file in ["config.toml", "metrics.jsonl", "checkpoints/step-0000005.safetensors"] {
+            workplace.write(format!("{moved}/{file}"), workplace.read(format!("{from}/{file}")));
+        }
+        let resumed = workplace.run(&["train", "--resume", "--run", &moved, "--device", to]).succeeded();
+        assert!(resumed.error.contains("going on after step 5\n"), "{resumed}");
+        same(&losses(&moved), &flex);
+    }
 }
