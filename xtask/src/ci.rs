@@ -14,6 +14,8 @@ use crate::{UsageError, unknown_name};
 const CUDA_VERSION: (&str, &str) = ("CUDARC_CUDA_VERSION", "13000");
 /// Static LLVM libraries from PyPI, and where the build of the CUDA backend looks for them.
 const LLVM_PACKAGES: [&str; 2] = ["mlc-llvm-static==23.1.1.post0", "mlc-llvm-static-extra-targets==23.1.1.post0"];
+/// Reads event files, from PyPI.
+const TENSORBOARD: &str = "tensorboard==2.21.0";
 const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 
 /// The tests of crate `kernels`, with the features of the whole workspace.
@@ -27,7 +29,7 @@ const MIRI: &str =
     "run nightly cargo miri test --package kernels --test convolution --test pointwise -- non_finite below_its";
 
 /// Steps that run only if they are named: they need what a machine seldom has.
-const ON_DEMAND: [&str; 3] = ["neon", "sanitizer", "miri"];
+const ON_DEMAND: [&str; 4] = ["neon", "sanitizer", "miri", "fuzz"];
 
 /// A check.
 struct Step {
@@ -39,6 +41,10 @@ struct Step {
 enum Action {
     /// A command that succeeds.
     Run(CommandLine),
+    /// Tries each reader of files with bytes that a fuzzer makes.
+    Fuzz,
+    /// Reads a run's event files with the real TensorBoard.
+    ReadEvents,
     /// Links the CUDA backend, runs it, and wants a clear refusal where there is no GPU.
     LinkCuda,
 }
@@ -89,11 +95,17 @@ fn steps() -> Vec<Step> {
                 "-Zmiri-disable-isolation -Zmiri-tree-borrows -Zmiri-permissive-provenance -Zmiri-ignore-leaks",
             ),
         ),
+        step(
+            "fuzz",
+            "each reader with made-up bytes for $FUZZ_SECONDS, 60 if not given (if named; needs a nightly toolchain and cargo-fuzz)",
+            Action::Fuzz,
+        ),
         run(
             "wgpu",
             "network, training and sampling on a Vulkan device",
             cargo("test --workspace --features wgpu --test wgpu"),
         ),
+        step("tensorboard", "TensorBoard reads what a run writes", Action::ReadEvents),
         run(
             "cuda-check",
             "the CUDA backend compiles",
@@ -173,15 +185,16 @@ fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
     let start = Instant::now();
     for step in steps().into_iter().filter(|step| names.contains(&step.name)) {
         let began = Instant::now();
+        eprintln!("\n== {}: {}", step.name, step.about);
+        let of_its_own = |outcome| (format!("cargo xtask ci --only {}", step.name), outcome);
         let (again, outcome) = match &step.action {
             Action::Run(line) => {
-                eprintln!("\n== {}: {}\n$ {line}", step.name, step.about);
+                eprintln!("$ {line}");
                 (line.to_string(), succeed(line, &root))
             }
-            Action::LinkCuda => {
-                eprintln!("\n== {}: {}", step.name, step.about);
-                (format!("cargo xtask ci --only {}", step.name), link_cuda(&root))
-            }
+            Action::Fuzz => of_its_own(fuzz(&root)),
+            Action::ReadEvents => of_its_own(read_events(&root)),
+            Action::LinkCuda => of_its_own(link_cuda(&root)),
         };
         let seconds = began.elapsed().as_secs_f64();
         if let Err(error) = outcome {
@@ -206,6 +219,42 @@ fn succeed(line: &CommandLine, directory: &Path) -> anyhow::Result<()> {
         bail!("the command ended with {status}");
     }
     Ok(())
+}
+
+/// Runs each target of `tests/fuzz`. What it finds out about a reader is kept beside the build, and helps the next time.
+fn fuzz(root: &Path) -> anyhow::Result<()> {
+    let folder = root.join("tests").join("fuzz");
+    let built = target_folder()?.join("fuzz");
+    let seconds = std::env::var("FUZZ_SECONDS").unwrap_or_else(|_| "60".to_owned());
+    let seconds: u32 = seconds.parse().with_context(|| format!("FUZZ_SECONDS={seconds} is no number of seconds"))?;
+    let targets = folder.join("targets");
+    let entries = std::fs::read_dir(&targets).with_context(|| format!("cannot list {}", targets.display()))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.path().file_stem().unwrap_or_default().to_string_lossy().into_owned()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    names.sort();
+    for name in names {
+        let corpus = built.join("corpus").join(&name);
+        std::fs::create_dir_all(&corpus).with_context(|| format!("cannot make the folder {}", corpus.display()))?;
+        let mut line = CommandLine::new("rustup", ["run", "nightly", "cargo", "fuzz", "run", "--fuzz-dir"]);
+        line.arguments.extend([folder.clone().into(), "--target-dir".into(), built.clone().into()]);
+        line.arguments.extend([name.clone().into(), corpus.into(), folder.join("seeds").join(&name).into()]);
+        let limits =
+            format!("-- -max_total_time={seconds} -timeout=30 -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1");
+        line.arguments.extend(limits.split(' ').map(OsString::from));
+        eprintln!("$ {line}");
+        succeed(&line, root).with_context(|| format!("the target {name} found something, or did not build"))?;
+    }
+    Ok(())
+}
+
+/// Runs the test that reads event files with TensorBoard, which is installed from PyPI.
+fn read_events(root: &Path) -> anyhow::Result<()> {
+    let packages = install(&target_folder()?.join("tensorboard"), &[TENSORBOARD], &[])?;
+    let arguments = "test --workspace --test tensorboard -- --ignored";
+    let line = CommandLine::new("cargo", arguments.split(' ')).with_variable("TENSORBOARD_PACKAGES", packages);
+    eprintln!("$ {line}");
+    succeed(&line, root)
 }
 
 /// Builds `diffuse` for CUDA with LLVM from PyPI, and runs it: on a machine without a GPU it has to refuse in words.
@@ -254,30 +303,40 @@ fn judge_refusal(code: Option<i32>, message: &str, with_gpu: bool) -> anyhow::Re
 /// It looks in `$XDG_DATA_HOME/tracel/tracel-llvm-…` and takes what lies there as complete if it holds a certain empty
 /// file; else it would download its own bundle. A private data home leaves the user's alone.
 fn install_llvm(folder: &Path) -> anyhow::Result<PathBuf> {
-    let packages = folder.join(LLVM_PACKAGES[0].replace("==", "-"));
-    let llvm = packages.join("mlc_llvm_static").join("static");
-    let complete = llvm.join(".tracel-llvm-installed");
-    if !complete.is_file() {
-        if packages.exists() {
-            // An installation that was cut off: pip would not repair it.
-            std::fs::remove_dir_all(&packages).with_context(|| format!("cannot remove {}", packages.display()))?;
-        }
-        let mut line = CommandLine::new("python3", ["-m", "pip", "install", "--no-deps", "--target"]);
-        line.arguments.push(packages.clone().into());
-        line.arguments.extend(LLVM_PACKAGES.map(OsString::from));
-        eprintln!("$ {line}");
-        succeed(&line, Path::new(".")).context("LLVM comes from PyPI: this needs python3 with pip, and the network")?;
-        if !llvm.is_dir() {
-            bail!("{} was not installed by {}; have the packages changed?", llvm.display(), LLVM_PACKAGES.join(", "));
-        }
-        std::fs::write(&complete, "").with_context(|| format!("cannot write {}", complete.display()))?;
+    let llvm = install(folder, &LLVM_PACKAGES, &["--no-deps"])?.join("mlc_llvm_static").join("static");
+    if !llvm.is_dir() {
+        bail!("{} was not installed by {}; have the packages changed?", llvm.display(), LLVM_PACKAGES.join(", "));
     }
+    let complete = llvm.join(".tracel-llvm-installed");
+    std::fs::write(&complete, "").with_context(|| format!("cannot write {}", complete.display()))?;
     let data_home = folder.join("data-home");
     let link = data_home.join("tracel").join(LLVM_FOLDER);
     let parent = link.parent().unwrap_or(&data_home);
     std::fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))?;
     link_folder(&llvm, &link).with_context(|| format!("cannot link {} to {}", link.display(), llvm.display()))?;
     Ok(data_home)
+}
+
+/// Installs packages from PyPI into a folder of their own below `folder`, unless they are there, and returns it.
+fn install(folder: &Path, packages: &[&str], options: &[&str]) -> anyhow::Result<PathBuf> {
+    let to = folder.join(packages[0].replace("==", "-"));
+    let complete = to.join(".installed");
+    if complete.is_file() {
+        return Ok(to);
+    }
+    if to.exists() {
+        // An installation that was cut off: pip would not repair it.
+        std::fs::remove_dir_all(&to).with_context(|| format!("cannot remove {}", to.display()))?;
+    }
+    let mut line = CommandLine::new("python3", ["-m", "pip", "install", "--quiet"]);
+    line.arguments.extend(options.iter().map(OsString::from));
+    line.arguments.extend(["--target".into(), to.clone().into()]);
+    line.arguments.extend(packages.iter().map(OsString::from));
+    eprintln!("$ {line}");
+    succeed(&line, Path::new("."))
+        .with_context(|| format!("{} comes from PyPI: this needs python3 with pip, and the network", packages[0]))?;
+    std::fs::write(&complete, "").with_context(|| format!("cannot write {}", complete.display()))?;
+    Ok(to)
 }
 
 /// Makes `link` a symbolic link to the folder `to`, whatever link was there.
@@ -315,8 +374,19 @@ mod tests {
 
     #[test]
     fn all_steps_run_in_their_order_unless_some_are_chosen() {
-        let all =
-            ["format", "clippy", "docs", "tests", "avx2", "scalar", "wgpu", "cuda-check", "cuda-link", "licences"];
+        let all = [
+            "format",
+            "clippy",
+            "docs",
+            "tests",
+            "avx2",
+            "scalar",
+            "wgpu",
+            "tensorboard",
+            "cuda-check",
+            "cuda-link",
+            "licences",
+        ];
         assert_eq!(requested(&[]), Ok(Request::Run(all.to_vec())));
         let two = Ok(Request::Run(vec!["format", "docs"]));
         assert_eq!(requested(&["--only", "docs,format"]), two);
@@ -340,7 +410,7 @@ mod tests {
             .iter()
             .filter_map(|step| match &step.action {
                 Action::Run(line) => Some(line.to_string()),
-                Action::LinkCuda => None,
+                Action::Fuzz | Action::ReadEvents | Action::LinkCuda => None,
             })
             .collect();
         assert!(shown.contains(&"RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps".to_owned()));
