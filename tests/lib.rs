@@ -42,7 +42,8 @@ pub fn program() -> &'static Path {
             None | Some("debug") => "dev",
             Some(name) => name,
         };
-        let backends = [
+        let features = [
+            ("mpi", cfg!(feature = "mpi")),
             ("wgpu", cfg!(feature = "wgpu")),
             ("vulkan", cfg!(feature = "vulkan")),
             ("metal", cfg!(feature = "metal")),
@@ -54,7 +55,7 @@ pub fn program() -> &'static Path {
             .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
             .args(["build", "--package", "cli", "--bin", "diffuse", "--profile", profile, "--target-dir"])
             .arg(target_folder);
-        for (name, _) in backends.iter().filter(|(_, is_asked)| *is_asked) {
+        for (name, _) in features.iter().filter(|(_, is_asked)| *is_asked) {
             build.args(["--features", name]);
         }
         let output = build.output().expect("cargo runs");

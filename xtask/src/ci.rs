@@ -110,6 +110,11 @@ fn steps() -> Vec<Step> {
         ),
         step("tensorboard", "TensorBoard reads what a run writes", Action::ReadEvents),
         run(
+            "mpi",
+            "training in several processes (needs libopenmpi-dev, openmpi-bin, libclang-dev)",
+            cargo("test --workspace --features mpi --test mpi"),
+        ),
+        run(
             "cuda-check",
             "the CUDA backend compiles",
             cargo("check -p cli --features cuda")
@@ -390,6 +395,7 @@ mod tests {
             "scalar",
             "wgpu",
             "tensorboard",
+            "mpi",
             "cuda-check",
             "cuda-link",
             "licences",

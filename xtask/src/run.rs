@@ -42,6 +42,10 @@ pub fn bench(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     let packages = ["build", "--package", "cli", "--package", "bench", "--bin", "bench"];
     let mut line = CommandLine::new("cargo", packages);
     line.arguments.extend(manifest(&root));
+    // it starts processes by mpirun, but for what it can say without
+    if arguments.first().is_some_and(|name| name == "scaling") && !arguments.iter().any(|one| one == "--plan") {
+        line.arguments.extend(["--features".into(), "bench/mpi".into()]);
+    }
     match cargo::build(&line, Path::new("."), "bench")? {
         Built::Program(program) => cargo::become_program(Command::new(program).args(arguments)),
         Built::Failed(status) => Ok(cargo::exit_code(status)),

@@ -6,6 +6,7 @@ mod ops;
 mod presets;
 mod quality;
 mod samplers;
+mod scaling;
 mod step;
 mod targets;
 
@@ -37,6 +38,8 @@ enum Command {
     Presets(presets::PresetsArguments),
     /// Where the time of a whole run goes, from start-up to the saved grid
     Run(presets::RunArguments),
+    /// How much quicker several processes train than one, and what to expect of many
+    Scaling(scaling::ScalingArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
     Step(step::StepArguments),
 }
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Command::Ops(arguments) => ops::run(&arguments),
         Command::Presets(arguments) => presets::presets(&arguments),
         Command::Run(arguments) => presets::run(&arguments),
+        Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Step(arguments) => step::run(&arguments),
     };
     match result {

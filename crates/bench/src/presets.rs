@@ -145,7 +145,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
 }
 
 /// Noise in the shape of a preset's images, enough for a batch.
-fn images_like(config: &Config) -> anyhow::Result<ImageSet> {
+pub fn images_like(config: &Config) -> anyhow::Result<ImageSet> {
     let (height, width) = match (config.data.pad_to, config.data.image_size) {
         (Some(side), _) => (side, side),
         (None, Some(size)) => size.sides(),

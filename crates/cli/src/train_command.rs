@@ -15,8 +15,9 @@ use burn::module::Module;
 use clap::Args;
 use data::{ImageSet, LoadOptions, Split};
 use indicatif::{ProgressBar, ProgressStyle};
+use parallel::{Group, Placement};
 use train::{
-    Config, Control, Event, Mean, Run, RunFiles, Trainer,
+    Config, Control, Event, Mean, Run, RunFiles, TrainError, Trainer,
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
@@ -105,100 +106,151 @@ impl ConfigArguments {
     }
 }
 
+/// Trains alone, or as one of the ranks that mpirun started: then only rank 0 speaks and writes.
 pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let group = parallel::start(&stop)?;
+    let ended = run_in_group(&arguments, &group, &stop);
+    match ended {
+        Ok(ended) => {
+            group.finish()?;
+            Ok(ended)
+        }
+        // the others learn of it when this process ends
+        Err(error) if group.is_first() => Err(error),
+        Err(error) => Err(error.context(format!("rank {}", group.rank()))),
+    }
+}
+
+fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<AtomicBool>) -> anyhow::Result<Ended> {
     // an impossible device is said before anything else is done
-    let (device_name, device) = device::open_or_default(arguments.device.as_deref())?;
-    let resumed = if arguments.resume { Some(directory_to_resume(arguments.run.as_deref())?) } else { None };
+    let placement = parallel::placement(&**group)?;
+    let (device_name, device) = device::open_for_rank(arguments.device.as_deref(), placement.local_rank)?;
+    if group.size() > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+        rayon::ThreadPoolBuilder::new().num_threads(placement.threads).build_global()?;
+    }
+    let say = |text: std::fmt::Arguments<'_>| {
+        if group.is_first() {
+            eprintln!("{text}");
+        }
+    };
+    let resumed = match (arguments.resume, group.is_first()) {
+        (false, _) => None,
+        (true, true) => Some(directory_to_resume(arguments.run.as_deref())?),
+        (true, false) => Some(PathBuf::new()),
+    };
+    let resumed = resumed.map(|directory| path_of_the_first(&**group, directory)).transpose()?;
     let config = match &resumed {
-        Some(directory) => arguments.layers.lay_over(Layers::of(&Run::config_of(directory)?, "the run")?)?,
+        Some(directory) => {
+            let kept = if group.is_first() { Some(Run::config_of(directory)?) } else { None };
+            let text = kept.map(|config| toml::to_string(&config)).transpose()?.unwrap_or_default();
+            let kept: Config = toml::from_str(&String::from_utf8(group.broadcast(text.into_bytes())?)?)?;
+            arguments.layers.lay_over(Layers::of(&kept, "the run")?)?
+        }
         None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
     }
     .resolve()?;
     let loaded = open_data(&config.data.path, &config.load_options())?;
     for (path, reason) in &loaded.skipped {
-        eprintln!("warning: left out {}: {reason}", path.display());
+        say(format_args!("warning: left out {}: {reason}", path.display()));
     }
     let (images, held_out) = split(&config, loaded.images)?;
-    let trainer = Trainer::new(config, images.clone(), &device)?;
+    let trainer = Trainer::new(config, images.clone(), &device)?.among(Arc::clone(group))?;
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
-    eprintln!("device      {device_name}");
+    say(format_args!("device      {device_name}"));
+    if group.size() > 1 {
+        let Placement { local_size, threads, .. } = placement;
+        say(format_args!("ranks       {}, {local_size} on this machine; {threads} thread(s) here", group.size()));
+    }
     let (content_height, content_width) = images.content_size();
     let border = match (content_height, content_width) == (images.height(), images.width()) {
         true => String::new(),
         false => format!(" padded to {}x{}", images.height(), images.width()),
     };
-    eprintln!(
+    say(format_args!(
         "data        {} ({}): {} images, {content_height}x{content_width}{border}, {} channel(s){}{classes}",
         images.name(),
         loaded.source,
         images.len(),
         images.channels(),
         if images.sixteen_bits() { " of 16 bits" } else { "" }
-    );
+    ));
     if let Some(held_out) = &held_out {
-        eprintln!("held out    {} images of {}, for the held-out loss", held_out.len(), held_out.name());
+        say(format_args!("held out    {} images of {}, for the held-out loss", held_out.len(), held_out.name()));
     }
-    eprintln!("parameters  {}", trainer.unet().num_params());
-    eprintln!(
+    say(format_args!("parameters  {}", trainer.unet().num_params()));
+    say(format_args!(
         "steps       {} of {} images",
         config.training.steps,
         config.training.batch_size * config.training.gradient_accumulate_every
-    );
+    ));
     // in short, what `diffuse doctor` says at length
     let mut findings = check_data(&config, &images);
     findings.extend(check_schedule(&config, &config.diffusion.schedule.build()?));
     for Finding { severity, text } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
-        eprintln!("{severity}: {text}");
+        say(format_args!("{severity}: {text}"));
     }
     if arguments.dry_run {
-        print_result(toml::to_string(&config)?)?;
+        if group.is_first() {
+            print_result(toml::to_string(&config)?)?;
+        }
         return Ok(Ended::Done);
     }
-    let mut run = match (&resumed, &arguments.run) {
-        (Some(directory), _) => Run::resume(trainer, directory)?,
-        (None, Some(directory)) => Run::create(trainer, directory)?,
-        (None, None) => Run::create(trainer, &next_directory(&arguments.layers.preset)?)?,
+    let mut run = match &resumed {
+        Some(directory) => Run::resume(trainer, directory)?,
+        None => {
+            let directory = match &arguments.run {
+                Some(directory) => directory.clone(),
+                None => path_of_the_first(&**group, next_directory(&arguments.layers.preset)?)?,
+            };
+            Run::create(trainer, &directory)?
+        }
     };
     run.held_out = held_out;
-    run.environment = environment(device_name);
+    run.environment = environment(&device_name, &**group);
     for (path, error) in &run.passed_over {
-        eprintln!("warning: passed over the checkpoint {}: {error}", path.display());
+        say(format_args!("warning: passed over the checkpoint {}: {error}", path.display()));
     }
     if run.ended_abruptly {
-        eprintln!("note: {ENDED_ABRUPTLY}");
+        say(format_args!("note: {ENDED_ABRUPTLY}"));
     }
     let directory = run.files.directory.clone();
-    eprintln!("run         {}", directory.display());
+    say(format_args!("run         {}", directory.display()));
     if run.trainer.steps_done() > 0 {
-        eprintln!("going on after step {}", run.trainer.steps_done());
+        say(format_args!("going on after step {}", run.trainer.steps_done()));
     }
 
-    let stop = Arc::new(AtomicBool::new(false));
-    let asked = Arc::clone(&stop);
+    let (asked, is_first) = (Arc::clone(stop), group.is_first());
     ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        eprintln!("\nstopping after this step; the state is being saved (once more: stop at once, without)");
+        if is_first {
+            eprintln!("\nstopping after this step; the state is being saved (once more: stop at once, without)");
+        }
     })
     .context("cannot listen for Ctrl-C")?;
 
-    let bar = progress(config.training.steps, run.trainer.steps_done())?;
+    let bar = if is_first { progress(config.training.steps, run.trainer.steps_done())? } else { ProgressBar::hidden() };
     let outcome = run.train(&mut |event| {
-        show(&event, &bar, config.training.steps);
+        if is_first {
+            show(&event, &bar, config.training.steps);
+        }
         if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
     });
     bar.finish_and_clear();
+    let go_on = format!("go on with: diffuse train --resume --run {}", directory.display());
+    if let Err(TrainError::LostRanks { .. }) = &outcome {
+        eprintln!("{go_on}");
+    }
     let outcome = outcome.with_context(|| format!("the run in {} stopped", directory.display()))?;
     if !outcome.finished {
-        eprintln!(
-            "stopped after step {} of {}; go on with: diffuse train --resume --run {}",
-            outcome.steps,
-            config.training.steps,
-            directory.display()
-        );
+        say(format_args!("stopped after step {} of {}; {go_on}", outcome.steps, config.training.steps));
         return Ok(Ended::Interrupted);
+    }
+    if !is_first {
+        return Ok(Ended::Done);
     }
     eprintln!("{} steps in {:.1} s, loss {:.5}", outcome.steps, outcome.seconds, outcome.loss);
     if arguments.json {
@@ -216,6 +268,15 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
         print_result(format_args!("grid   {}", run.files.grid().display()))?;
     }
     Ok(Ended::Done)
+}
+
+/// The path that rank 0 gives.
+fn path_of_the_first(group: &dyn Group, path: PathBuf) -> anyhow::Result<PathBuf> {
+    if group.size() == 1 {
+        return Ok(path);
+    }
+    let text = path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))?;
+    Ok(PathBuf::from(String::from_utf8(group.broadcast(text.as_bytes().to_vec())?)?))
 }
 
 /// The images that are trained on, and those that are held out: the test part of a dataset that has one, else some of the
@@ -244,12 +305,12 @@ fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<
 }
 
 /// What a report says of machine and program.
-fn environment(device: &str) -> Vec<String> {
+fn environment(device: &str, group: &dyn Group) -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
     vec![
         format!("diffuse {}", env!("CARGO_PKG_VERSION")),
         format!("{} on {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
-        format!("device {device}"),
+        format!("device {device}, {} process(es)", group.size()),
         std::env::args().collect::<Vec<_>>().join(" "),
     ]
 }

@@ -197,6 +197,30 @@ pub fn open_or_default(name: Option<&str>) -> Result<(&str, Device), DeviceError
     Ok((name, open(name)?))
 }
 
+/// Opens the device that one of several processes on a machine takes, and says which it is: where the name does not say which
+/// of its kind, process number `local_rank` (from 0) takes that number, beginning anew where there are fewer devices.
+///
+/// # Errors
+/// Those of [`default_name`] and [`open`].
+pub fn open_for_rank(name: Option<&str>, local_rank: usize) -> Result<(String, Device), DeviceError> {
+    let name = match name {
+        Some(name) => name,
+        None => default_name()?,
+    };
+    let DeviceName { backend, .. } = name.parse()?;
+    let found = if name.contains(':') { 1 } else { backend.devices().len() };
+    let name = numbered(name, local_rank, found);
+    let device = open(&name)?;
+    Ok((name, device))
+}
+
+fn numbered(name: &str, local_rank: usize, found: usize) -> String {
+    match local_rank % found.max(1) {
+        0 => name.to_owned(),
+        index => format!("{name}:{index}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,6 +235,14 @@ mod tests {
     }
 
     #[test]
+    fn processes_take_devices_in_turn() {
+        let taken = |found| [0, 1, 2, 3].map(|local_rank| numbered("cuda", local_rank, found));
+        assert_eq!(taken(4), ["cuda", "cuda:1", "cuda:2", "cuda:3"]);
+        assert_eq!(taken(2), ["cuda", "cuda:1", "cuda", "cuda:1"]);
+        assert_eq!(taken(0), ["cuda"; 4]);
+    }
+
+    #[test]
     fn what_is_missing_is_said_with_the_way_to_get_it() {
         if !Backend::Rocm.is_compiled() {
             let message = open("rocm").expect_err("not compiled").to_string();
@@ -221,6 +253,9 @@ mod tests {
             assert_eq!(open("flex:3"), Err(DeviceError::NotFound { backend: Backend::Flex, index: 3, found: 1 }));
             assert_eq!(default_name(), Ok("flex"));
             assert_eq!(open_or_default(None), open_or_default(Some("flex")));
+            // all processes share the one CPU, but for a number that it has not
+            assert_eq!(open_for_rank(None, 3), Ok(("flex".to_owned(), Device::flex())));
+            assert!(open_for_rank(Some("flex:1"), 0).is_err());
         }
     }
 }

@@ -237,12 +237,12 @@ pub enum MixedPrecision {
 pub struct TrainingConfig {
     /// Optimiser steps. The article's `train_num_steps`.
     pub steps: u64,
-    /// Images in a (micro-)batch. The article's `train_batch_size`.
+    /// Images in a (micro-)batch, of all processes together. The article's `train_batch_size`.
     pub batch_size: usize,
     /// Micro-batches in a step. The article's `gradient_accumulate_every`.
     pub gradient_accumulate_every: usize,
     /// Parts that a micro-batch is cut into, computed at the same time on as many threads: worth it on a CPU with small
-    /// networks. The result depends on it (in the last bits), and not on how many cores there are.
+    /// networks. Several processes share them. The result depends on it (in the last bits), and not on how many cores there are.
     pub parallel_parts: usize,
     /// Highest learning rate. The article's `train_lr`.
     pub learning_rate: f64,

@@ -118,6 +118,38 @@ pub enum TrainError {
         /// The keys that differ, a line each.
         difference: String,
     },
+    /// More ranks than images in a batch.
+    #[error(
+        "training.batch_size = {batch_size} cannot be shared by {ranks} processes: each needs an image at least. It is the size \
+         of the whole batch; raise it, or start fewer processes"
+    )]
+    TooManyRanks {
+        /// How many there are.
+        ranks: usize,
+        /// Images in a batch.
+        batch_size: usize,
+    },
+    /// A rank has another configuration or other data than rank 0.
+    #[error(
+        "rank {rank} is not doing the same as rank 0:\n{difference}All processes need the same program, arguments and data"
+    )]
+    OtherRank {
+        /// The first that differs.
+        rank: usize,
+        /// In what, a line each.
+        difference: String,
+    },
+    /// The other ranks do not answer.
+    #[error(transparent)]
+    Ranks(#[from] parallel::GroupError),
+    /// The other ranks do not answer any more, and this one saved the training state.
+    #[error("{source}. The state after step {step} is saved")]
+    LostRanks {
+        /// Why the training ended.
+        source: parallel::GroupError,
+        /// The last whole step.
+        step: u64,
+    },
     /// A file could not be written or read.
     #[error(transparent)]
     File(#[from] files::FileError),

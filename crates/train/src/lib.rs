@@ -2,7 +2,7 @@
 //!
 //! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
 //! stopping - is [`Run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
-//! burn device.
+//! burn device, and in a group of processes that share each batch ([`Trainer::among`]).
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -35,6 +35,7 @@ mod parameters;
 mod post_hoc;
 mod quarters;
 mod rate;
+mod reduction;
 mod report;
 mod run;
 mod state;

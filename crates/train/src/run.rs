@@ -177,12 +177,17 @@ pub struct Run {
 }
 
 impl Run {
-    /// Starts in a directory that does not exist yet or is empty.
+    /// Starts in a directory that does not exist yet or is empty. In a group of several ranks only rank 0 makes it, or writes
+    /// to it later.
     ///
     /// # Errors
     /// [`TrainError::RunDirectory`] if it holds something or is a file: nothing is overwritten.
     pub fn create(trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let refuse = |reason: String| TrainError::RunDirectory { path: directory.to_owned(), reason };
+        let files = RunFiles { directory: directory.to_owned() };
+        if !trainer.group.is_first() {
+            return Ok(Self::new(trainer, files, None, Vec::new()));
+        }
         if directory.exists() {
             if !directory.is_dir() {
                 return Err(refuse("it is a file; name another directory with --run".to_owned()));
@@ -193,7 +198,6 @@ impl Run {
                 return Err(refuse(reason.to_owned()));
             }
         }
-        let files = RunFiles { directory: directory.to_owned() };
         create_folder(&directory.join("samples"))?;
         let lock = lock(&files)?;
         let config = toml::to_string(trainer.config()).map_err(|error| refuse(error.to_string()))?;
@@ -208,12 +212,17 @@ impl Run {
     }
 
     /// Goes on with the run in a directory, from its newest checkpoint that can be read; the trainer is one that was made from
-    /// the same configuration.
+    /// the same configuration. In a group of several ranks only rank 0 reads the directory, and tells the others; how many
+    /// ranks did the steps so far does not matter.
     ///
     /// # Errors
     /// [`TrainError::OtherConfiguration`] if it was not, [`TrainError::RunDirectory`] if there is no run.
     pub fn resume(mut trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let files = RunFiles { directory: directory.to_owned() };
+        if !trainer.group.is_first() {
+            trainer.load_state_of_the_first(None)?;
+            return Ok(Self::new(trainer, files, None, Vec::new()));
+        }
         let kept = Self::config_of(directory)?;
         let difference = difference(&kept, trainer.config());
         if !difference.is_empty() {
@@ -223,7 +232,7 @@ impl Run {
         let mut passed_over = Vec::new();
         let mut found = files.all_checkpoints().into_iter();
         let resumed = found.find_map(|(_, path)| match trainer.load_state(&path) {
-            Ok(()) => Some(()),
+            Ok(()) => Some(path),
             Err(error) => {
                 passed_over.push((path, error));
                 None
@@ -233,6 +242,7 @@ impl Run {
             // to begin anew would throw away what may still be saved by hand
             return Err(passed_over.swap_remove(0).1);
         }
+        trainer.load_state_of_the_first(resumed.as_deref())?;
         for path in [files.metrics(), files.evaluations()] {
             drop_lines_after(&path, trainer.steps_done())?;
         }
@@ -254,18 +264,28 @@ impl Run {
 
     /// Trains to the last step, or until the observer stops it; saves the state and the model; draws the last grid.
     ///
+    /// In a group of several ranks each has an observer, any of which stops all; events other than steps are rank 0's alone.
+    ///
     /// # Errors
-    /// [`TrainError`]; what was saved before stays.
+    /// [`TrainError`]; what was saved before stays. [`TrainError::LostRanks`] if other ranks do not answer any more: the state
+    /// after the last whole step is saved then.
     pub fn train(&mut self, observe: &mut dyn FnMut(Event<'_>) -> Control) -> Result<Outcome, TrainError> {
         // a mark that cannot be made only means that nothing will be said
         let mark = |lock: &Option<File>, length| drop(lock.as_ref().map(|file| file.set_len(length)));
         mark(&self.lock, 1);
-        let outcome = self.train_to_the_end(observe);
+        let outcome = match self.train_to_the_end(observe) {
+            Err(TrainError::Ranks(source)) if self.trainer.group.is_first() => {
+                self.save_checkpoint()?;
+                Err(TrainError::LostRanks { source, step: self.trainer.steps_done() })
+            }
+            result => result,
+        };
         mark(&self.lock, 0);
         outcome
     }
 
     fn train_to_the_end(&mut self, observe: &mut dyn FnMut(Event<'_>) -> Control) -> Result<Outcome, TrainError> {
+        let is_first = self.trainer.group.is_first();
         let start = Instant::now();
         let first = self.trainer.steps_done();
         let training = self.trainer.config().training.clone();
@@ -273,12 +293,14 @@ impl Run {
         let every = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
         let mut recent = std::collections::VecDeque::new();
         let mut stopped = false;
-        let mut events = EventFile::create(&self.files.events())?;
+        let mut events = if is_first { Some(EventFile::create(&self.files.events())?) } else { None };
         while self.trainer.steps_done() < training.steps && !stopped {
             let report = match self.trainer.step() {
                 Err(TrainError::BrokenWeights { trouble }) => {
                     let to_step = self.go_back(&trouble)?;
-                    observe(Event::WentBack { trouble: &trouble, to_step });
+                    if is_first {
+                        observe(Event::WentBack { trouble: &trouble, to_step });
+                    }
                     continue;
                 }
                 report => report?,
@@ -294,8 +316,9 @@ impl Run {
             let log = every(training.log_every, step) || last || !was_taken;
             let images_per_second =
                 (step.saturating_sub(first)) as f64 * images_in_step / start.elapsed().as_secs_f64();
-            if log {
-                let quartiles = std::mem::take(&mut self.trainer.quarters).means();
+            // all ranks begin anew, and one writes
+            let quartiles = if log { std::mem::take(&mut self.trainer.quarters).means() } else { Default::default() };
+            if let (true, Some(events)) = (log, &mut events) {
                 self.append_metrics(&report, images_per_second, &quartiles)?;
                 let mut values = vec![
                     ("loss/step", report.loss),
@@ -307,21 +330,27 @@ impl Run {
                 values.extend(names.iter().zip(quartiles).filter_map(|(name, one)| Some((*name, one?.mean.mean))));
                 events.scalars(step, &values)?;
             }
-            if every(training.post_hoc_ema.snapshot_every, step) || last {
+            if is_first && (every(training.post_hoc_ema.snapshot_every, step) || last) {
                 self.save_averages(step)?;
             }
             if training.evaluate_every > 0
                 && (every(training.evaluate_every, step) || last)
-                && let Some(evaluation) = self.evaluate(&mut events)?
+                && let Some(events) = &mut events
+                && let Some(evaluation) = self.evaluate(events)?
             {
                 observe(Event::Evaluated(&evaluation));
             }
-            stopped = observe(Event::Step { report, log, images_per_second }) == Control::Stop;
-            if every(training.checkpoint_every, step) && !last && !stopped {
+            let stop = observe(Event::Step { report, log, images_per_second }) == Control::Stop;
+            stopped = self.trainer.group.any(stop)?;
+            let save = every(training.checkpoint_every, step) || last || stopped;
+            if save {
+                self.trainer.check_same_weights()?;
+            }
+            if is_first && save && !last && !stopped {
                 let path = self.save_checkpoint()?;
                 observe(Event::Saved(&path));
             }
-            if every(training.sample_every, step) && !last && !stopped {
+            if is_first && every(training.sample_every, step) && !last && !stopped {
                 observe(Event::Sampling);
                 let path = self.files.grid_at(step);
                 self.draw_grid(&path)?;
@@ -330,6 +359,15 @@ impl Run {
             }
         }
         let finished = self.trainer.steps_done() >= training.steps;
+        let outcome = Outcome {
+            finished,
+            steps: self.trainer.steps_done(),
+            loss: recent.iter().sum::<f64>() / recent.len() as f64,
+            seconds: start.elapsed().as_secs_f64(),
+        };
+        if !is_first {
+            return Ok(outcome);
+        }
         // the model first: it is refused if it is not finite, and then the last good state stays
         self.trainer.model().save(&self.files.model())?;
         let path = self.save_checkpoint()?;
@@ -340,12 +378,7 @@ impl Run {
             observe(Event::Grid(&self.files.grid()));
         }
         write_report(&self.files, &self.environment)?;
-        Ok(Outcome {
-            finished,
-            steps: self.trainer.steps_done(),
-            loss: recent.iter().sum::<f64>() / recent.len() as f64,
-            seconds: start.elapsed().as_secs_f64(),
-        })
+        Ok(Outcome { seconds: start.elapsed().as_secs_f64(), ..outcome })
     }
 
     /// Writes the training state, and deletes those that are too old.
@@ -369,15 +402,18 @@ impl Run {
     fn go_back(&mut self, trouble: &crate::Trouble) -> Result<u64, TrainError> {
         // the checkpoint knows nothing of the steps that were marked after it
         let marked = self.trainer.skipped.clone();
-        let mut all = self.files.all_checkpoints().into_iter();
-        if all.find_map(|(_, path)| self.trainer.load_state(&path).ok()).is_none() {
+        let is_first = self.trainer.group.is_first();
+        let mut all = if is_first { self.files.all_checkpoints() } else { Vec::new() }.into_iter();
+        let loaded = all.find_map(|(_, path)| self.trainer.load_state(&path).ok().map(|()| path));
+        if !self.trainer.load_state_of_the_first(loaded.as_deref())? {
             return Err(TrainError::BrokenWeights { trouble: Box::new(trouble.clone()) });
         }
         self.trainer.skipped.extend(marked);
         self.trainer.skip(trouble.step - 1, trouble)?;
         let step = self.trainer.steps_done();
-        for path in [self.files.metrics(), self.files.evaluations()] {
-            drop_lines_after(&path, step)?;
+        let lines = [self.files.metrics(), self.files.evaluations()];
+        for path in lines.iter().filter(|_| is_first) {
+            drop_lines_after(path, step)?;
         }
         Ok(step)
     }
@@ -504,7 +540,7 @@ fn difference(kept: &Config, asked: &Config) -> String {
         // how often does not matter, whether does
         training.post_hoc_ema.snapshot_every = training.post_hoc_ema.snapshot_every.min(1);
         config.sampling = Default::default();
-        toml::Value::try_from(&config).unwrap_or(toml::Value::Boolean(false))
+        config
     };
     // the same samples in a step, and rounding apart the same step, in less memory
     let mut kept = kept.clone();
@@ -515,12 +551,18 @@ fn difference(kept: &Config, asked: &Config) -> String {
     if images_in_step(old) == images_in_step(new) {
         (old.batch_size, old.gradient_accumulate_every) = (new.batch_size, new.gradient_accumulate_every);
     }
+    differences(&harmless(&kept), &harmless(asked), ["in the run", "now"])
+}
+
+/// The keys in which two values differ, a line each; `whose` says where each of the values stands.
+pub(crate) fn differences<T: serde::Serialize>(one: &T, other: &T, whose: [&str; 2]) -> String {
+    let value = |config: &T| toml::Value::try_from(config).ok();
     let mut lines = String::new();
-    compare("", Some(&harmless(&kept)), Some(&harmless(asked)), &mut lines);
+    compare("", value(one).as_ref(), value(other).as_ref(), whose, &mut lines);
     lines
 }
 
-fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, lines: &mut String) {
+fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, whose: [&str; 2], lines: &mut String) {
     if kept == asked {
         return;
     }
@@ -528,12 +570,13 @@ fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, l
         let names: std::collections::BTreeSet<&String> = kept.keys().chain(asked.keys()).collect();
         for name in names {
             let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-            compare(&path, kept.get(name), asked.get(name), lines);
+            compare(&path, kept.get(name), asked.get(name), whose, lines);
         }
         return;
     }
     let show = |value: Option<&toml::Value>| value.map_or("not set".to_owned(), ToString::to_string);
-    lines.push_str(&format!("  {key}: {} in the run, {} now\n", show(kept), show(asked)));
+    let [one, other] = whose;
+    lines.push_str(&format!("  {key}: {} {one}, {} {other}\n", show(kept), show(asked)));
 }
 
 #[cfg(test)]

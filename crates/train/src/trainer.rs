@@ -1,6 +1,6 @@
 //! One training step, and the state that it changes.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -12,6 +12,7 @@ use noise::{
     Noise, NoiseLevel, Prediction, Stream, forward::q_sample, network_input, network_times, target,
     variational::variational_terms,
 };
+use parallel::{Alone, Group, share};
 use schedule::{LevelDistribution, Schedule};
 use unet::{Condition, Unet};
 
@@ -27,6 +28,7 @@ use crate::{
     post_hoc::PowerAverages,
     quarters::{QuarterLosses, quarter_of},
     rate::learning_rate,
+    reduction::{SampleLoss, StepSums},
     trouble::{MOST, Trouble, TroubledSample, WITHIN},
 };
 
@@ -59,6 +61,8 @@ struct LevelDraw {
 struct Batch {
     /// Where they lie in the run.
     positions: Vec<u64>,
+    /// The first position of their micro-batch.
+    first: u64,
     /// Whose noise each sample has; its own, but for immiscible noise.
     noise_positions: Vec<u64>,
     draws: Vec<LevelDraw>,
@@ -99,6 +103,8 @@ pub struct Trainer {
     pub(crate) best: Option<(u64, f64)>,
     /// Losses of the samples of steps that were taken since the last line of `metrics.jsonl`.
     pub(crate) quarters: QuarterLosses,
+    /// Those that share the work.
+    pub(crate) group: Arc<dyn Group>,
 }
 
 impl Trainer {
@@ -141,6 +147,7 @@ impl Trainer {
             skipped: BTreeSet::new(),
             best: None,
             quarters: QuarterLosses::default(),
+            group: Arc::new(Alone),
             unet: Some(unet),
         })
     }
@@ -176,6 +183,11 @@ impl Trainer {
         })
     }
 
+    /// The ranks that share the work; one alone, but for [`Trainer::among`] others.
+    pub fn group(&self) -> &dyn Group {
+        &*self.group
+    }
+
     fn header(&self) -> Header {
         self.config.header(&self.images)
     }
@@ -187,7 +199,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Diverged`] if that was the fourth such step within a hundred; [`TrainError::BrokenWeights`] if the weights
-    /// are not finite themselves. Then nothing was changed.
+    /// are not finite themselves; [`TrainError::Ranks`] if other ranks do not answer. Then nothing was changed.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let training = &self.config.training;
         let (micro_batches, batch_size) = (training.gradient_accumulate_every, training.batch_size);
@@ -201,14 +213,18 @@ impl Trainer {
             for part in self.parts(&positions) {
                 loss += part.loss / micro_batches as f64;
                 gradients = Some(add(gradients, part.gradients));
-                losses.extend(part.losses);
+                losses.extend(part.losses.into_iter().map(|(draw, loss)| {
+                    let quarter = quarter_of(draw.level, &self.schedule);
+                    SampleLoss { micro_batch, quarter, timestep: draw.timestep, loss }
+                }));
             }
         }
+        let sums = StepSums { loss, gradients: gradients.unwrap_or_default(), losses }.over(&*self.group)?;
+        let StepSums { loss, mut gradients, losses } = sums;
         if micro_batches > 1 {
             let mean = |gradient: Tensor<1>| gradient / micro_batches as f64;
-            gradients = gradients.map(|list| list.into_iter().map(|gradient| gradient.map(mean)).collect());
+            gradients = gradients.into_iter().map(|gradient| gradient.map(mean)).collect();
         }
-        let gradients = gradients.unwrap_or_default();
         let (gradient_norm, clip) = clip_by_global_norm(&gradients, largest_norm);
         let mut report = StepReport { step: self.step + 1, loss, gradient_norm, learning_rate, trouble: None };
         if !(loss.is_finite() && gradient_norm.is_finite()) {
@@ -231,11 +247,11 @@ impl Trainer {
             self.post_hoc.update(self.step, unet);
         }
         if let Some(importance) = &mut self.importance {
-            let drawn = losses.iter().filter_map(|(draw, loss)| Some((draw.timestep?, *loss)));
+            let drawn = losses.iter().filter_map(|sample| Some((sample.timestep?, sample.loss)));
             importance.observe(&drawn.collect::<Vec<_>>());
         }
-        for (draw, loss) in losses {
-            self.quarters.observe(quarter_of(draw.level, &self.schedule), loss);
+        for SampleLoss { quarter, loss, .. } in losses {
+            self.quarters.observe(quarter, loss);
         }
         Ok(report)
     }
@@ -267,7 +283,7 @@ impl Trainer {
         // with broken weights every sample is: nothing to learn from naming them
         for positions in positions.chunks(self.config.training.batch_size).filter(|_| weights.is_empty()) {
             let noise_positions = self.noise_positions(positions);
-            let batch = self.batch(positions, &noise_positions);
+            let batch = self.batch(positions, &noise_positions, positions[0]);
             let draws = batch.draws.clone();
             let losses = self.losses(self.unet(), batch).inner().into_data();
             for ((position, draw), loss) in positions.iter().zip(draws).zip(losses.iter::<f64>()) {
@@ -282,13 +298,17 @@ impl Trainer {
         Trouble { step, loss, gradient_norm, learning_rate, samples, weights, gradients }
     }
 
-    /// Loss and gradients of a micro-batch, cut into `parallel_parts` that are computed at the same time. Each part has
-    /// its share of the mean, so that their sum is that of the whole; the sum is always taken in the same order.
+    /// Loss and gradients of this rank's share of a micro-batch, cut into its share of `parallel_parts`, which are computed at
+    /// the same time. Each part has its share of the mean, so that the sum over parts and ranks is that of the whole; the sum
+    /// is always taken in the same order.
     fn parts(&mut self, positions: &[u64]) -> Vec<Part> {
-        let size = positions.len().div_ceil(self.config.training.parallel_parts.max(1));
+        let mine = share(positions.len(), self.group.rank(), self.group.size());
+        let size = mine.len().div_ceil(self.config.training.parallel_parts.div_ceil(self.group.size()).max(1));
+        // noise is assigned within the micro-batch, whoever computes it
         let noise_positions = self.noise_positions(positions);
-        let parts = positions.chunks(size).zip(noise_positions.chunks(size));
-        let parts: Vec<Batch> = parts.map(|(part, noise_positions)| self.batch(part, noise_positions)).collect();
+        let parts = positions[mine.clone()].chunks(size).zip(noise_positions[mine].chunks(size));
+        let parts: Vec<Batch> =
+            parts.map(|(part, noise_positions)| self.batch(part, noise_positions, positions[0])).collect();
         let trainer = &*self;
         let compute = |batch: Batch| {
             let share = batch.positions.len() as f64 / positions.len() as f64;
@@ -370,7 +390,7 @@ impl Trainer {
 
     /// The loss of each sample, `[batch]`: noise, predict, compare.
     fn losses(&self, unet: &Unet, batch: Batch) -> Tensor<1> {
-        let Batch { positions, noise_positions, draws, x_0, labels } = batch;
+        let Batch { positions, first, noise_positions, draws, x_0, labels } = batch;
         let channels = x_0.dims()[1];
         let diffusion = &self.config.diffusion;
         let levels: Vec<NoiseLevel> = draws.iter().map(|draw| draw.level).collect();
@@ -382,13 +402,16 @@ impl Trainer {
 
         let t = network_times(diffusion.objective, &levels, &self.device);
         let input = network_input(diffusion.objective, x_t.clone(), &levels);
-        let self_condition = self.estimate(&x_t, &input, &t, &levels, labels.clone(), positions[0]);
+        let self_condition = self.estimate(&x_t, &input, &t, &levels, labels.clone(), first);
         let precision = Precision::new(self.config.training.mixed_precision);
         let (masks, probability) = (self.noise.stream(Stream::Dropout), self.config.unet.dropout);
         let device = &self.device;
         let dropout = |layer: usize, shape: [usize; 4]| {
             let mut mask = vec![0f32; shape.iter().product()];
-            masks.uniform(positions[0], layer as u64, &mut mask);
+            // of each sample its own, so that it does not matter which others are computed with it
+            for (position, mask) in positions.iter().zip(mask.chunks_exact_mut(shape[1..].iter().product())) {
+                masks.uniform(*position, layer as u64, mask);
+            }
             let kept = (1.0 / (1.0 - probability)) as f32;
             mask.iter_mut().for_each(|value| *value = if f64::from(*value) < probability { 0.0 } else { kept });
             precision.lower(Tensor::<4>::from_data(TensorData::new(mask, shape), device))
@@ -443,7 +466,7 @@ impl Trainer {
     }
 
     /// Images, levels and labels at these positions; a label is dropped as often as `label_dropout` says.
-    fn batch(&mut self, positions: &[u64], noise_positions: &[u64]) -> Batch {
+    fn batch(&mut self, positions: &[u64], noise_positions: &[u64], first: u64) -> Batch {
         let pixels = self.images_at(positions);
         let images = &self.images;
         let shape = [positions.len(), images.channels(), images.height(), images.width()];
@@ -460,6 +483,7 @@ impl Trainer {
             .then(|| Tensor::from_data(TensorData::new(labels, [positions.len()]), &self.device));
         Batch {
             positions: positions.to_vec(),
+            first,
             noise_positions: noise_positions.to_vec(),
             draws: positions.iter().map(|position| self.level(*position)).collect(),
             x_0: Tensor::from_data(TensorData::new(pixels, shape), &self.device),

@@ -1,0 +1,88 @@
+//! Whether `mpirun` or `srun` started this process, and the group that it belongs to.
+
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use crate::{Alone, Group, GroupError};
+
+/// How long a rank that was told to stop waits for the others. Open MPI's mpirun kills a second after it told the ranks to stop,
+/// and in the rest of that second the state is to be saved.
+pub const PATIENCE: Duration = Duration::from_millis(400);
+
+/// What started this process, with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Its name.
+    pub launcher: &'static str,
+    /// How many processes it started.
+    pub size: usize,
+}
+
+/// Variables of the environment in which a launcher says how many processes it started.
+const SIZES: [(&str, &str); 5] = [
+    ("OMPI_COMM_WORLD_SIZE", "mpirun"),
+    ("MV2_COMM_WORLD_SIZE", "mpirun"),
+    ("PMI_SIZE", "mpirun"),
+    ("PALS_SIZE", "mpiexec"),
+    // not SLURM_NTASKS, which a batch script has before it starts anything
+    ("SLURM_STEP_NUM_TASKS", "srun"),
+];
+
+/// What started this process, if it started more than this one.
+pub fn launched() -> Option<Launch> {
+    launched_by(|name| std::env::var(name).ok())
+}
+
+fn launched_by(variable: impl Fn(&str) -> Option<String>) -> Option<Launch> {
+    let launch = |(name, launcher): (&str, &'static str)| {
+        let size = variable(name)?.trim().parse().ok()?;
+        Some(Launch { launcher, size })
+    };
+    SIZES.into_iter().find_map(launch).filter(|launch| launch.size > 1)
+}
+
+/// The group of this process: the processes that a launcher started with it, else alone. MPI is started only if there are
+/// others.
+///
+/// While `is_asked_to_stop` is set a rank waits for the others no longer than [`PATIENCE`].
+///
+/// # Errors
+/// [`GroupError`] if there are others, and this build or its MPI cannot talk to them.
+pub fn start(is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+    match launched() {
+        None => Ok(Arc::new(Alone)),
+        Some(launch) => start_mpi(launch, is_asked_to_stop),
+    }
+}
+
+#[cfg(feature = "mpi")]
+fn start_mpi(launch: Launch, is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+    Ok(Arc::new(crate::mpi::Mpi::start(launch, Arc::clone(is_asked_to_stop))?))
+}
+
+#[cfg(not(feature = "mpi"))]
+fn start_mpi(Launch { launcher, size }: Launch, _: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+    Err(GroupError::NotBuilt { launcher, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn launchers_are_known_by_their_variables() {
+        let by = |variables: &[(&str, &str)]| {
+            launched_by(|name| variables.iter().find(|(other, _)| *other == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(by(&[]), None);
+        assert_eq!(by(&[("OMPI_COMM_WORLD_SIZE", "4")]), Some(Launch { launcher: "mpirun", size: 4 }));
+        assert_eq!(by(&[("PMI_SIZE", "2")]), Some(Launch { launcher: "mpirun", size: 2 }));
+        assert_eq!(by(&[("SLURM_STEP_NUM_TASKS", "8")]), Some(Launch { launcher: "srun", size: 8 }));
+        // one process alone, a batch script, nonsense
+        for variables in [("OMPI_COMM_WORLD_SIZE", "1"), ("SLURM_NTASKS", "4"), ("PMI_SIZE", "many")] {
+            assert_eq!(by(&[variables]), None, "{variables:?}");
+        }
+    }
+}

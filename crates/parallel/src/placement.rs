@@ -1,0 +1,80 @@
+//! Where the ranks of a group run: what of a machine each of them can use.
+
+use crate::{Group, GroupError};
+
+/// What a rank has of its machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// Its number among the ranks of its machine, from 0.
+    pub local_rank: usize,
+    /// Ranks on its machine.
+    pub local_size: usize,
+    /// Threads that it can compute with, at least 1: the cores that it may use, shared with the ranks that may use the same.
+    pub threads: usize,
+}
+
+/// Where this rank runs, which all ranks tell each other.
+///
+/// # Errors
+/// As all exchanges of a [`Group`].
+pub fn placement(group: &dyn Group) -> Result<Placement, GroupError> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = group.gather(format!("{}\n{}", machine(), allowed_cores()).into_bytes())?;
+    Ok(place(&all, group.rank(), cores))
+}
+
+/// The placement of a rank, from what each said: its machine, a new line, the cores that it may use.
+fn place(all: &[Vec<u8>], rank: usize, cores: usize) -> Placement {
+    let machine = |said: &[u8]| said.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
+    let on_same = |other: &&Vec<u8>| machine(other) == machine(&all[rank]);
+    // a launcher that binds ranks to cores gives each its own; else they share all
+    let sharing = all.iter().filter(|other| **other == all[rank]).count();
+    Placement {
+        local_rank: all[..rank].iter().filter(on_same).count(),
+        local_size: all.iter().filter(on_same).count(),
+        threads: (cores / sharing.max(1)).max(1),
+    }
+}
+
+/// The name of this machine; empty where the system does not say, as if all were one.
+fn machine() -> String {
+    let read =
+        std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
+    read.map(|name| name.trim().to_owned()).unwrap_or_default()
+}
+
+/// The cores that this process may run on, as the system writes them; empty where it does not say.
+fn allowed_cores() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.map(|cores| cores.trim().to_owned()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Alone;
+
+    #[test]
+    fn cores_are_shared_with_those_that_may_use_the_same() {
+        let said = |lines: &[&str]| -> Vec<Vec<u8>> { lines.iter().map(|line| line.as_bytes().to_vec()).collect() };
+        // two machines, free to use all of their 8 cores
+        let all = said(&["one\n0-7", "one\n0-7", "two\n0-7", "one\n0-7"]);
+        let expected = [(0, 3, 2), (1, 3, 2), (0, 1, 8), (2, 3, 2)];
+        for (rank, (local_rank, local_size, threads)) in expected.into_iter().enumerate() {
+            assert_eq!(place(&all, rank, 8), Placement { local_rank, local_size, threads });
+        }
+        // bound to cores of their own
+        let all = said(&["one\n0", "one\n1"]);
+        assert_eq!(place(&all, 1, 1), Placement { local_rank: 1, local_size: 2, threads: 1 });
+        // more ranks than cores
+        let all = said(&["one\n0-1"; 3]);
+        assert_eq!(place(&all, 2, 2), Placement { local_rank: 2, local_size: 3, threads: 1 });
+    }
+
+    #[test]
+    fn one_alone_has_the_machine() {
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert_eq!(placement(&Alone), Ok(Placement { local_rank: 0, local_size: 1, threads: cores }));
+    }
+}

@@ -1,0 +1,54 @@
+//! The same over MPI: `cargo test --workspace --features mpi --test mpi`. This test starts itself with `mpirun`.
+#![cfg(feature = "mpi")]
+
+use std::{
+    process::Command,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use parallel::Group;
+
+/// Set in the processes that `mpirun` starts.
+const WITHIN: &str = "PARALLEL_TEST_WITHIN_MPIRUN";
+
+#[test]
+fn exchanges_over_mpi_are_those_of_threads() {
+    if std::env::var_os(WITHIN).is_none() {
+        let test = std::env::current_exe().expect("the path of this test");
+        let output = Command::new("mpirun")
+            .args(["--allow-run-as-root", "--oversubscribe", "-n", "3"])
+            .arg(test)
+            .args(["--exact", "exchanges_over_mpi_are_those_of_threads", "--nocapture"])
+            .env(WITHIN, "1")
+            .output()
+            .expect("mpirun is installed (Debian: openmpi-bin)");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{}\n{}", text(&output.stdout), text(&output.stderr));
+        assert_eq!(text(&output.stdout).matches("1 passed").count(), 3, "{}", text(&output.stdout));
+        return;
+    }
+    let group = parallel::start(&Arc::new(AtomicBool::new(false))).expect("a group");
+    let (over_mpi, rank) = (exchanges(&*group), group.rank());
+    assert_eq!(group.size(), 3);
+    let on_threads = std::thread::scope(|scope| {
+        let ranks = parallel::threads(3).into_iter();
+        let running: Vec<_> = ranks.map(|rank| scope.spawn(move || exchanges(&rank))).collect();
+        running.into_iter().map(|thread| thread.join().expect("no panic")).nth(rank)
+    });
+    assert_eq!(Some(over_mpi), on_threads);
+    group.finish().expect("all finish");
+}
+
+/// What comes of many exchanges, long, short and empty ones.
+fn exchanges(group: &dyn Group) -> (Vec<Vec<f32>>, Vec<Vec<Vec<u8>>>, Vec<Vec<u8>>, Vec<bool>) {
+    let (mut sums, mut gathered, mut broadcasts, mut flags) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for round in 0..20 {
+        // whole numbers, whose sums are exact in any order
+        let values = (0..round * round * 1000).map(|index| (index % 1000 + group.rank() * round) as f32).collect();
+        sums.push(group.sum(values).expect("a sum"));
+        gathered.push(group.gather(vec![round as u8; group.rank() * round]).expect("all"));
+        broadcasts.push(group.broadcast(vec![group.rank() as u8; 5 * round + group.rank()]).expect("the first's"));
+        flags.push(group.any(group.rank() == round % 4).expect("flags"));
+    }
+    (sums, gathered, broadcasts, flags)
+}
