@@ -43,9 +43,8 @@ pub enum GroupError {
     },
     /// This process was told to stop, and waited for the others in vain.
     #[error(
-        "told to stop, this rank waited {milliseconds} ms for the other {}: one of them has died, or is not done with its share \
-         yet",
-        size - 1
+        "told to stop, this rank waited {milliseconds} ms for the others ({size} in all): one of them has died, or is not done with \
+         its share yet"
     )]
     Unanswered {
         /// Ranks in the group.

@@ -7,9 +7,13 @@ use std::{
 
 use crate::{Alone, Group, GroupError};
 
-/// How long a rank that was told to stop waits for the others. Open MPI's mpirun kills a second after it told the ranks to stop,
+/// How long rank 0, told to stop, waits for the others. Open MPI's mpirun kills a second after it told the ranks to stop,
 /// and in the rest of that second the state is to be saved.
 pub const PATIENCE: Duration = Duration::from_millis(400);
+
+/// How long the others wait: they have nothing to save, and rank 0 may be busy with what it does alone. Whoever ends with an error
+/// makes the launcher end all.
+pub const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(60);
 
 /// What started this process, with others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +50,7 @@ fn launched_by(variable: impl Fn(&str) -> Option<String>) -> Option<Launch> {
 /// The group of this process: the processes that a launcher started with it, else alone. MPI is started only if there are
 /// others.
 ///
-/// While `is_asked_to_stop` is set a rank waits for the others no longer than [`PATIENCE`].
+/// While `is_asked_to_stop` is set a rank waits for the others no longer than [`PATIENCE`] or [`PATIENCE_OF_OTHERS`].
 ///
 /// # Errors
 /// [`GroupError`] if there are others, and this build or its MPI cannot talk to them.

@@ -27,7 +27,7 @@ mod threads;
 use std::fmt::Debug;
 
 pub use error::GroupError;
-pub use launcher::{Launch, PATIENCE, launched, start};
+pub use launcher::{Launch, PATIENCE, PATIENCE_OF_OTHERS, launched, start};
 pub use placement::{Placement, placement};
 pub use threads::{ThreadRank, threads};
 

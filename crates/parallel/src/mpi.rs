@@ -21,7 +21,10 @@ use mpi::{
     traits::{Communicator, CommunicatorCollectives, Root},
 };
 
-use crate::{Group, GroupError, launcher::Launch, launcher::PATIENCE};
+use crate::{
+    Group, GroupError,
+    launcher::{Launch, PATIENCE, PATIENCE_OF_OTHERS},
+};
 
 /// How often a rank that waits looks whether it was told to stop.
 const LOOK: Duration = Duration::from_millis(20);
@@ -77,6 +80,11 @@ impl Mpi {
 
     /// The answer to a job, or an error where it does not come.
     fn ask<T>(&self, job: impl FnOnce(Sender<T>) -> Job) -> Result<T, GroupError> {
+        let patience = if self.is_first() { PATIENCE } else { PATIENCE_OF_OTHERS };
+        self.ask_patiently(job, patience)
+    }
+
+    fn ask_patiently<T>(&self, job: impl FnOnce(Sender<T>) -> Job, patience: Duration) -> Result<T, GroupError> {
         let gone = GroupError::Gone { size: self.size };
         let (answer, answered) = channel();
         self.jobs.send(job(answer)).map_err(|_| gone.clone())?;
@@ -89,7 +97,7 @@ impl Mpi {
             }
             if self.is_asked_to_stop.load(Ordering::SeqCst) {
                 let waited = told_at.get_or_insert_with(Instant::now).elapsed();
-                if waited > PATIENCE {
+                if waited > patience {
                     return Err(GroupError::Unanswered { size: self.size, milliseconds: waited.as_millis() });
                 }
             }
@@ -119,7 +127,8 @@ impl Group for Mpi {
     }
 
     fn finish(&self) -> Result<(), GroupError> {
-        self.ask(Job::Finish)
+        // rank 0 may be saving
+        self.ask_patiently(Job::Finish, PATIENCE_OF_OTHERS)
     }
 }
 
@@ -133,7 +142,8 @@ fn work(world: &SimpleCommunicator, todo: &Receiver<Job>, universe: Universe) {
             Job::Broadcast(bytes, answer) => drop(answer.send(broadcast(world, bytes))),
             Job::Finish(answer) => {
                 drop(universe);
-                drop(answer.send(()));
+                // whoever asked may be gone
+                let _ = answer.send(());
                 return;
             }
         }

@@ -11,6 +11,9 @@ use parallel::{Group, GroupError, threads};
 use schedule::Objective;
 use train::{Config, Control, Event, Outcome, Run, TrainError, Trainer};
 
+/// Steps of each curve.
+const STEPS: usize = 8;
+
 type Change = fn(&mut Config);
 
 /// What could depend on which samples are computed together.
@@ -77,12 +80,13 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
     for (name, change) in KINDS {
         let mut config = small();
         change(&mut config);
-        let expected = losses(&mut trainer(&config), 12);
-        assert!(expected[11] != expected[0]);
+        let expected = losses(&mut trainer(&config), STEPS);
+        assert!(expected[STEPS - 1] != expected[0]);
         // 3 does not divide 8
         for ranks in [2, 3] {
-            let curves =
-                on_all(ranks, |group| losses(&mut trainer(&config).among(group).expect("ranks that do the same"), 12));
+            let curves = on_all(ranks, |group| {
+                losses(&mut trainer(&config).among(group).expect("ranks that do the same"), STEPS)
+            });
             assert!(curves.iter().all(|curve| *curve == curves[0]), "{name}: all ranks report the same");
             assert_near(&curves[0], &expected, 1e-3, &format!("{name} on {ranks} ranks"));
             // before the first update there is nothing that could have drifted apart
