@@ -35,6 +35,9 @@ pub struct ScalingArguments {
     /// Be one of the processes
     #[arg(long, hide = true)]
     as_rank: bool,
+    /// Compute only a part of the batch
+    #[arg(long, hide = true, default_value_t = 1)]
+    part_of: usize,
 }
 
 /// What one process measures of a step, in seconds.
@@ -77,11 +80,12 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
     )?;
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for preset in &arguments.presets {
-        let numbers = [1, arguments.ranks];
-        let mut best: [Option<(f64, Turn)>; 2] = [None, None];
+        // what one process needs for the share that each of several has is what they can reach at best
+        let cases = [(1, 1), (1, arguments.ranks), (arguments.ranks, 1)];
+        let mut best: [Option<(f64, Turn)>; 3] = Default::default();
         for _ in 0..arguments.turns {
-            for (best, ranks) in best.iter_mut().zip(numbers) {
-                let turn = turn(arguments, preset, ranks)?;
+            for (best, (ranks, part_of)) in best.iter_mut().zip(cases) {
+                let turn = turn(arguments, preset, ranks, part_of)?;
                 let step = median(&turn.timings, |timing| timing.step);
                 if best.as_ref().is_none_or(|(least, _)| step < *least) {
                     *best = Some((step, turn));
@@ -89,14 +93,15 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
             }
         }
         let alone = best[0].as_ref().map_or(f64::NAN, |(step, _)| *step);
-        for (ranks, best) in numbers.into_iter().zip(&best) {
+        for ((ranks, part_of), best) in cases.into_iter().zip(&best) {
             let Some((step, turn)) = best else { continue };
             let share = |part: fn(&Timing) -> f64| 100.0 * median(&turn.timings, part) / step;
+            let part = if part_of == 1 { String::new() } else { format!(", 1/{part_of} of the batch") };
             print(&format!(
-                "| {preset} | {ranks} | {:.1} | {:.1} | {:.0} % | {:.1} % | {:.1} % | {:.2} |",
+                "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {:.1} % | {:.1} % | {:.2} |",
                 1e3 * step,
                 turn.images_in_step as f64 / step,
-                100.0 * alone / step / f64::from(ranks),
+                100.0 * alone / step / f64::from(ranks * part_of),
                 share(|timing| timing.waiting),
                 share(|timing| timing.summing),
                 ring_bytes(turn.parameters, ranks) / 1e6,
@@ -107,12 +112,13 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
 }
 
 /// The timings of so many processes, with a thread each.
-fn turn(arguments: &ScalingArguments, preset: &str, ranks: u32) -> anyhow::Result<Turn> {
+fn turn(arguments: &ScalingArguments, preset: &str, ranks: u32, part_of: u32) -> anyhow::Result<Turn> {
     let program = std::env::current_exe().context("cannot find out where this program lies")?;
     let output = Command::new("mpirun")
         .args(["--allow-run-as-root", "--oversubscribe", "-n", &ranks.to_string()])
         .arg(program)
         .args(["scaling", "--as-rank", "--presets", preset, "--steps", &arguments.steps.to_string()])
+        .args(["--part-of", &part_of.to_string()])
         .env("RAYON_NUM_THREADS", "1")
         .output()
         .context("cannot start mpirun; is it installed (Debian: openmpi-bin)?")?;
@@ -135,6 +141,7 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
     let mut config = Config::preset(arguments.presets.first().context("no preset")?)?;
     // one thread computes
     config.training.parallel_parts = 1;
+    config.training.batch_size = (config.training.batch_size / arguments.part_of.max(1)).max(1);
     let training = config.training.clone();
     let images = images_like(&config)?;
     let (_, device) = device::open_or_default(None)?;
