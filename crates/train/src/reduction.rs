@@ -83,7 +83,7 @@ impl StepSums {
     }
 }
 
-/// All gradients in one message: with what networks here weigh, more of them would only wait more often.
+/// All gradients in one message, after the backward pass, which hands none out before its end (docs/scaling.md).
 fn sum_gradients(gradients: Gradients, group: &dyn Group) -> Result<Gradients, TrainError> {
     let lengths: Vec<Option<usize>> =
         gradients.iter().map(|gradient| gradient.as_ref().map(|gradient| gradient.dims()[0])).collect();
