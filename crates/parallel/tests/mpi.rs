@@ -39,16 +39,25 @@ fn exchanges_over_mpi_are_those_of_threads() {
     group.finish().expect("all finish");
 }
 
-/// What comes of many exchanges, long, short and empty ones.
-fn exchanges(group: &dyn Group) -> (Vec<Vec<f32>>, Vec<Vec<Vec<u8>>>, Vec<Vec<u8>>, Vec<bool>) {
-    let (mut sums, mut gathered, mut broadcasts, mut flags) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+/// What came of exchanges.
+#[derive(Debug, Default, PartialEq)]
+struct Exchanged {
+    sums: Vec<Vec<f32>>,
+    gathered: Vec<Vec<Vec<u8>>>,
+    broadcasts: Vec<Vec<u8>>,
+    flags: Vec<bool>,
+}
+
+/// Many exchanges, long, short and empty ones.
+fn exchanges(group: &dyn Group) -> Exchanged {
+    let mut all = Exchanged::default();
     for round in 0..20 {
         // whole numbers, whose sums are exact in any order
         let values = (0..round * round * 1000).map(|index| (index % 1000 + group.rank() * round) as f32).collect();
-        sums.push(group.sum(values).expect("a sum"));
-        gathered.push(group.gather(vec![round as u8; group.rank() * round]).expect("all"));
-        broadcasts.push(group.broadcast(vec![group.rank() as u8; 5 * round + group.rank()]).expect("the first's"));
-        flags.push(group.any(group.rank() == round % 4).expect("flags"));
+        all.sums.push(group.sum(values).expect("a sum"));
+        all.gathered.push(group.gather(vec![round as u8; group.rank() * round]).expect("all"));
+        all.broadcasts.push(group.broadcast(vec![group.rank() as u8; 5 * round + group.rank()]).expect("the first's"));
+        all.flags.push(group.any(group.rank() == round % 4).expect("flags"));
     }
-    (sums, gathered, broadcasts, flags)
+    all
 }
