@@ -28,7 +28,7 @@ fn train_writes_a_run_and_says_where() {
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
     // before the first step: device, data, parameters, steps
     for word in
-        ["flex", "mnist-5k", "58 images", "held out    6 images", "32x32", "parameters", "6 of 4 images", "step 6/6"]
+        ["flex", "mnist-5k", "58 images", "held out    6 images", "28x28", "parameters", "6 of 4 images", "step 6/6"]
     {
         assert!(finished.error.contains(word), "`{word}`: {finished}");
     }

@@ -104,7 +104,10 @@ fn try_all(name: &str, file: &Path, factor: usize, open: &dyn Fn() -> bool) {
 
 #[test]
 fn mutations_are_read_or_refused() {
-    let folder = tempfile::tempdir().expect("a folder");
+    // in memory where there is such a folder: a disk is slow to replace a file so often
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    let folder = folder.expect("a folder");
     let root = folder.path();
     let device = Device::flex();
     let opens = |path: PathBuf| {

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, anyhow};
 use burn::module::Module;
 use clap::Args;
-use data::{ImageSet, LoadOptions, Split};
+use data::{DataError, ImageSet, LoadOptions, Loaded, Split};
 use indicatif::{ProgressBar, ProgressStyle};
 use parallel::{Group, Placement};
 use train::{
@@ -150,11 +150,22 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
     }
     .resolve()?;
-    let loaded = open_data(&config.data.path, &config.load_options())?;
+    let open = |options: &LoadOptions| match group.is_first() {
+        true => open_data(&config.data.path, options),
+        false => data::open(&config.data.path, options),
+    };
+    // what the first decodes the others find in the cache
+    if !group.is_first() {
+        group.any(false)?;
+    }
+    let loaded = open(&config.load_options())?;
+    if group.is_first() {
+        group.any(false)?;
+    }
     for (path, reason) in &loaded.skipped {
         say(format_args!("warning: left out {}: {reason}", path.display()));
     }
-    let (images, held_out) = split(&config, loaded.images)?;
+    let (images, held_out) = split(&config, loaded.images, &open)?;
     let trainer = Trainer::new(config, images.clone(), &device)?.among(Arc::clone(group))?;
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
@@ -281,7 +292,11 @@ fn path_of_the_first(group: &dyn Group, path: PathBuf) -> anyhow::Result<PathBuf
 
 /// The images that are trained on, and those that are held out: the test part of a dataset that has one, else some of the
 /// images, spread evenly; at most a tenth.
-fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
+fn split(
+    config: &Config,
+    images: ImageSet,
+    open: &dyn Fn(&LoadOptions) -> Result<Loaded, DataError>,
+) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
     let count = config.data.held_out.min(images.len() / 10);
     // fewer than one for each quarter of the timesteps say nothing
     if count < train::QUARTILES || config.training.evaluate_every == 0 {
@@ -291,7 +306,7 @@ fn split(config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<
     let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
     // a file has no parts, and would be opened as what it is
     if !Path::new(&config.data.path).is_file() {
-        match open_data(&config.data.path, &options) {
+        match open(&options) {
             Ok(test) if shape(&test.images) == shape(&images) => return Ok((images, Some(test.images))),
             Ok(_) => {}
             Err(error) if error.is_missing_split() => {}

@@ -15,6 +15,7 @@ use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
 use crate::decode::{Bare, Encoded, Header};
 use crate::error::DataError;
+use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
 use crate::open::{Loaded, Reading};
 use crate::options::{LoadOptions, Split};
@@ -77,8 +78,8 @@ fn read_header(reader: &mut dyn Read, bytes: u64, path: &Path) -> Result<Array, 
         return Err(bad("its header has too many brackets for an array of numbers".into()));
     }
     let whole = [&start[..], &length_bytes[..width], &text].concat();
-    let header = std::panic::catch_unwind(|| NpyHeader::from_reader(whole.as_slice()))
-        .unwrap_or_else(|_| Err(std::io::Error::other("its shape is impossible")))
+    let header = guarded(|| NpyHeader::from_reader(whole.as_slice()))
+        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
         .map_err(|error| bad(format!("its header cannot be read: {error}")))?;
     let DType::Plain(plain) = header.dtype() else {
         return Err(bad("holds records; an array of numbers is expected".into()));

@@ -17,6 +17,7 @@ use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
 use crate::decode::Encoded;
 use crate::error::DataError;
+use crate::guard::guarded;
 use crate::open::{Loaded, Reading};
 use crate::options::{LoadOptions, Split};
 
@@ -105,7 +106,9 @@ pub(crate) fn load(
         };
         let mut rows = 0;
         for group in reader.metadata().row_groups() {
-            let leaf = group.column(of_this.image.leaf);
+            let Some(leaf) = group.columns().get(of_this.image.leaf) else {
+                return Err(DataError::bad_file(path, "has a group without images; get it again"));
+            };
             if leaf.uncompressed_size() > SMALL.max(leaf.compressed_size().saturating_mul(LARGEST_RATIO)) {
                 let (packed, unpacked) = (leaf.compressed_size(), leaf.uncompressed_size());
                 let problem = format!("claims to unpack {packed} bytes to {unpacked}: no pictures do");
@@ -149,13 +152,16 @@ pub(crate) fn load(
         .load(options, reading)
 }
 
-fn bad(path: &Path, error: &ParquetError) -> DataError {
-    DataError::bad_file(path, format!("is a broken Parquet file ({error}); get it again"))
+/// What the library says, or how it panicked, as an error that names the file.
+fn parquet<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+    let broken =
+        |reason: String| DataError::bad_file(path, format!("is a broken Parquet file ({reason}); get it again"));
+    guarded(work).map_err(broken)?.map_err(|error| broken(error.to_string()))
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
     let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
-    SerializedFileReader::new(file).map_err(|error| bad(path, &error))
+    parquet(path, || SerializedFileReader::new(file))
 }
 
 /// A column that is used.
@@ -345,12 +351,12 @@ fn read_labels(table: &Table, label: &Column, values: &mut Vec<Value>) -> Result
     let reader = open(path)?;
     let deepest = reader.metadata().file_metadata().schema_descr().column(label.leaf).max_def_level();
     for group in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(group).map_err(|error| bad(path, &error))?;
-        let mut column = group.get_column_reader(label.leaf).map_err(|error| bad(path, &error))?;
+        let group = parquet(path, || reader.get_row_group(group))?;
+        let mut column = parquet(path, || group.get_column_reader(label.leaf))?;
         loop {
             let numbers =
                 |rows: Vec<Option<i64>>| rows.into_iter().map(|row| row.map(Value::Number)).collect::<Vec<_>>();
-            let rows = match &mut column {
+            let rows = parquet(path, || match &mut column {
                 ColumnReader::Int64ColumnReader(reader) => next_rows(reader, deepest, 4096).map(numbers),
                 ColumnReader::Int32ColumnReader(reader) => next_rows(reader, deepest, 4096)
                     .map(|rows| numbers(rows.into_iter().map(|row| row.map(i64::from)).collect())),
@@ -361,8 +367,7 @@ fn read_labels(table: &Table, label: &Column, values: &mut Vec<Value>) -> Result
                     rows.into_iter().map(|row| row.map(text)).collect()
                 }),
                 _ => Ok(Vec::new()),
-            };
-            let rows = rows.map_err(|error| bad(path, &error))?;
+            })?;
             if rows.is_empty() {
                 break;
             }
@@ -418,16 +423,16 @@ impl Source for Rows<'_> {
 impl Table {
     /// Visits rows of this table, the first of which has the number `start`.
     fn visit(&self, mut start: usize, mut indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
-        let failed = |error: ParquetError| bad(&self.path, &error);
         let reader = open(&self.path)?;
         let leaf = self.columns.image.leaf;
         let deepest = reader.metadata().file_metadata().schema_descr().column(leaf).max_def_level();
         for number in 0..reader.num_row_groups() {
-            let group = reader.get_row_group(number).map_err(failed)?;
+            let group = parquet(&self.path, || reader.get_row_group(number))?;
             let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
             let (inside, rest) = indices.split_at(indices.partition_point(|index| *index < start + rows));
             if !inside.is_empty() {
-                let ColumnReader::ByteArrayColumnReader(mut column) = group.get_column_reader(leaf).map_err(failed)?
+                let ColumnReader::ByteArrayColumnReader(mut column) =
+                    parquet(&self.path, || group.get_column_reader(leaf))?
                 else {
                     return Err(DataError::bad_file(&self.path, "changed while it was read"));
                 };
@@ -441,13 +446,13 @@ impl Table {
                             format!("ends at row {} of {}; get it again", at + got, start + rows),
                         )
                     };
-                    let got = column.skip_records(skipped).map_err(failed)?;
+                    let got = parquet(&self.path, || column.skip_records(skipped))?;
                     if got != skipped {
                         return Err(short(got));
                     }
                     let mut left = run;
                     while !left.is_empty() {
-                        let values = next_rows(&mut column, deepest, left.len()).map_err(failed)?;
+                        let values = parquet(&self.path, || next_rows(&mut column, deepest, left.len()))?;
                         if values.is_empty() {
                             return Err(short(skipped));
                         }

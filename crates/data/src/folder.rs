@@ -315,6 +315,65 @@ mod tests {
     }
 
     #[test]
+    fn a_table_says_which_images_and_what_they_are() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, shade) in [("1.png", 1), ("deep/2.png", 2), ("3.png", 3)] {
+            write(&root, name, &grey(2, 2, shade));
+        }
+        write(&root, "metadata.csv", b"file_name,label,breed\ndeep/2.png,dog,7\n1.png,cat,0\n");
+        let set = load_default(&root).unwrap().images;
+        assert_eq!((set.len(), set.image(0)[0], set.image(1)[0]), (2, 2, 1));
+        assert_eq!((set.labels(), set.class_names().map(<[_]>::len)), (Some([1, 0].as_slice()), Some(2)));
+        let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
+        let set = load("breeds", root.path(), &breed).unwrap().images;
+        assert_eq!((set.labels(), set.classes(), set.class_names()), (Some([7, 0].as_slice()), 8, None));
+        // of the part that is taken there is no label 7; there are eight classes all the same
+        let set = load("one", root.path(), &LoadOptions { limit: Some(1), ..breed.clone() }).unwrap().images;
+        assert_eq!((set.len(), set.classes()), (1, 8));
+
+        write(&root, "metadata.csv", b"file_name,label\n1.png,cat\ngone.png,dog\n3.png,dog\n");
+        let error = load_default(&root).unwrap_err().to_string();
+        assert!(error.contains("gone.png: is listed in metadata.csv, but not there"), "{error}");
+        let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
+        let loaded = load("skipped", root.path(), &skip).unwrap();
+        assert_eq!((loaded.images.labels(), loaded.skipped.len()), (Some([0, 1].as_slice()), 1));
+
+        std::fs::remove_file(root.path().join("metadata.csv")).unwrap();
+        let error = load("none", root.path(), &breed).unwrap_err().to_string();
+        assert!(error.contains("`label_column`") && error.contains("metadata.jsonl"), "{error}");
+    }
+
+    #[test]
+    fn folders_called_train_and_test_are_splits() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, shade) in [("train/cat/1.png", 1), ("train/dog/1.png", 2), ("test/cat/1.png", 3)] {
+            write(&root, name, &grey(2, 2, shade));
+        }
+        let train = load_default(&root).unwrap().images;
+        assert_eq!((train.labels(), train.image(1)[0]), (Some([0, 1].as_slice()), 2));
+        let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
+        let images = load("test", root.path(), &test).unwrap().images;
+        assert_eq!((images.len(), images.image(0)[0]), (1, 3));
+        let error = load("train", &root.path().join("train"), &test).unwrap_err();
+        assert!(error.is_missing_split(), "{error}");
+    }
+
+    #[test]
+    fn sixteen_bits_are_kept_on_demand() {
+        let root = tempfile::tempdir().unwrap();
+        let deep: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_fn(2, 1, |x, _| Luma([[0x8081, 0xfffe][x as usize]]));
+        write(&root, "a.png", &encoded(deep, ImageFormat::Png));
+        write(&root, "b.png", &grey(1, 2, 0x40));
+        let keep = LoadOptions { sixteen_bits: true, ..LoadOptions::default() };
+        let set = load("deep", root.path(), &keep).unwrap().images;
+        assert!(set.sixteen_bits());
+        assert_eq!((set.image(0), set.image(1)), ([0x81, 0x80, 0xfe, 0xff].as_slice(), [0x40; 4].as_slice()));
+        // bytes alone stay bytes
+        std::fs::remove_file(root.path().join("a.png")).unwrap();
+        assert!(!load("bytes", root.path(), &keep).unwrap().images.sixteen_bits());
+    }
+
+    #[test]
     fn different_sizes_need_a_target() {
         let root = tempfile::tempdir().unwrap();
         write(&root, "a.png", &grey(10, 20, 50));

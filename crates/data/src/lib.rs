@@ -36,6 +36,7 @@ mod decode;
 mod error;
 pub mod fetch;
 pub mod folder;
+mod guard;
 pub mod idx;
 mod image_set;
 pub mod inspect;

@@ -1,0 +1,8 @@
+//! A table of the two pictures beside it.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::with_file("listed/a.pgm", b"P5 1 1 255\n\x01", |_| ());
+    fuzz::with_file("listed/b.pgm", b"P5 1 1 255\n\x02", |_| ());
+    fuzz::open_folder("listed/metadata.jsonl", bytes);
+});

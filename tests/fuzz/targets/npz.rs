@@ -1,0 +1,4 @@
+//! Several arrays of NumPy.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::open_file("arrays.npz", bytes));
