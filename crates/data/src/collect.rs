@@ -27,6 +27,9 @@ const CHUNK_PICTURES: usize = 1024;
 /// What takes one picture after the other.
 pub(crate) type Visitor<'a> = dyn FnMut(usize, Encoded) -> Result<(), DataError> + 'a;
 
+/// What takes some pictures at a time.
+type ChunkVisitor<'a> = dyn FnMut(&[(usize, Encoded)]) -> Result<(), DataError> + 'a;
+
 /// Pictures by number.
 pub(crate) trait Source {
     /// How many there are.
@@ -65,6 +68,10 @@ struct Plan {
     width: usize,
     channels: usize,
     sixteen_bits: bool,
+    /// The pictures with a good header.
+    readable: Vec<usize>,
+    /// Those without one, and why.
+    broken: Broken,
 }
 
 impl Plan {
@@ -74,6 +81,9 @@ impl Plan {
     }
 }
 
+/// Pictures by number that cannot be read, and why.
+type Broken = Vec<(usize, String)>;
+
 /// What came of decoding.
 struct Decoded {
     writer: PixelWriter,
@@ -81,7 +91,7 @@ struct Decoded {
     kept: Vec<usize>,
     /// How many had each size.
     sizes: BTreeMap<(usize, usize), usize>,
-    broken: Vec<(usize, String)>,
+    broken: Broken,
 }
 
 impl Collection<'_> {
@@ -105,8 +115,8 @@ impl Collection<'_> {
             Some(limit) => evenly_spread(self.source.len(), limit).collect(),
             None => (0..self.source.len()).collect(),
         };
-        let (plan, readable, mut broken) = self.plan(&indices, options, reading)?;
-        let bytes = plan.image_bytes() as u128 * readable.len() as u128;
+        let plan = self.plan(&indices, options, reading)?;
+        let bytes = plan.image_bytes() as u128 * plan.readable.len() as u128;
         if let (None, Some(cache)) = (&slot, cache.filter(|cache| bytes >= u128::from(cache.decoded_at_least))) {
             slot = cache.slot(&self.files, options, &looking)?;
             if let Some((content, pixels)) = slot.as_ref().and_then(Slot::read) {
@@ -118,7 +128,7 @@ impl Collection<'_> {
             let mut failed = None;
             match slot.writer() {
                 Err(error) => failed = Some(error.to_string()),
-                Ok(writer) => match self.decode(&plan, &readable, options, writer, reading, &mut failed) {
+                Ok(writer) => match self.decode(&plan, options, writer, reading, &mut failed) {
                     Ok(good) => decoded = Some(good),
                     Err(error) if failed.is_none() => return Err(error),
                     Err(_) => {}
@@ -132,12 +142,14 @@ impl Collection<'_> {
             Some(decoded) => decoded,
             None => {
                 let writer = PixelWriter::memory(bytes, self.root)?;
-                self.decode(&plan, &readable, options, writer, reading, &mut None)?
+                self.decode(&plan, options, writer, reading, &mut None)?
             }
         };
+        let mut broken = plan.broken;
         broken.extend(decoded.broken);
         broken.sort();
-        if decoded.kept.is_empty() || !(options.skip_unreadable || (broken.is_empty() && self.unreadable.is_empty())) {
+        let all_are_there = broken.is_empty() && self.unreadable.is_empty();
+        if decoded.kept.is_empty() || !(options.skip_unreadable || all_are_there) {
             return Err(self.unreadable_error(&broken, indices.len()));
         }
         let content_size = options.size.or_else(|| decoded.sizes.keys().next().copied());
@@ -173,13 +185,7 @@ impl Collection<'_> {
     }
 
     /// Reads the headers: how the images will be, which pictures have a good header, and which have not.
-    #[allow(clippy::type_complexity)]
-    fn plan(
-        &self,
-        indices: &[usize],
-        options: &LoadOptions,
-        reading: &Reading,
-    ) -> Result<(Plan, Vec<usize>, Vec<(usize, String)>), DataError> {
+    fn plan(&self, indices: &[usize], options: &LoadOptions, reading: &Reading) -> Result<Plan, DataError> {
         let (mut readable, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
         let mut first: Option<(usize, Header)> = None;
         let mut differs = None;
@@ -216,7 +222,8 @@ impl Collection<'_> {
         let Some((first_index, first)) = first else {
             return Err(self.unreadable_error(&broken, indices.len()));
         };
-        if !options.skip_unreadable && !(broken.is_empty() && self.unreadable.is_empty()) {
+        let all_are_there = broken.is_empty() && self.unreadable.is_empty();
+        if !(options.skip_unreadable || all_are_there) {
             // so that they are all counted and named at once, those with a good header too
             self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
                 broken.par_extend(
@@ -237,14 +244,13 @@ impl Collection<'_> {
         let (height, width) = options.final_size((first.height, first.width))?;
         let channels = options.channels.unwrap_or(channels);
         let sixteen_bits = sixteen_bits && options.sixteen_bits;
-        Ok((Plan { height, width, channels, sixteen_bits }, readable, broken))
+        Ok(Plan { height, width, channels, sixteen_bits, readable, broken })
     }
 
-    /// Decodes and prepares the pictures at `indices`. Where `writer` cannot write, `failed` says why.
+    /// Decodes and prepares the pictures of the plan. Where `writer` cannot write, `failed` says why.
     fn decode(
         &self,
         plan: &Plan,
-        indices: &[usize],
         options: &LoadOptions,
         writer: PixelWriter,
         reading: &Reading,
@@ -254,7 +260,7 @@ impl Collection<'_> {
         let mut decoded = Decoded { writer, kept: Vec::new(), sizes: BTreeMap::new(), broken: Vec::new() };
         let (mut done, most) = (0, (CHUNK_BYTES / image_bytes).clamp(1, CHUNK_PICTURES));
         let mut slots = Vec::new();
-        self.in_chunks(indices, most, &mut |chunk| {
+        self.in_chunks(&plan.readable, most, &mut |chunk| {
             slots.resize(chunk.len() * image_bytes, 0);
             let outcomes: Vec<_> = slots
                 .par_chunks_exact_mut(image_bytes)
@@ -278,19 +284,14 @@ impl Collection<'_> {
                 }
             }
             done += chunk.len();
-            reading.tell(Progress { stage: Stage::Decoding, done, total: indices.len() });
+            reading.tell(Progress { stage: Stage::Decoding, done, total: plan.readable.len() });
             Ok(())
         })?;
         Ok(decoded)
     }
 
     /// Works on at most `most` pictures at a time.
-    fn in_chunks(
-        &self,
-        indices: &[usize],
-        most: usize,
-        work: &mut dyn FnMut(&[(usize, Encoded)]) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
+    fn in_chunks(&self, indices: &[usize], most: usize, work: &mut ChunkVisitor<'_>) -> Result<(), DataError> {
         let (mut chunk, mut held) = (Vec::new(), 0);
         self.source.visit(indices, &mut |index, encoded| {
             held += encoded.held();
