@@ -44,7 +44,7 @@ pub fn open_data(path: &str, options: &LoadOptions) -> Result<Loaded, DataError>
         if is_terminal {
             let mut bar = bar.borrow_mut();
             let bar = bar.get_or_insert_with(|| {
-                let bar = ProgressBar::new(total as u64);
+                let bar = ProgressBar::new(total as u64).with_message(what);
                 match ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta} left") {
                     Ok(style) => bar.with_style(style),
                     Err(_) => bar,
