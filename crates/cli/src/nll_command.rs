@@ -216,7 +216,18 @@ fn labels(
     device: &burn::tensor::Device,
 ) -> Option<Tensor<1, burn::tensor::Int>> {
     let classes = model.header.unet.classes;
-    let labels: Vec<i64> = range.filter_map(|index| images.label(index)).map(i64::from).collect();
+    let label_of = |index: usize| {
+        let label = images.label(index)?;
+        // by name, for what has other classes than the training images numbers them otherwise
+        match images.class_names() {
+            Some(names) if !model.header.classes.is_empty() => {
+                let name = &names[label as usize];
+                Some(model.header.classes.iter().position(|class| class == name).map_or(i64::MAX, |at| at as i64))
+            }
+            _ => Some(i64::from(label)),
+        }
+    };
+    let labels: Vec<i64> = range.filter_map(label_of).collect();
     let known = classes > 0 && !labels.is_empty() && labels.iter().all(|label| *label < classes as i64);
     known.then(|| {
         let count = labels.len();

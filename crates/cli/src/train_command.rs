@@ -304,11 +304,19 @@ fn split(
     }
     let options = LoadOptions { split: Split::Test, limit: Some(count), ..config.load_options() };
     let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
-    // a file has no parts, and would be opened as what it is
-    if !Path::new(&config.data.path).is_file() {
+    let names = |images: &ImageSet| images.class_names().map(<[String]>::to_vec);
+    // most files have no parts, and would be opened as what they are
+    let path = Path::new(&config.data.path);
+    let has_parts = |extension: &std::ffi::OsStr| extension == "zip" || extension == "npz";
+    if !path.is_file() || path.extension().is_some_and(has_parts) {
         match open(&options) {
-            Ok(test) if shape(&test.images) == shape(&images) => return Ok((images, Some(test.images))),
-            Ok(_) => {}
+            Ok(test) if shape(&test.images) == shape(&images) && names(&test.images) == names(&images) => {
+                return Ok((images, Some(test.images)));
+            }
+            Ok(test) => eprintln!(
+                "note: {} has images of another size or other classes, so that some of the training images are held out",
+                test.source
+            ),
             Err(error) if error.is_missing_split() => {}
             Err(error) => return Err(error.into()),
         }

@@ -388,7 +388,7 @@ fn open_part<'a>(archive: &'a mut Archive, number: usize, path: &Path) -> Result
     let bad = |problem: String| DataError::bad_file(path, problem);
     let mut part = archive.by_index(number).map_err(|error| bad(format!("cannot be read: {error}")))?;
     let (packed, length) = (part.compressed_size(), part.size());
-    if length > packed.saturating_mul(LARGEST_GZIP_RATIO) + 1024 {
+    if length > packed.saturating_mul(LARGEST_GZIP_RATIO).saturating_add(1024) {
         return Err(bad(format!("claims to have {length} bytes, which {packed} cannot be unpacked to; get it again")));
     }
     Ok((read_header(&mut part, length, path)?, part))

@@ -30,6 +30,9 @@ const START: usize = 128;
 /// A change of a file within this time might not change its time stamp.
 const STAMP: Duration = Duration::from_secs(2);
 
+/// A file that nobody has written to for so long will not become whole.
+const ABANDONED: Duration = Duration::from_secs(600);
+
 /// A folder for decoded images.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -102,15 +105,25 @@ impl Cache {
         Ok(entries)
     }
 
-    /// Removes everything; a process that uses a file keeps it until it ends. Gives the bytes that became free.
+    /// Removes everything but what is being written right now; a process that uses a file keeps it until it ends. Gives the
+    /// bytes that became free.
     ///
     /// # Errors
     /// [`DataError::File`] for the first file that cannot be removed.
     pub fn clear(&self) -> Result<u64, DataError> {
         let mut bytes = 0;
         for entry in self.entries()? {
-            fs::remove_file(&entry.path).map_err(|error| DataError::io(Action::Remove, &entry.path, error))?;
-            bytes += entry.bytes;
+            let is_whole = entry.path.extension().is_some_and(|extension| extension == "images");
+            // what a process left that was killed
+            let is_old = entry.written.elapsed().is_ok_and(|age| age > ABANDONED);
+            if !(is_whole || is_old) {
+                continue;
+            }
+            match fs::remove_file(&entry.path) {
+                Ok(()) => bytes += entry.bytes,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(DataError::io(Action::Remove, &entry.path, error)),
+            }
         }
         let stamps = self.folder.join("stamps");
         if stamps.exists() {
@@ -134,54 +147,80 @@ impl Cache {
         files: &[(String, PathBuf)],
         options: &LoadOptions,
         progress: &dyn Fn(usize, usize),
-    ) -> Result<Option<Slot>, DataError> {
-        let Ok(options) = serde_json::to_string(options) else { return Ok(None) };
-        let mut key = Sha256::new();
-        let mut add = |bytes: &[u8]| {
-            key.update((bytes.len() as u64).to_le_bytes());
-            key.update(bytes);
-        };
-        add(format!("diffuse images {VERSION}").as_bytes());
-        add(options.as_bytes());
-        let start = key.clone();
-
-        let mut stamp = start.clone();
-        let mut newest = UNIX_EPOCH;
-        for (name, path) in files {
-            let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
-            let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
-            newest = newest.max(modified);
-            let time = modified.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
-            stamp.update(format!("{name}\0{}\0{}\0{time}\n", path.display(), metadata.len()));
-        }
-        let stamp = self.folder.join("stamps").join(hexadecimal(&stamp.finalize()));
-        let at = |key: &str| self.folder.join(format!("{key}.images"));
-        let remembered = fs::read_to_string(&stamp).ok();
-        if let Some(key) = remembered.filter(|key| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
-        {
-            return Ok(Some(Slot { path: at(&key) }));
-        }
-
-        let mut key = start;
-        for (chunk, done) in files.chunks(256).zip((0..).step_by(256)) {
-            progress(done, files.len());
-            let hashes: Result<Vec<_>, _> = chunk.par_iter().map(|(_, path)| hash_of(path)).collect();
-            let Ok(hashes) = hashes else { return Ok(None) };
-            for ((name, _), hash) in chunk.iter().zip(hashes) {
-                key.update((name.len() as u64).to_le_bytes());
-                key.update(name);
-                key.update(hash);
+    ) -> Option<Slot> {
+        let Stamp { name, is_settled } = stamp_of(files)?;
+        let remembered_at = self.folder.join("stamps").join(&name);
+        let is_key = |key: &String| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let content = match fs::read_to_string(&remembered_at).ok().filter(is_key) {
+            Some(content) => content,
+            None => {
+                let content = content_of(files, progress)?;
+                // without it the files are read again the next time: nothing is lost
+                if is_settled && stamp_of(files).is_some_and(|again| again.name == name) {
+                    let _ = fs::create_dir_all(self.folder.join("stamps"))
+                        .map(|()| files::write_atomically(&remembered_at, content.as_bytes()));
+                }
+                content
             }
-        }
-        progress(files.len(), files.len());
-        let key = hexadecimal(&key.finalize());
-        let settled = SystemTime::now().duration_since(newest).is_ok_and(|age| age > STAMP);
-        // without it the files are read again the next time: nothing is lost
-        if settled && fs::create_dir_all(self.folder.join("stamps")).is_ok() {
-            let _ = files::write_atomically(&stamp, key.as_bytes());
-        }
-        Ok(Some(Slot { path: at(&key) }))
+        };
+        // what the values depend on, and not what only labels or errors do
+        let pixels =
+            LoadOptions { skip_unreadable: false, ignore_classes: false, label_column: None, ..options.clone() };
+        let key = format!("diffuse images {VERSION}\n{content}\n{}", serde_json::to_string(&pixels).ok()?);
+        let path = self.folder.join(format!("{}.images", hexadecimal(&Sha256::digest(key))));
+        Some(Slot { path, files: files.to_vec(), stamp: name })
     }
+}
+
+/// What is seen of files without reading them.
+struct Stamp {
+    name: String,
+    /// Whether they are old enough for a change to show.
+    is_settled: bool,
+}
+
+/// Path, length, time of change and, where the system has it, the number of each file, as one hash.
+fn stamp_of(files: &[(String, PathBuf)]) -> Option<Stamp> {
+    let mut stamp = Sha256::new();
+    let mut newest = UNIX_EPOCH;
+    for (name, path) in files {
+        let metadata = fs::metadata(path).ok()?;
+        let modified = metadata.modified().unwrap_or_else(|_| SystemTime::now());
+        newest = newest.max(modified);
+        let time = modified.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+        let path = path.canonicalize().ok()?;
+        stamp.update(format!("{name}\0{}\0{}\0{time}\0{}\n", path.display(), metadata.len(), number_of(&metadata)));
+    }
+    let is_settled = SystemTime::now().duration_since(newest).is_ok_and(|age| age > STAMP);
+    Some(Stamp { name: hexadecimal(&stamp.finalize()), is_settled })
+}
+
+/// Device, number and time of the last change of any kind, which tools that set the time of writing do not set.
+#[cfg(unix)]
+fn number_of(metadata: &fs::Metadata) -> String {
+    use std::os::unix::fs::MetadataExt;
+    format!("{} {} {} {}", metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+}
+
+#[cfg(not(unix))]
+fn number_of(_: &fs::Metadata) -> String {
+    String::new()
+}
+
+/// SHA-256 over names and contents.
+fn content_of(files: &[(String, PathBuf)], progress: &dyn Fn(usize, usize)) -> Option<String> {
+    let mut content = Sha256::new();
+    for (chunk, done) in files.chunks(256).zip((0..).step_by(256)) {
+        progress(done, files.len());
+        let hashes: Result<Vec<_>, _> = chunk.par_iter().map(|(_, path)| hash_of(path)).collect();
+        for ((name, _), hash) in chunk.iter().zip(hashes.ok()?) {
+            content.update((name.len() as u64).to_le_bytes());
+            content.update(name);
+            content.update(hash);
+        }
+    }
+    progress(files.len(), files.len());
+    Some(hexadecimal(&content.finalize()))
 }
 
 fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
@@ -202,6 +241,9 @@ fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
 #[derive(Debug)]
 pub(crate) struct Slot {
     path: PathBuf,
+    /// What the images are made of, and how that looked before it was read.
+    files: Vec<(String, PathBuf)>,
+    stamp: String,
 }
 
 impl Slot {
@@ -245,6 +287,9 @@ impl Slot {
     /// Writes the description behind the values and the line before them, and gives the file its name.
     pub(crate) fn finish(&self, mut file: BufWriter<NamedTempFile>, content: &Content) -> Result<Pixels, DataError> {
         let failed = |error: std::io::Error| DataError::io(Action::Write, &self.path, error);
+        if stamp_of(&self.files).is_none_or(|stamp| stamp.name != self.stamp) {
+            return Err(failed(std::io::Error::other("the data changed while it was read")));
+        }
         let values = content.count * content.height * content.width * content.channels;
         let values = if content.sixteen_bits { 2 * values } else { values };
         let description = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
@@ -343,6 +388,10 @@ mod tests {
         assert_eq!(place.open("pictures", &options).cached, Cached::Written);
         // other options are other images
         assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
+        // but not where only labels or errors differ
+        let other = LoadOptions { ignore_classes: true, skip_unreadable: true, ..options.clone() };
+        let unlabelled = place.open("pictures", &other);
+        assert_eq!((unlabelled.cached, unlabelled.images.labels()), (Cached::Read, None));
         // a folder that was moved is the same
         fs::rename(place.folder.path().join("pictures"), place.folder.path().join("moved")).unwrap();
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
@@ -356,9 +405,33 @@ mod tests {
         write(&place.folder, "moved/cat/0.png", &other);
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 200));
+        // nor is one with the times of the one before, or in another place
+        let before = fs::metadata(place.folder.path().join("moved/cat/0.png")).unwrap().modified().unwrap();
+        let path = write(&place.folder, "moved/cat/0.png", &grey(3, 5, 201));
+        File::options().append(true).open(path).unwrap().set_modified(before).unwrap();
+        let loaded = place.open("moved", &options);
+        assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 201));
         // nor one more
         place.put("moved/cat/more.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Written);
+    }
+
+    #[test]
+    fn what_could_not_be_read_is_an_error_from_the_cache_too() {
+        let place = Place::new();
+        place.put("pictures/cat/broken.png", b"no picture");
+        let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
+        assert_eq!(place.open("pictures", &skip).cached, Cached::Written);
+        let path = place.folder.path().join("pictures").display().to_string();
+        let reading = Reading { cache: Some(place.cache.clone()), progress: None };
+        let error = open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap_err().to_string();
+        assert!(error.contains("1 of 11") && error.contains("broken.png"), "{error}");
+        // a missing one does not keep the others from the cache
+        place.put("pictures/metadata.csv", b"file_name\ncat/0.png\ngone.png\n");
+        for expected in [Cached::Written, Cached::Read] {
+            let loaded = place.open("pictures", &skip);
+            assert_eq!((loaded.cached, loaded.images.len(), loaded.skipped.len()), (expected, 1, 1));
+        }
     }
 
     #[test]

@@ -101,15 +101,13 @@ impl Collection<'_> {
     /// [`DataError::Unreadable`], [`DataError::MixedSizes`], [`DataError::TooLarge`], [`DataError::BadOption`], and what
     /// the source says.
     pub(crate) fn load(self, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
-        // what could not be listed may be there the next time: nothing to keep
-        let cache = reading.cache.as_ref().filter(|_| self.unreadable.is_empty());
+        let cache = reading.cache.as_ref();
         let looking = |done, total| reading.tell(Progress { stage: Stage::Looking, done, total });
-        let mut slot = match cache.filter(|cache| cache.is_worth_a_look(&self.files)) {
-            Some(cache) => cache.slot(&self.files, options, &looking)?,
-            None => None,
-        };
+        let mut slot = cache
+            .filter(|cache| cache.is_worth_a_look(&self.files))
+            .and_then(|cache| cache.slot(&self.files, options, &looking));
         if let Some((content, pixels)) = slot.as_ref().and_then(Slot::read) {
-            return self.loaded(content, pixels, Cached::Read);
+            return self.loaded(content, pixels, Cached::Read, options);
         }
         let indices: Vec<usize> = match options.limit {
             Some(limit) => evenly_spread(self.source.len(), limit).collect(),
@@ -118,9 +116,9 @@ impl Collection<'_> {
         let plan = self.plan(&indices, options, reading)?;
         let bytes = plan.image_bytes() as u128 * plan.readable.len() as u128;
         if let (None, Some(cache)) = (&slot, cache.filter(|cache| bytes >= u128::from(cache.decoded_at_least))) {
-            slot = cache.slot(&self.files, options, &looking)?;
+            slot = cache.slot(&self.files, options, &looking);
             if let Some((content, pixels)) = slot.as_ref().and_then(Slot::read) {
-                return self.loaded(content, pixels, Cached::Read);
+                return self.loaded(content, pixels, Cached::Read, options);
             }
         }
         let (mut decoded, mut cached) = (None, Cached::Unused);
@@ -148,8 +146,7 @@ impl Collection<'_> {
         let mut broken = plan.broken;
         broken.extend(decoded.broken);
         broken.sort();
-        let all_are_there = broken.is_empty() && self.unreadable.is_empty();
-        if decoded.kept.is_empty() || !(options.skip_unreadable || all_are_there) {
+        if decoded.kept.is_empty() {
             return Err(self.unreadable_error(&broken, indices.len()));
         }
         let content_size = options.size.or_else(|| decoded.sizes.keys().next().copied());
@@ -175,7 +172,7 @@ impl Collection<'_> {
             },
             (PixelWriter::File(_), None) => unreachable!("a file is written for a slot alone"),
         };
-        self.loaded(content, pixels, cached)
+        self.loaded(content, pixels, cached, options)
     }
 
     /// Everything once more, because the last bytes of the cache could not be written.
@@ -306,7 +303,17 @@ impl Collection<'_> {
         if chunk.is_empty() { Ok(()) } else { work(&chunk) }
     }
 
-    fn loaded(self, content: Content, pixels: Pixels, cached: Cached) -> Result<Loaded, DataError> {
+    fn loaded(
+        self,
+        content: Content,
+        pixels: Pixels,
+        cached: Cached,
+        options: &LoadOptions,
+    ) -> Result<Loaded, DataError> {
+        let all_are_there = content.broken.is_empty() && self.unreadable.is_empty();
+        if !(options.skip_unreadable || all_are_there) {
+            return Err(self.unreadable_error(&content.broken, content.kept.len() + content.broken.len()));
+        }
         let shape = [content.count, content.height, content.width, content.channels];
         let classes = self.labels.as_ref().and_then(|labels| labels.iter().max()).map(|&largest| largest as usize + 1);
         let labels = self.labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());

@@ -78,7 +78,7 @@ pub enum DataError {
     /// Two images of a folder differ in size, and no target size was given.
     #[error(
         "{} is {}x{} and {} is {}x{} (height x width): images must have one size; \
-         set `size = [HEIGHT, WIDTH]` to resize and crop them",
+         set a size to resize and crop them to (`data.image_size`; in the library `size`)",
         first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1
     )]
     MixedSizes {
@@ -110,7 +110,8 @@ pub enum DataError {
         got: String,
     },
     /// A dataset whose pixels do not fit into this machine's memory.
-    #[error("{}: {bytes} bytes of pixels do not fit into memory; set `limit` or a smaller `size`", path.display())]
+    #[error("{}: {bytes} bytes of pixels do not fit into memory; set `limit` or a smaller size (`data.image_size`; in the library `size`), or a \
+         folder with room for the cache (XDG_CACHE_HOME)", path.display())]
     TooLarge {
         /// The file or folder.
         path: PathBuf,

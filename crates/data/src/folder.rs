@@ -10,7 +10,7 @@ use crate::classes::{Classes, split_folder};
 use crate::collect::{Collection, Source, Unreadable, Visitor};
 use crate::decode::Encoded;
 use crate::error::DataError;
-use crate::metadata;
+use crate::metadata::{self, Metadata};
 use crate::open::{Loaded, Reading};
 use crate::options::{LoadOptions, Split};
 
@@ -19,7 +19,7 @@ pub const EXTENSIONS: [&str; 15] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
 pub(crate) const LOOKED_FOR: &str = "png, jpg, webp, bmp, gif, tiff or pnm files, in it or in its sub-folders, in any \
-                                     letter case (hidden files are ignored)";
+                                     letter case (hidden files are ignored), or Parquet files in it";
 
 /// Reads all images of `root` as `options` say.
 ///
@@ -44,9 +44,10 @@ pub(crate) fn load_with(
     options.check()?;
     let (mut paths, mut unreadable) = find(root)?;
     let mut folder = root.to_path_buf();
-    match split_folder(root, &paths, options.split)? {
+    let part = split_folder(root, &paths, options.split)?;
+    match &part {
         Some(part) => {
-            paths = paths.iter().filter_map(|path| path.strip_prefix(&part).ok()).map(Path::to_path_buf).collect();
+            paths = paths.iter().filter_map(|path| path.strip_prefix(part).ok()).map(Path::to_path_buf).collect();
             folder.push(part);
             unreadable.retain(|(path, _)| path.starts_with(&folder));
         }
@@ -60,28 +61,22 @@ pub(crate) fn load_with(
         }
         None => {}
     }
-    let table = metadata::NAMES.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-    let classes = match &table {
-        Some(table) => {
-            let length = std::fs::metadata(table).map_or(0, |metadata| metadata.len());
-            if length > metadata::LARGEST {
-                return Err(DataError::bad_file(table, format!("has {length} bytes, too many for a table")));
-            }
-            let bytes = std::fs::read(table).map_err(|error| DataError::io(Action::Read, table, error))?;
-            let table_name = table.file_name().unwrap_or_default().to_string_lossy();
-            let listed = metadata::read(table, &bytes, options)?;
-            for path in listed.files.iter().map(|path| folder.join(path)).filter(|path| !path.is_file()) {
-                unreadable.push((path, format!("is listed in {table_name}, but not there")));
-            }
-            let there = |path: &PathBuf| folder.join(path).is_file();
-            let keep: Vec<bool> = listed.files.iter().map(there).collect();
-            let mut classes = listed.classes;
-            if let Some(labels) = classes.as_mut().and_then(|classes| classes.labels.as_mut()) {
-                let mut keep = keep.iter();
-                labels.retain(|_| keep.next().is_some_and(|keep| *keep));
-            }
-            paths = listed.files.into_iter().zip(keep).filter_map(|(path, keep)| keep.then_some(path)).collect();
-            classes
+    // the table of the part, else that of the whole
+    let mut listed = read_table(&folder, options)?;
+    if let (None, Some(part)) = (&listed, &part) {
+        listed = read_table(root, options)?.map(|(table, listed)| (table, listed.within(Some(part))));
+    }
+    let classes = match listed {
+        Some((table, listed)) => {
+            let table = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let keep: Vec<bool> = listed.files.iter().map(|path| folder.join(path).is_file()).collect();
+            let (there, missing): (Vec<PathBuf>, Vec<PathBuf>) =
+                listed.files.iter().cloned().partition(|path| folder.join(path).is_file());
+            let missing = missing.into_iter().map(|path| folder.join(path));
+            unreadable.extend(missing.map(|path| (path, format!("is listed in {table}, but not there"))));
+            let listed = listed.retain(|index| keep[index], there);
+            paths = listed.files;
+            listed.classes
         }
         None if options.label_column.is_some() => {
             let problem = format!(
@@ -101,7 +96,25 @@ pub(crate) fn load_with(
     let source = Files { folder: &folder, paths: &paths };
     let files = paths.iter().map(|path| (path.display().to_string(), folder.join(path))).collect();
     let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    Collection { name, root: &folder, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+}
+
+/// The table of the images that lie in a folder, and what it says; none where there is none.
+fn read_table(folder: &Path, options: &LoadOptions) -> Result<Option<(PathBuf, Metadata)>, DataError> {
+    for table in metadata::NAMES.map(|name| folder.join(name)) {
+        if !table.is_file() {
+            continue;
+        }
+        let length = std::fs::metadata(&table).map_or(0, |metadata| metadata.len());
+        if length > metadata::LARGEST {
+            return Err(DataError::bad_file(&table, format!("has {length} bytes, too many for a table")));
+        }
+        let bytes = std::fs::read(&table).map_err(|error| DataError::io(Action::Read, &table, error))?;
+        if let Some(listed) = metadata::read(&table, &bytes, options)? {
+            return Ok(Some((table, listed)));
+        }
+    }
+    Ok(None)
 }
 
 /// Pictures that are files of a folder.

@@ -361,13 +361,11 @@ impl ImageSet {
             _ => self,
         };
         let channels = options.channels.unwrap_or(limited.channels);
-        let unchanged = options.size.is_none_or(|size| size == (limited.height, limited.width))
-            && options.padding == Padding::None
-            && channels == limited.channels;
-        if unchanged {
+        let size = (limited.height, limited.width);
+        let (height, width) = options.final_size(size)?;
+        if options.size.is_none_or(|wanted| wanted == size) && (height, width) == size && channels == limited.channels {
             return Ok(limited);
         }
-        let (height, width) = options.final_size((limited.height, limited.width))?;
         let bytes = limited.len() as u128 * (height * width * channels) as u128;
         let too_large = || DataError::TooLarge { path: (&limited.name).into(), bytes };
         let mut pixels = Vec::new();

@@ -18,7 +18,7 @@ pub(crate) const LARGEST: u64 = 1 << 30;
 const FILE_NAME: &str = "file_name";
 
 /// What a table says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Metadata {
     /// The images, relative to the folder of the table, in its order.
     pub files: Vec<PathBuf>,
@@ -26,18 +26,43 @@ pub(crate) struct Metadata {
     pub classes: Option<Classes>,
 }
 
-/// Reads a table out of the `bytes` of the file at `path`.
+impl Metadata {
+    /// What it says of the images in a folder, and their paths in it; of all where there is none.
+    pub(crate) fn within(self, folder: Option<&str>) -> Self {
+        let Some(folder) = folder else { return self };
+        let inner: Vec<Option<PathBuf>> =
+            self.files.iter().map(|path| path.strip_prefix(folder).ok().map(Path::to_path_buf)).collect();
+        self.retain(|index| inner[index].is_some(), inner.iter().flatten().cloned().collect())
+    }
+
+    /// Keeps the lines whose numbers are wanted; `files` are what is called so then.
+    pub(crate) fn retain(self, wanted: impl Fn(usize) -> bool, files: Vec<PathBuf>) -> Self {
+        let keep = |labels: Vec<u32>| {
+            labels.into_iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, label)| label).collect()
+        };
+        let classes = self.classes.map(|classes| Classes { labels: classes.labels.map(keep), ..classes });
+        Self { files, classes }
+    }
+}
+
+/// Reads a table out of the `bytes` of the file at `path`; none where it has no column `file_name` and no `label_column` was
+/// asked for, for then it is a table of something else.
 ///
 /// The labels are those of `options.label_column`, else of the column `label`, if there is one.
 ///
 /// # Errors
 /// [`DataError::BadFile`] says which line is at fault.
-pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<Metadata, DataError> {
+pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<Option<Metadata>, DataError> {
     let bad = |problem: String| DataError::bad_file(path, problem);
     let asked = options.label_column.as_deref();
     let column = asked.unwrap_or("label");
     let is_csv = path.extension().is_some_and(|extension| extension == "csv");
     let rows = if is_csv { rows_of_csv(bytes, column) } else { rows_of_json(bytes, column) }.map_err(bad)?;
+    let rows = match rows {
+        Some(rows) => rows,
+        None if asked.is_none() => return Ok(None),
+        None => return Err(bad(format!("has no column `{FILE_NAME}`, which says which image a line is about"))),
+    };
     let (mut files, mut values) = (Vec::with_capacity(rows.len()), Vec::new());
     let mut seen = BTreeSet::new();
     let labelled = asked.is_some() || rows.iter().any(|row| row.label.is_some());
@@ -64,7 +89,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<M
         true => Some(Classes::by_value(path, values, None)?),
         false => None,
     };
-    Ok(Metadata { files, classes })
+    Ok(Some(Metadata { files, classes }))
 }
 
 /// A line of a table.
@@ -74,14 +99,13 @@ struct Row {
     label: Option<Value>,
 }
 
-fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
+/// None where it has no file names.
+fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Option<Vec<Row>>, String> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes);
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
-    let names = || headers.iter().collect::<Vec<_>>().join(", ");
     // a byte order mark is no part of the first name
     let find = |name: &str| headers.iter().position(|header| header.trim_start_matches('\u{feff}') == name);
-    let file_at =
-        find(FILE_NAME).ok_or_else(|| format!("has no column `{FILE_NAME}`; its columns are: {}", names()))?;
+    let Some(file_at) = find(FILE_NAME) else { return Ok(None) };
     let label_at = find(column);
     let mut rows = Vec::new();
     for record in reader.records() {
@@ -91,10 +115,11 @@ fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
         let file = text(file_at).ok_or_else(|| format!("line {line} has no {FILE_NAME}"))?.to_string();
         rows.push(Row { line, file, label: label_at.and_then(text).map(|text| Value::Text(text.to_string())) });
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
-fn rows_of_json(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
+/// None where the first line has no file name.
+fn rows_of_json(bytes: &[u8], column: &str) -> Result<Option<Vec<Row>>, String> {
     let mut rows = Vec::new();
     for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
         if text.trim_ascii().is_empty() {
@@ -102,6 +127,9 @@ fn rows_of_json(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
         }
         let fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(text).map_err(|error| format!("line {line} is not a JSON object: {error}"))?;
+        if rows.is_empty() && !fields.contains_key(FILE_NAME) {
+            return Ok(None);
+        }
         let file = fields.get(FILE_NAME).and_then(|value| value.as_str());
         let file = file.ok_or_else(|| format!("line {line} has no {FILE_NAME}"))?.to_string();
         let label = match fields.get(column) {
@@ -115,7 +143,7 @@ fn rows_of_json(bytes: &[u8], column: &str) -> Result<Vec<Row>, String> {
         };
         rows.push(Row { line, file, label });
     }
-    Ok(rows)
+    Ok(Some(rows))
 }
 
 #[cfg(test)]
@@ -123,7 +151,8 @@ mod tests {
     use super::*;
 
     fn table(name: &str, text: &str, options: &LoadOptions) -> Result<Metadata, String> {
-        read(Path::new(name), text.as_bytes(), options).map_err(|error| error.to_string())
+        let read = read(Path::new(name), text.as_bytes(), options).map_err(|error| error.to_string())?;
+        read.ok_or_else(|| "of something else".to_string())
     }
 
     #[test]
@@ -152,17 +181,35 @@ mod tests {
     }
 
     #[test]
+    fn other_tables_are_left_alone_unless_they_are_asked() {
+        let label = LoadOptions { label_column: Some("label".into()), ..LoadOptions::default() };
+        for (name, text) in [("metadata.csv", "name,label\n1.png,a\n"), ("metadata.csv", ""), ("metadata.jsonl", "{}")]
+        {
+            assert_eq!(table(name, text, &LoadOptions::default()).unwrap_err(), "of something else");
+            assert!(table(name, text, &label).unwrap_err().contains("no column `file_name`"));
+        }
+    }
+
+    #[test]
+    fn a_table_of_all_splits_is_cut() {
+        let text = "file_name,label\ntest/1.png,b\ntrain/a/2.png,c\ntrain/3.png,a\n";
+        let whole = table("metadata.csv", text, &LoadOptions::default()).unwrap();
+        let train = whole.within(Some("train"));
+        assert_eq!(train.files, [PathBuf::from("a/2.png"), PathBuf::from("3.png")]);
+        let classes = train.classes.unwrap();
+        assert_eq!((classes.labels, classes.names.map(|names| names.len())), (Some(vec![2, 0]), Some(3)));
+    }
+
+    #[test]
     fn faults_are_named_by_line() {
         for (name, text, expected) in [
-            ("metadata.csv", "name,label\n1.png,a\n", "no column `file_name`"),
             ("metadata.csv", "file_name,label\n1.png,a\n2.png\n", "2 fields"),
             ("metadata.csv", "file_name,label\n1.png,a\n2.png,\n", "line 3: `2.png` has no `label`"),
             ("metadata.csv", "file_name\n1.png\n1.png\n", "line 3: `1.png` is listed a second time"),
             ("metadata.csv", "file_name\n../1.png\n", "line 2"),
             ("metadata.csv", "file_name\n", "lists no image"),
-            ("metadata.csv", "", "no column"),
             ("metadata.jsonl", "{\"file_name\": \"1.png\"}\n{", "line 2 is not a JSON object"),
-            ("metadata.jsonl", "{\"label\": 1}", "line 1 has no file_name"),
+            ("metadata.jsonl", "{\"file_name\": \"1.png\"}\n{\"label\": 1}", "line 2 has no file_name"),
             ("metadata.jsonl", "{\"file_name\": \"1.png\", \"label\": 1.5}", "neither a whole number"),
         ] {
             let error = table(name, text, &LoadOptions::default()).unwrap_err();

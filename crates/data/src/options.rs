@@ -135,6 +135,9 @@ impl LoadOptions {
     pub(crate) fn final_size(&self, source: (usize, usize)) -> Result<(usize, usize), DataError> {
         let (height, width) = self.size.unwrap_or(source);
         let (tall, wide) = self.padding.around((height, width));
+        if self.padding != Padding::None {
+            transform::check_target("padding", tall, wide)?;
+        }
         if tall >= height && wide >= width {
             return Ok((tall, wide));
         }

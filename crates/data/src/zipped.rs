@@ -44,7 +44,7 @@ fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, String> {
         return Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image"));
     }
     // what is there may be more than what the directory claims
-    let most = SMALL.max(packed.saturating_mul(LARGEST_RATIO));
+    let most = SMALL.max(packed.saturating_mul(LARGEST_RATIO)).min(LARGEST_FILE);
     let mut bytes = Vec::new();
     (&mut part).take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > most {
@@ -86,12 +86,13 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Rea
     images.sort();
     descend_into_the_only_folder(&mut images, &mut tables);
     let paths: Vec<PathBuf> = images.iter().map(|(path, _)| path.clone()).collect();
-    match split_folder(path, &paths, options.split)? {
+    let part = split_folder(path, &paths, options.split)?;
+    let mut root = path.to_path_buf();
+    match &part {
         Some(part) => {
-            let within =
-                |(path, number): (PathBuf, usize)| Some((path.strip_prefix(&part).ok()?.to_path_buf(), number));
+            let within = |(path, number): (PathBuf, usize)| Some((path.strip_prefix(part).ok()?.to_path_buf(), number));
             images = images.into_iter().filter_map(within).collect();
-            tables = tables.into_iter().filter_map(within).collect();
+            root.push(part);
         }
         None if options.split == Split::Test => {
             let problem =
@@ -101,35 +102,38 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Rea
         None => {}
     }
     let mut unreadable = Vec::new();
-    // one that lies in a folder of its own is not of the whole
-    let table = tables.into_iter().find(|(table, _)| table.components().count() == 1);
-    let classes = match table {
-        Some((table, number)) => {
-            let shown = path.join(&table);
-            let bytes = read(&mut archive, number).map_err(|reason| DataError::bad_file(&shown, reason))?;
-            let listed = metadata::read(&shown, &bytes, options)?;
-            let (mut found, mut labels) = (Vec::new(), Vec::new());
-            for (at, listed_path) in listed.files.into_iter().enumerate() {
-                match images.binary_search_by(|(path, _)| path.cmp(&listed_path)) {
-                    Ok(index) => {
-                        found.push(images[index].clone());
-                        labels.extend(
-                            listed.classes.as_ref().and_then(|classes| classes.labels.as_ref()).map(|all| all[at]),
-                        );
-                    }
-                    Err(_) => {
-                        let reason = format!("is listed in {}, but not there", table.display());
-                        unreadable.push((path.join(listed_path), reason));
-                    }
-                }
+    // the table of the part, else that of the whole; one that lies deeper is of neither
+    let depth = |table: &Path| match &part {
+        Some(part) if table.parent() == Some(Path::new(part)) => 0,
+        _ if table.components().count() == 1 => 1,
+        _ => 2,
+    };
+    tables.sort_by_key(|(table, _)| (depth(table), table.clone()));
+    let mut found = None;
+    for (table, number) in tables.into_iter().filter(|(table, _)| depth(table) < 2) {
+        let shown = path.join(&table);
+        let bytes = read(&mut archive, number).map_err(|reason| DataError::bad_file(&shown, reason))?;
+        if let Some(listed) = metadata::read(&shown, &bytes, options)? {
+            let listed = if depth(&table) == 1 { listed.within(part.as_deref()) } else { listed };
+            found = Some((table, listed));
+            break;
+        }
+    }
+    let classes = match found {
+        Some((table, listed)) => {
+            let at = |wanted: &PathBuf| images.binary_search_by(|(path, _)| path.cmp(wanted)).ok();
+            let places: Vec<Option<usize>> = listed.files.iter().map(at).collect();
+            for (listed, _) in listed.files.iter().zip(&places).filter(|(_, place)| place.is_none()) {
+                let reason = format!("is listed in {}, but not there", table.display());
+                unreadable.push((root.join(listed), reason));
             }
-            images = found;
-            listed.classes.map(|classes| Classes { labels: classes.labels.map(|_| labels), ..classes })
+            images = places.iter().flatten().map(|&place| images[place].clone()).collect();
+            listed.retain(|index| places[index].is_some(), Vec::new()).classes
         }
         None if options.label_column.is_some() => {
             let problem = format!(
                 "there is no table to take it from; {} has no {}",
-                path.display(),
+                root.display(),
                 metadata::NAMES.join(" and no ")
             );
             return Err(DataError::BadOption { key: "label_column", problem });
@@ -139,12 +143,12 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Rea
     let classes = match classes {
         Some(classes) => classes,
         None if options.ignore_classes => Classes::default(),
-        None => Classes::by_folder(path, &images.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?,
+        None => Classes::by_folder(&root, &images.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?,
     };
-    let source = Zipped { path, archive: RefCell::new(archive), images };
+    let source = Zipped { root: &root, archive: RefCell::new(archive), images };
     let files = vec![(String::new(), path.to_path_buf())];
     let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: path, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    Collection { name, root: &root, files, source: &source, labels, class_names, unreadable }.load(options, reading)
 }
 
 /// Takes away a folder that everything lies in.
@@ -163,10 +167,11 @@ fn descend_into_the_only_folder(images: &mut [(PathBuf, usize)], tables: &mut [(
 
 /// Pictures that are parts of an archive.
 struct Zipped<'a> {
-    path: &'a Path,
+    /// The archive, and the folder in it.
+    root: &'a Path,
     /// It has one place from which it reads.
     archive: RefCell<Archive>,
-    /// Path in the archive and number of each.
+    /// Path in that folder, and number in the archive, of each.
     images: Vec<(PathBuf, usize)>,
 }
 
@@ -176,7 +181,7 @@ impl Source for Zipped<'_> {
     }
 
     fn title(&self, index: usize) -> PathBuf {
-        self.path.join(&self.images[index].0)
+        self.root.join(&self.images[index].0)
     }
 
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {

@@ -55,6 +55,8 @@ pub struct DataConfig {
     /// itself if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
+    /// Do not take sub-folders, or anything else, for classes.
+    pub ignore_classes: bool,
     /// Use at most so many images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
@@ -77,6 +79,7 @@ impl Default for DataConfig {
             sixteen_bits: false,
             image_column: None,
             label_column: None,
+            ignore_classes: false,
             limit: None,
             skip_unreadable: false,
             held_out: 200,
@@ -460,6 +463,7 @@ impl Config {
             sixteen_bits: self.data.sixteen_bits,
             image_column: self.data.image_column.clone(),
             label_column: self.data.label_column.clone(),
+            ignore_classes: self.data.ignore_classes,
             skip_unreadable: self.data.skip_unreadable,
             limit: self.data.limit,
             ..LoadOptions::default()
