@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::anyhow;
 
-use crate::describe;
+use crate::{allocator, describe};
 
 /// What the libraries below say when memory ends.
 const SIGNS: [&str; 10] = [
@@ -36,11 +36,13 @@ pub const SAMPLING: &str = "Lower the number of images that go through the netwo
      diffuse sample), or use a device with more memory (--device). What was saved before is as it was";
 
 /// Runs a command. Where it fails because a device has no memory left, by a panic or an error of the backend, the error says so and
-/// what to do, and nothing else is printed; other panics are what they were.
+/// what to do, and nothing else is printed; other panics are what they were. Where main memory ends, the process does, in the same words.
 pub fn guarded<T>(advice: &str, command: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     static FOUND: OnceLock<String> = OnceLock::new();
+    allocator::explain_with(advice);
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
+        allocator::forget();
         // the panics of other threads that follow from it say nothing more
         match reason(info.payload_as_str().unwrap_or_default()) {
             Some(reason) => drop(FOUND.set(reason)),

@@ -1,0 +1,145 @@
+//! Main memory that ends in the middle of the work. Rust then says how many bytes could not be had and ends the process by SIGABRT;
+//! here that becomes an error that says what to lower.
+//!
+//! An allocator may not panic, and a caller that can do without the memory must not be ended, so the allocator only notes what it
+//! could not give, and the signal, where it comes to that, does the rest.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// The system's allocator, which notes what it could not give.
+struct Noting;
+
+#[global_allocator]
+static ALLOCATOR: Noting = Noting;
+
+/// Bytes of the request that was refused last; 0 while none was.
+static REFUSED: AtomicUsize = AtomicUsize::new(0);
+
+/// What to say after how many bytes could not be had.
+static ADVICE: OnceLock<String> = OnceLock::new();
+
+impl Noting {
+    fn noted(start: *mut u8, bytes: usize) -> *mut u8 {
+        if start.is_null() {
+            REFUSED.store(bytes, Ordering::SeqCst);
+        }
+        start
+    }
+}
+
+#[allow(unsafe_code)]
+// SAFETY: everything is the system's allocator's, under the same conditions
+unsafe impl GlobalAlloc for Noting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        Self::noted(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        Self::noted(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, bytes: usize) -> *mut u8 {
+        Self::noted(unsafe { System.realloc(start, layout, bytes) }, bytes)
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(start, layout) }
+    }
+}
+
+/// Something panicked: should the process end by the same signal now, that is not for want of the memory that was refused before.
+pub fn forget() {
+    REFUSED.store(0, Ordering::SeqCst);
+}
+
+/// From now on a process that ends because an allocation failed says so with this advice, and exits with code 1.
+pub fn explain_with(advice: &str) {
+    // whole, because nothing can be allocated when it is needed
+    if ADVICE.set(format!(" bytes could not be had). {advice}\n")).is_ok() {
+        #[cfg(unix)]
+        signal::install();
+    }
+}
+
+#[cfg(unix)]
+mod signal {
+    use super::*;
+
+    /// Takes the place of what SIGABRT does by itself.
+    #[allow(unsafe_code)]
+    pub(super) fn install() {
+        let handler: extern "C" fn(libc::c_int) = explain;
+        // SAFETY: the handler only reads atomics and calls what signal-safety(7) allows
+        unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
+    }
+
+    /// Where this returns, `abort` ends the process as it would have.
+    extern "C" fn explain(_: libc::c_int) {
+        let bytes = REFUSED.load(Ordering::SeqCst);
+        if bytes == 0 {
+            return;
+        }
+        let mut digits = [0; DIGITS];
+        say(b"error: the memory of this machine, or what this process may have of it, does not suffice (");
+        say(decimal(bytes, &mut digits));
+        say(ADVICE.get().map(String::as_bytes).unwrap_or_default());
+        exit();
+    }
+
+    #[allow(unsafe_code)]
+    fn say(mut text: &[u8]) {
+        while !text.is_empty() {
+            // SAFETY: these bytes are there to read
+            let written = unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+            let Ok(written @ 1..) = usize::try_from(written) else { return };
+            text = &text[written..];
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn exit() -> ! {
+        // SAFETY: it ends the process, and calls nothing of ours before
+        unsafe { libc::_exit(1) }
+    }
+}
+
+/// Digits of the largest number.
+const DIGITS: usize = 20;
+
+/// A number in decimal, without an allocation.
+fn decimal(mut number: usize, digits: &mut [u8; DIGITS]) -> &[u8] {
+    let mut start = DIGITS;
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 || start == 0 {
+            return &digits[start..];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_in_decimal() {
+        for number in [0, 7, 10, 1_234_567_890, usize::MAX] {
+            assert_eq!(decimal(number, &mut [0; DIGITS]), number.to_string().as_bytes());
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_noted_and_the_caller_may_go_on() {
+        let bytes = isize::MAX as usize;
+        assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err());
+        assert_eq!(REFUSED.load(Ordering::SeqCst), bytes);
+    }
+}
