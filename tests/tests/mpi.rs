@@ -26,12 +26,14 @@ mod with_mpi {
 
     /// `mpirun` of this many ranks of `diffuse`, not yet started.
     fn mpirun(workplace: &Workplace, ranks: usize, arguments: &[&str]) -> Command {
-        let number = ranks.to_string();
-        let mut words = vec!["--allow-run-as-root", "--oversubscribe", "-n", &number];
-        words.push(program().to_str().expect("a path in UTF-8"));
-        words.extend(arguments);
         let mut command = Command::new("mpirun");
-        command.args(words).current_dir(workplace.path("")).env("HOME", workplace.path(""));
+        command.args(["--allow-run-as-root", "--oversubscribe", "-n", &ranks.to_string()]);
+        with_diffuse(command, workplace, arguments)
+    }
+
+    /// The command, which starts what follows, followed by `diffuse` in this workplace.
+    fn with_diffuse(mut command: Command, workplace: &Workplace, arguments: &[&str]) -> Command {
+        command.arg(program()).args(arguments).current_dir(workplace.path("")).env("HOME", workplace.path(""));
         command.env_remove("XDG_CACHE_HOME").env_remove("DIFFUSE_DATASETS");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -71,21 +73,19 @@ mod with_mpi {
         }
     }
 
-    /// The processes of `diffuse` that a launcher started, by their ranks.
-    fn ranks_of(launcher: &Child) -> Vec<u32> {
-        let read = |path: String| std::fs::read(path).unwrap_or_default();
+    /// The processes of `diffuse` that were started in this workplace, by their ranks.
+    fn ranks_in(workplace: &Workplace) -> Vec<u32> {
+        let home = format!("HOME={}", workplace.path("").display());
         let rank = |process: u32| -> Option<usize> {
-            let environment = String::from_utf8_lossy(&read(format!("/proc/{process}/environ"))).into_owned();
-            environment.split('\0').find_map(|line| line.strip_prefix("OMPI_COMM_WORLD_RANK=")?.parse().ok())
-        };
-        let parent = |process: u32| -> Option<u32> {
-            let status = String::from_utf8_lossy(&read(format!("/proc/{process}/status"))).into_owned();
-            status.lines().find_map(|line| line.strip_prefix("PPid:")?.trim().parse().ok())
+            let environment = std::fs::read(format!("/proc/{process}/environ")).ok()?;
+            let environment = String::from_utf8_lossy(&environment).into_owned();
+            let is_program = std::fs::read_link(format!("/proc/{process}/exe")).ok()?.ends_with("diffuse");
+            let rank = environment.split('\0').find_map(|line| line.strip_prefix("OMPI_COMM_WORLD_RANK="))?;
+            (is_program && environment.split('\0').any(|line| line == home)).then(|| rank.parse().ok())?
         };
         let processes = std::fs::read_dir("/proc").expect("processes").flatten();
         let mut found: Vec<(usize, u32)> = processes
             .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-            .filter(|process| parent(*process) == Some(launcher.id()))
             .filter_map(|process| Some((rank(process)?, process)))
             .collect();
         found.sort_unstable();
@@ -150,7 +150,7 @@ mod with_mpi {
         let arguments = tiny(&["--run", "run", "--steps", "100000"]);
         let mut child = mpirun(&workplace, 2, &arguments).spawn().expect("mpirun starts");
         wait_for_lines(&mut child, &workplace.path("run/metrics.jsonl"), 3);
-        let ranks = ranks_of(&child);
+        let ranks = ranks_in(&workplace);
         assert_eq!(ranks.len(), 2);
         signal("-TERM", ranks[1]);
         let stopped = Finished::new(&arguments, child.wait_with_output().expect("a child"));
@@ -170,7 +170,7 @@ mod with_mpi {
             let arguments = tiny(&[&settings[..], &["--run", &name]].concat());
             let mut child = mpirun(&workplace, 2, &arguments).spawn().expect("mpirun starts");
             wait_for_lines(&mut child, &workplace.path(format!("{name}/metrics.jsonl")), 10);
-            let ranks = ranks_of(&child);
+            let ranks = ranks_in(&workplace);
             assert_eq!(ranks.len(), 2);
             signal("-KILL", ranks[killed]);
             let began = Instant::now();
@@ -200,6 +200,110 @@ mod with_mpi {
             let after: usize = after.and_then(|step| step.parse().ok()).unwrap_or_else(|| panic!("{resumed}"));
             assert!((least..60).contains(&after), "{after} of at least {least}: {resumed}");
             assert_same_curves(&workplace, &name, "whole");
+        }
+    }
+
+    /// Two machines with a network between them, made of namespaces of this one.
+    struct Hosts {
+        names: [String; 2],
+        /// What starts a process on another host, in place of ssh; and a list of the files that were in its workplace in the end.
+        folder: tempfile::TempDir,
+    }
+
+    impl Hosts {
+        fn new() -> Self {
+            static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let names = ["a", "b"].map(|letter| format!("diffuse-{}-{number}-{letter}", std::process::id()));
+            let hosts = Self { names, folder: tempfile::tempdir().expect("a folder") };
+            hosts.script("up", Some(hosts.folder.path()));
+            hosts
+        }
+
+        /// Runs the script that makes and removes them.
+        fn script(&self, action: &str, folder: Option<&Path>) {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("two-hosts.sh");
+            let mut command = Command::new("sh");
+            let output = command.arg(script).arg(action).args(&self.names).args(folder).output().expect("sh runs");
+            assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+
+        /// A rank on each host, started on the first. The second sees nothing of the workplace's files: it has an empty folder there.
+        fn mpirun(&self, workplace: &Workplace, arguments: &[&str]) -> Command {
+            let [a, b] = &self.names;
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", a, "unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", a]);
+            command.args(["mpirun", "--allow-run-as-root", "--bind-to", "none", "--mca", "btl", "tcp,self"]);
+            // a host that does not answer is found out soon
+            for (name, value) in [("time", "3"), ("intvl", "1"), ("probes", "3")] {
+                command.args(["--mca", &format!("oob_tcp_keepalive_{name}"), value]);
+            }
+            command.env("HIDDEN_FOLDER", workplace.path(""));
+            command
+                .args(["--mca", "plm_rsh_agent"])
+                .arg(self.folder.path().join("agent"))
+                .args(["--host", &format!("{a}:1,{b}:1")]);
+            with_diffuse(command, workplace, arguments)
+        }
+    }
+
+    impl Drop for Hosts {
+        fn drop(&mut self) {
+            self.script("down", None);
+        }
+    }
+
+    fn ip(arguments: &[&str]) {
+        let output = Command::new("ip").args(arguments).output().expect("ip is installed (Debian: iproute2)");
+        assert!(output.status.success(), "ip {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    #[test]
+    #[ignore = "needs root and iproute2: cargo xtask ci --only hosts"]
+    fn two_hosts_train_as_one_process_and_only_the_first_has_files() {
+        let workplace = Workplace::new();
+        workplace.train_tiny(&[&SETTINGS[..], &["--run", "one"]].concat()).succeeded();
+        let hosts = Hosts::new();
+        let arguments = tiny(&[&SETTINGS[..], &["--run", "two", "--json"]].concat());
+        let output = hosts.mpirun(&workplace, &arguments).output().expect("mpirun is installed");
+        let two = Finished::new(&arguments, output).succeeded();
+        assert_eq!(two.json()["steps"], 12, "only rank 0 reports: {two}");
+        assert!(two.error.contains("ranks       2, 1 on this machine"), "{two}");
+        assert_same_curves(&workplace, "two", "one");
+        let left = std::fs::read_to_string(hosts.folder.path().join("left")).expect("a list of files");
+        assert_eq!(left.trim_end(), workplace.path("").display().to_string());
+        // from a state that the second cannot read
+        let more = ["train", "--resume", "--run", "two"];
+        let output = hosts.mpirun(&workplace, &more).output().expect("mpirun is installed");
+        let again = Finished::new(&more, output).succeeded();
+        assert!(again.error.contains("going on after step 12"), "{again}");
+    }
+
+    #[test]
+    #[ignore = "needs root and iproute2: cargo xtask ci --only hosts"]
+    fn a_host_that_is_lost_ends_the_training_which_goes_on_without_it() {
+        let workplace = Workplace::new();
+        for kind in ["killed", "unreachable"] {
+            let hosts = Hosts::new();
+            let arguments = tiny(&["--run", kind, "--steps", "1000"]);
+            let mut child = hosts.mpirun(&workplace, &arguments).spawn().expect("mpirun is installed");
+            wait_for_lines(&mut child, &workplace.path(format!("{kind}/metrics.jsonl")), 3);
+            let ranks = ranks_in(&workplace);
+            assert_eq!(ranks.len(), 2);
+            match kind {
+                "killed" => signal("-KILL", ranks[1]),
+                _ => ip(&["-n", &hosts.names[0], "link", "set", "veth", "down"]),
+            }
+            let began = Instant::now();
+            let ended = Finished::new(&arguments, child.wait_with_output().expect("a child"));
+            assert!(began.elapsed() < Duration::from_secs(40), "{ended}");
+            assert!(!matches!(ended.code, Some(0 | 130)) && !ended.error.contains("panicked"), "{ended}");
+            assert!(ended.error.contains("is saved"), "{ended}");
+            drop(hosts);
+            let done = numbers(&workplace, &format!("{kind}/metrics.jsonl"), &["step"]).len();
+            assert!(done < 1000, "{ended}");
+            let resumed = workplace.run(&["train", "--resume", "--run", kind]).succeeded();
+            assert!(resumed.error.contains(&format!("going on after step {done}")), "{resumed}");
         }
     }
 }

@@ -29,7 +29,7 @@ const MIRI: &str =
     "run nightly cargo miri test --package kernels --test convolution --test pointwise -- non_finite below_its";
 
 /// Steps that run only if they are named: they need what a machine seldom has.
-const ON_DEMAND: [&str; 4] = ["neon", "sanitizer", "miri", "fuzz"];
+const ON_DEMAND: [&str; 5] = ["neon", "sanitizer", "miri", "fuzz", "hosts"];
 
 /// Targets of `tests/fuzz` that need its feature `networks`, and with it burn.
 const OF_NETWORKS: [&str; 3] = ["classifier", "config", "model"];
@@ -113,6 +113,11 @@ fn steps() -> Vec<Step> {
             "mpi",
             "training in several processes (needs libopenmpi-dev, openmpi-bin, libclang-dev)",
             cargo("test --workspace --features mpi --test mpi"),
+        ),
+        run(
+            "hosts",
+            "training on two hosts, namespaces of this one (if named; needs root, iproute2 and what mpi needs)",
+            cargo("test --workspace --features mpi --test mpi -- --ignored"),
         ),
         run(
             "cuda-check",

@@ -29,6 +29,9 @@ pub struct ScalingArguments {
     /// How many processes there are at most, with one thread each
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
     ranks: u32,
+    /// More arguments of mpirun, with spaces between, such as `--hostfile FILE` to measure on several machines
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    mpirun: String,
     /// Only print what is expected of many devices
     #[arg(long)]
     plan: bool,
@@ -37,7 +40,20 @@ pub struct ScalingArguments {
     as_rank: bool,
     /// Compute only a part of the batch
     #[arg(long, hide = true, default_value_t = 1)]
-    part_of: usize,
+    part_of: u32,
+    /// Sum all gradients after the backward pass
+    #[arg(long, hide = true)]
+    afterwards: bool,
+}
+
+/// What is measured in turns with others.
+#[derive(Clone, Copy)]
+struct Case {
+    ranks: u32,
+    /// Of so many parts of the batch, one is computed.
+    part_of: u32,
+    /// All gradients are summed after the backward pass, and not while it goes on.
+    afterwards: bool,
 }
 
 /// What one process measures of a step, in seconds.
@@ -80,12 +96,14 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
     )?;
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for preset in &arguments.presets {
+        let case = |ranks, part_of, afterwards| Case { ranks, part_of, afterwards };
         // what one process needs for the share that each of several has is what they can reach at best
-        let cases = [(1, 1), (1, arguments.ranks), (arguments.ranks, 1)];
-        let mut best: [Option<(f64, Turn)>; 3] = Default::default();
+        let ranks = arguments.ranks;
+        let cases = [case(1, 1, true), case(1, ranks, true), case(ranks, 1, true), case(ranks, 1, false)];
+        let mut best: [Option<(f64, Turn)>; 4] = Default::default();
         for _ in 0..arguments.turns {
-            for (best, (ranks, part_of)) in best.iter_mut().zip(cases) {
-                let turn = turn(arguments, preset, ranks, part_of)?;
+            for (best, case) in best.iter_mut().zip(cases) {
+                let turn = turn(arguments, preset, case)?;
                 let step = median(&turn.timings, |timing| timing.step);
                 if best.as_ref().is_none_or(|(least, _)| step < *least) {
                     *best = Some((step, turn));
@@ -93,17 +111,25 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
             }
         }
         let alone = best[0].as_ref().map_or(f64::NAN, |(step, _)| *step);
-        for ((ranks, part_of), best) in cases.into_iter().zip(&best) {
+        for (Case { ranks, part_of, afterwards }, best) in cases.into_iter().zip(&best) {
             let Some((step, turn)) = best else { continue };
             let share = |part: fn(&Timing) -> f64| 100.0 * median(&turn.timings, part) / step;
-            let part = if part_of == 1 { String::new() } else { format!(", 1/{part_of} of the batch") };
+            let part = match (ranks, part_of) {
+                (1, 1) => "",
+                (1, _) => ", its share of the batch",
+                _ if afterwards => ", summing after the backward pass",
+                _ => ", summing during it",
+            };
+            // while the backward pass goes on no time is the sum's own
+            let shares = match afterwards {
+                true => format!("{:.1} % | {:.1} %", share(|timing| timing.waiting), share(|timing| timing.summing)),
+                false => "- | -".to_owned(),
+            };
             print(&format!(
-                "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {:.1} % | {:.1} % | {:.2} |",
+                "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {shares} | {:.2} |",
                 1e3 * step,
                 turn.images_in_step as f64 / step,
                 100.0 * alone / step / f64::from(ranks * part_of),
-                share(|timing| timing.waiting),
-                share(|timing| timing.summing),
                 ring_bytes(turn.parameters, ranks) / 1e6,
             ))?;
         }
@@ -112,14 +138,16 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
 }
 
 /// The timings of so many processes, with a thread each.
-fn turn(arguments: &ScalingArguments, preset: &str, ranks: u32, part_of: u32) -> anyhow::Result<Turn> {
+fn turn(arguments: &ScalingArguments, preset: &str, case: Case) -> anyhow::Result<Turn> {
     let program = std::env::current_exe().context("cannot find out where this program lies")?;
+    let Case { ranks, part_of, afterwards } = case;
     let output = Command::new("mpirun")
-        .args(["--allow-run-as-root", "--oversubscribe", "-n", &ranks.to_string()])
+        .args(["--allow-run-as-root", "--oversubscribe", "-x", "RAYON_NUM_THREADS=1", "-n", &ranks.to_string()])
+        .args(arguments.mpirun.split_whitespace())
         .arg(program)
         .args(["scaling", "--as-rank", "--presets", preset, "--steps", &arguments.steps.to_string()])
         .args(["--part-of", &part_of.to_string()])
-        .env("RAYON_NUM_THREADS", "1")
+        .args(afterwards.then_some("--afterwards"))
         .output()
         .context("cannot start mpirun; is it installed (Debian: openmpi-bin)?")?;
     if !output.status.success() {
@@ -137,15 +165,17 @@ fn median(timings: &[Timing], part: fn(&Timing) -> f64) -> f64 {
 
 /// Trains as one of the processes; rank 0 prints its timings.
 fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
-    let group = Arc::new(Timed { group: parallel::start(&Arc::new(AtomicBool::new(false)))?, spent: Mutex::default() });
+    let group = parallel::start(&Arc::new(AtomicBool::new(false)))?;
+    let group = Arc::new(Timed { group, spent: Mutex::default(), afterwards: arguments.afterwards });
     let mut config = Config::preset(arguments.presets.first().context("no preset")?)?;
     // one thread computes
     config.training.parallel_parts = 1;
-    config.training.batch_size = (config.training.batch_size / arguments.part_of.max(1)).max(1);
+    config.training.batch_size = (config.training.batch_size / arguments.part_of.max(1) as usize).max(1);
     let training = config.training.clone();
     let images = images_like(&config)?;
     let (_, device) = device::open_or_default(None)?;
     let mut trainer = Trainer::new(config, images, &device)?.among(Arc::clone(&group) as Arc<dyn Group>)?;
+    trainer = trainer.with_sums_meanwhile(!arguments.afterwards);
     trainer.step()?;
     let mut timings = Vec::new();
     for _ in 0..arguments.steps {
@@ -170,6 +200,8 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
 struct Timed {
     group: Arc<dyn Group>,
     spent: Mutex<[Duration; 2]>,
+    /// Whether sums come after the backward pass; those that go on with it are not timed.
+    afterwards: bool,
 }
 
 impl Group for Timed {
@@ -180,6 +212,9 @@ impl Group for Timed {
         self.group.size()
     }
     fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
+        if !self.afterwards {
+            return self.group.sum(values);
+        }
         let began = Instant::now();
         self.group.gather(Vec::new())?;
         let all_there = Instant::now();

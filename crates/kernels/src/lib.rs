@@ -203,6 +203,17 @@ pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>
     plain::loss(kind, prediction, target, weights)
 }
 
+/// A number at which a backward pass begins: with `gradient` at `x`, which has the same shape and no graph. Several of them, added up,
+/// begin one pass at several tensors. The number itself says nothing.
+pub fn backward_from<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
+    assert_eq!(x.dims(), gradient.dims(), "a gradient has the shape of its tensor");
+    #[cfg(feature = "flex")]
+    if is_native(&x) && is_native(&gradient) {
+        return cpu::seed::backward_from(x, gradient);
+    }
+    (x * gradient).sum()
+}
+
 /// `e^x / sum e^x` over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]

@@ -1,5 +1,7 @@
 //! Where the ranks of a group run: what of a machine each of them can use.
 
+use std::collections::BTreeSet;
+
 use crate::{Group, GroupError};
 
 /// What a rank has of its machine.
@@ -9,6 +11,8 @@ pub struct Placement {
     pub local_rank: usize,
     /// Ranks on its machine.
     pub local_size: usize,
+    /// Machines that the ranks of the group run on.
+    pub machines: usize,
     /// Threads that it can compute with, at least 1: the cores that it may use, shared with the ranks that may use the same.
     pub threads: usize,
 }
@@ -29,9 +33,11 @@ fn place(all: &[Vec<u8>], rank: usize, cores: usize) -> Placement {
     let on_same = |other: &&Vec<u8>| machine(other) == machine(&all[rank]);
     // a launcher that binds ranks to cores gives each its own; else they share all
     let sharing = all.iter().filter(|other| **other == all[rank]).count();
+    let machines: BTreeSet<Vec<u8>> = all.iter().map(|other| machine(other)).collect();
     Placement {
         local_rank: all[..rank].iter().filter(on_same).count(),
         local_size: all.iter().filter(on_same).count(),
+        machines: machines.len(),
         threads: (cores / sharing.max(1)).max(1),
     }
 }
@@ -62,19 +68,19 @@ mod tests {
         let all = said(&["one\n0-7", "one\n0-7", "two\n0-7", "one\n0-7"]);
         let expected = [(0, 3, 2), (1, 3, 2), (0, 1, 8), (2, 3, 2)];
         for (rank, (local_rank, local_size, threads)) in expected.into_iter().enumerate() {
-            assert_eq!(place(&all, rank, 8), Placement { local_rank, local_size, threads });
+            assert_eq!(place(&all, rank, 8), Placement { local_rank, local_size, machines: 2, threads });
         }
         // bound to cores of their own
         let all = said(&["one\n0", "one\n1"]);
-        assert_eq!(place(&all, 1, 1), Placement { local_rank: 1, local_size: 2, threads: 1 });
+        assert_eq!(place(&all, 1, 1), Placement { local_rank: 1, local_size: 2, machines: 1, threads: 1 });
         // more ranks than cores
         let all = said(&["one\n0-1"; 3]);
-        assert_eq!(place(&all, 2, 2), Placement { local_rank: 2, local_size: 3, threads: 1 });
+        assert_eq!(place(&all, 2, 2), Placement { local_rank: 2, local_size: 3, machines: 1, threads: 1 });
     }
 
     #[test]
     fn one_alone_has_the_machine() {
         let cores = std::thread::available_parallelism().unwrap().get();
-        assert_eq!(placement(&Alone), Ok(Placement { local_rank: 0, local_size: 1, threads: cores }));
+        assert_eq!(placement(&Alone), Ok(Placement { local_rank: 0, local_size: 1, machines: 1, threads: cores }));
     }
 }

@@ -3,26 +3,30 @@
 //! Positions are global in a run, and everything random of a sample follows from its position, so the samples that are seen
 //! are the same whatever the number of ranks.
 
-use std::{fs, io::Write, path::Path, sync::Arc};
+use std::{
+    fs,
+    io::Write,
+    path::Path,
+    sync::{Arc, mpsc::Receiver},
+};
 
 use burn::tensor::{Tensor, TensorData};
 use files::{Action, FileError};
-use parallel::Group;
+use parallel::{Group, GroupError, placement};
 
 use crate::{
     config::Config,
     error::TrainError,
-    parameters::{Gradients, flat_parameters},
+    parameters::{Gradients, add, flat_parameters},
     run::differences,
     trainer::Trainer,
 };
 
-/// What the samples of a step come to, on one rank or on all.
+/// What the samples of a step come to, on one rank or on all, but for the gradients.
 #[derive(Debug, Default)]
 pub(crate) struct StepSums {
     /// The mean loss, or a rank's share of it.
     pub(crate) loss: f64,
-    pub(crate) gradients: Gradients,
     /// Those of the samples.
     pub(crate) losses: Vec<SampleLoss>,
 }
@@ -67,7 +71,7 @@ impl StepSums {
         let mut mine = vec![self.loss.to_bits()];
         mine.extend(self.losses.iter().flat_map(|sample| sample.to_words()));
         let mine = mine.into_iter().flat_map(u64::to_le_bytes).collect();
-        let mut sums = Self { gradients: sum_gradients(self.gradients, group)?, ..Self::default() };
+        let mut sums = Self::default();
         for bytes in group.gather(mine)? {
             let words: Vec<u64> = bytes
                 .chunks_exact(8)
@@ -83,8 +87,60 @@ impl StepSums {
     }
 }
 
-/// All gradients in one message, after the backward pass, which hands none out before its end (docs/scaling.md).
-fn sum_gradients(gradients: Gradients, group: &dyn Group) -> Result<Gradients, TrainError> {
+/// Bytes of gradients that are worth a message: what PyTorch's DistributedDataParallel begins with.
+const BUCKET: usize = 1 << 20;
+
+/// The sums over the ranks of the gradients that the parts of a micro-batch hand out one section after the other, and of what earlier
+/// micro-batches left of them. It goes on while later sections are computed: `parts` are their receiving ends, and each part sends all
+/// gradients of a section in one list, with None for those of other sections, and an empty list in the end.
+///
+/// # Errors
+/// [`TrainError::Ranks`] if the others do not answer, or if a part ends before it sent all; the other parts may go on then, to no
+/// avail.
+pub(crate) fn sum_sections(
+    mut before: Gradients,
+    parts: &[Receiver<Gradients>],
+    group: &dyn Group,
+) -> Result<Gradients, TrainError> {
+    let (mut sums, mut bucket): (Gradients, Gradients) = (Vec::new(), Vec::new());
+    let bytes =
+        |gradients: &Gradients| gradients.iter().flatten().map(|gradient| 4 * gradient.dims()[0]).sum::<usize>();
+    loop {
+        let of_parts: Result<Vec<Gradients>, _> = parts.iter().map(Receiver::recv).collect();
+        // one that panicked: what is left must not be summed with what others have
+        let of_parts = of_parts.map_err(|_| GroupError::Gone { size: group.size() })?;
+        // in the order in which one rank alone adds them
+        let mut of_parts = of_parts.into_iter();
+        let Some(mut of_section) = of_parts.next().filter(|first| !first.is_empty()) else { break };
+        for (gradient, before) in of_section.iter_mut().zip(&mut before) {
+            *gradient = gradient.take().map(|gradient| match before.take() {
+                Some(before) => before + gradient,
+                None => gradient,
+            });
+        }
+        bucket = either(bucket, of_parts.fold(of_section, |sum, more| add(Some(sum), more)));
+        // every rank has the same sections, and comes to the same buckets
+        if bytes(&bucket) >= BUCKET {
+            sums = either(sums, sum_gradients(std::mem::take(&mut bucket), group)?);
+        }
+    }
+    Ok(if bucket.is_empty() { sums } else { either(sums, sum_gradients(bucket, group)?) })
+}
+
+/// The gradients of two lists of which each has others; an empty list has none.
+fn either(one: Gradients, other: Gradients) -> Gradients {
+    match (one.is_empty(), other.is_empty()) {
+        (true, _) => other,
+        (_, true) => one,
+        _ => one.into_iter().zip(other).map(|(one, other)| one.or(other)).collect(),
+    }
+}
+
+/// Some gradients, in one message.
+pub(crate) fn sum_gradients(gradients: Gradients, group: &dyn Group) -> Result<Gradients, TrainError> {
+    if group.size() == 1 {
+        return Ok(gradients);
+    }
     let lengths: Vec<Option<usize>> =
         gradients.iter().map(|gradient| gradient.as_ref().map(|gradient| gradient.dims()[0])).collect();
     let device = gradients.iter().flatten().next().map(Tensor::device);
@@ -126,7 +182,16 @@ impl Trainer {
             check_same(&*group, difference)?;
         }
         self.group = group;
-        Ok(self)
+        let is_over_a_network = placement(&*self.group)?.machines > 1;
+        Ok(self.with_sums_meanwhile(is_over_a_network))
+    }
+
+    /// Whether the ranks sum their gradients while the backward pass goes on, or after it: the first is quicker where a network is
+    /// between them, the second on one machine (docs/scaling.md), and [`Trainer::among`] chooses. All ranks must do the same. One
+    /// alone has nothing to sum.
+    pub fn with_sums_meanwhile(mut self, meanwhile: bool) -> Self {
+        self.sums_meanwhile = meanwhile && self.group.size() > 1;
+        self
     }
 
     /// In what this rank differs from the first, which said its images' hash and, in the other lines, its configuration.
@@ -203,5 +268,45 @@ fn check_same(group: &dyn Group, mine: String) -> Result<(), TrainError> {
             let difference = String::from_utf8_lossy(&all[rank]).into_owned();
             Err(TrainError::OtherRank { rank, difference })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use burn::tensor::Device;
+    use parallel::Alone;
+
+    use super::*;
+
+    fn gradient(value: f32) -> Option<Tensor<1>> {
+        Some(Tensor::from_floats([value, 2.0 * value], &Device::flex()))
+    }
+
+    fn first_values(gradients: Gradients) -> Vec<Option<f32>> {
+        gradients.into_iter().map(|gradient| Some(gradient?.into_data().iter::<f32>().next()?)).collect()
+    }
+
+    #[test]
+    fn sections_of_all_parts_are_added_to_what_was_there_before() {
+        let (parts, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| channel()).unzip();
+        for (part, factor) in parts.iter().zip([1.0, 10.0]) {
+            for section in [vec![None, None, gradient(2.0 * factor)], vec![gradient(factor), None, None], Vec::new()] {
+                part.send(section).expect("a receiver");
+            }
+        }
+        let before = vec![gradient(100.0), None, None];
+        let sums = sum_sections(before, &receivers, &Alone).expect("one alone");
+        assert_eq!(first_values(sums), [Some(111.0), None, Some(22.0)]);
+    }
+
+    #[test]
+    fn nothing_is_made_of_a_part_that_ends_too_early() {
+        let (part, receiver) = channel();
+        part.send(vec![gradient(1.0), None]).expect("a receiver");
+        drop(part);
+        let error = sum_sections(Vec::new(), &[receiver], &Alone).expect_err("the second section is missing");
+        assert!(matches!(error, TrainError::Ranks(GroupError::Gone { .. })), "{error}");
     }
 }

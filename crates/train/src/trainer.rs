@@ -1,6 +1,13 @@
 //! One training step, and the state that it changes.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    thread::ScopedJoinHandle,
+};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -14,7 +21,7 @@ use noise::{
 };
 use parallel::{Alone, Group, share};
 use schedule::{LevelDistribution, Schedule};
-use unet::{Condition, Unet};
+use unet::{Condition, Cuts, Unet};
 
 use crate::{
     config::{Config, MixedPrecision},
@@ -28,7 +35,7 @@ use crate::{
     post_hoc::PowerAverages,
     quarters::{QuarterLosses, quarter_of},
     rate::learning_rate,
-    reduction::{SampleLoss, StepSums},
+    reduction::{SampleLoss, StepSums, sum_gradients, sum_sections},
     trouble::{MOST, Trouble, TroubledSample, WITHIN},
 };
 
@@ -105,6 +112,8 @@ pub struct Trainer {
     pub(crate) quarters: QuarterLosses,
     /// Those that share the work.
     pub(crate) group: Arc<dyn Group>,
+    /// Whether gradients are summed over the ranks while the backward pass goes on.
+    pub(crate) sums_meanwhile: bool,
 }
 
 impl Trainer {
@@ -148,6 +157,7 @@ impl Trainer {
             best: None,
             quarters: QuarterLosses::default(),
             group: Arc::new(Alone),
+            sums_meanwhile: false,
             unet: Some(unet),
         })
     }
@@ -210,17 +220,31 @@ impl Trainer {
         for micro_batch in 0..micro_batches as u64 {
             let start = start + micro_batch * batch_size as u64;
             let positions: Vec<u64> = (start..start + batch_size as u64).collect();
-            for part in self.parts(&positions) {
+            let is_last = micro_batch + 1 == micro_batches as u64;
+            let parts = match is_last && self.sums_meanwhile {
+                true => {
+                    let (parts, sums) = self.parts_with_sums(&positions, gradients.take().unwrap_or_default());
+                    gradients = Some(sums?);
+                    parts
+                }
+                false => self.parts(&positions),
+            };
+            for part in parts {
                 loss += part.loss / micro_batches as f64;
-                gradients = Some(add(gradients, part.gradients));
+                if !part.gradients.is_empty() {
+                    gradients = Some(add(gradients, part.gradients));
+                }
                 losses.extend(part.losses.into_iter().map(|(draw, loss)| {
                     let quarter = quarter_of(draw.level, &self.schedule);
                     SampleLoss { micro_batch, quarter, timestep: draw.timestep, loss }
                 }));
             }
         }
-        let sums = StepSums { loss, gradients: gradients.unwrap_or_default(), losses }.over(&*self.group)?;
-        let StepSums { loss, mut gradients, losses } = sums;
+        let mut gradients = gradients.unwrap_or_default();
+        if !self.sums_meanwhile {
+            gradients = sum_gradients(gradients, &*self.group)?;
+        }
+        let StepSums { loss, losses } = StepSums { loss, losses }.over(&*self.group)?;
         if micro_batches > 1 {
             let mean = |gradient: Tensor<1>| gradient / micro_batches as f64;
             gradients = gradients.into_iter().map(|gradient| gradient.map(mean)).collect();
@@ -285,7 +309,7 @@ impl Trainer {
             let noise_positions = self.noise_positions(positions);
             let batch = self.batch(positions, &noise_positions, positions[0]);
             let draws = batch.draws.clone();
-            let losses = self.losses(self.unet(), batch).inner().into_data();
+            let losses = self.losses(self.unet(), batch, None).inner().into_data();
             for ((position, draw), loss) in positions.iter().zip(draws).zip(losses.iter::<f64>()) {
                 if !loss.is_finite() {
                     let image = self.order.at(*position);
@@ -298,49 +322,75 @@ impl Trainer {
         Trouble { step, loss, gradient_norm, learning_rate, samples, weights, gradients }
     }
 
-    /// Loss and gradients of this rank's share of a micro-batch, cut into its share of `parallel_parts`, which are computed at
-    /// the same time. Each part has its share of the mean, so that the sum over parts and ranks is that of the whole; the sum
-    /// is always taken in the same order.
-    fn parts(&mut self, positions: &[u64]) -> Vec<Part> {
+    /// This rank's share of a micro-batch, cut into its share of `parallel_parts`. Each part has its share of the mean loss, so that
+    /// the sum over parts and ranks is that of the whole; the sum is always taken in the same order.
+    fn batches(&mut self, positions: &[u64]) -> Vec<Batch> {
         let mine = share(positions.len(), self.group.rank(), self.group.size());
         let size = mine.len().div_ceil(self.config.training.parallel_parts.div_ceil(self.group.size()).max(1));
         // noise is assigned within the micro-batch, whoever computes it
         let noise_positions = self.noise_positions(positions);
         let parts = positions[mine.clone()].chunks(size).zip(noise_positions[mine].chunks(size));
-        let parts: Vec<Batch> =
-            parts.map(|(part, noise_positions)| self.batch(part, noise_positions, positions[0])).collect();
-        let trainer = &*self;
-        let compute = |batch: Batch| {
-            let share = batch.positions.len() as f64 / positions.len() as f64;
-            let draws = batch.draws.clone();
-            // leaves of its own: graphs of different threads must not meet
-            let unet = map_flat(trainer.unet().clone(), |_, value| value);
-            let losses = trainer.losses(&unet, batch);
-            let of_each = losses.clone().inner();
-            let losses = match trainer.importance {
-                None => losses,
-                Some(_) => {
-                    let importance: Vec<f32> = draws.iter().map(|draw| draw.importance as f32).collect();
-                    losses * Tensor::from_data(TensorData::new(importance, [draws.len()]), &trainer.device)
-                }
-            };
-            let loss = losses.mean() * share;
-            let value = f64::from(loss.clone().inner().into_scalar::<f32>());
-            let losses = draws.into_iter().zip(of_each.into_data().iter::<f64>()).collect();
-            Part { loss: value, gradients: trainer.gradients(&unet, loss), losses }
-        };
+        parts.map(|(part, noise_positions)| self.batch(part, noise_positions, positions[0])).collect()
+    }
+
+    /// Loss and gradients of the parts of a micro-batch, which are computed at the same time.
+    fn parts(&mut self, positions: &[u64]) -> Vec<Part> {
+        let batches = self.batches(positions).into_iter().map(|batch| (batch, ())).collect();
+        at_the_same_time(batches, |batch, ()| self.part(batch, positions.len(), None))
+    }
+
+    /// As [`Trainer::parts`], but the gradients, with those of earlier micro-batches `before`, are summed over the ranks while the
+    /// backward pass goes on, and are not in the parts.
+    fn parts_with_sums(&mut self, positions: &[u64], before: Gradients) -> (Vec<Part>, Result<Gradients, TrainError>) {
+        let (parts, receivers): (Vec<_>, Vec<_>) = self
+            .batches(positions)
+            .into_iter()
+            .map(|batch| {
+                let (send, receive) = channel();
+                ((batch, send), receive)
+            })
+            .unzip();
         std::thread::scope(|scope| {
-            let compute = &compute;
-            let mut parts = parts.into_iter();
-            let first = parts.next();
-            let others: Vec<_> = parts.map(|batch| scope.spawn(move || compute(batch))).collect();
-            let first = first.map(compute);
-            let others = others.into_iter().map(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            });
-            first.into_iter().chain(others).collect()
+            let group = &*self.group;
+            let sums = scope.spawn(move || sum_sections(before, &receivers, group));
+            let parts = at_the_same_time(parts, |batch, send| self.part(batch, positions.len(), Some(send)));
+            (parts, joined(sums))
         })
+    }
+
+    /// Loss and gradients of some of the `of` samples of a micro-batch. With `sections` the gradients go there, one section of the
+    /// network after the other, and an empty list in the end.
+    fn part(&self, batch: Batch, of: usize, sections: Option<Sender<Gradients>>) -> Part {
+        let share = batch.positions.len() as f64 / of as f64;
+        let draws = batch.draws.clone();
+        // leaves of its own: graphs of different threads must not meet
+        let unet = map_flat(self.unet().clone(), |_, value| value);
+        let cuts = sections.as_ref().map(|_| Cuts::default());
+        let losses = self.losses(&unet, batch, cuts.as_ref());
+        let of_each = losses.clone().inner();
+        let losses = match self.importance {
+            None => losses,
+            Some(_) => {
+                let importance: Vec<f32> = draws.iter().map(|draw| draw.importance as f32).collect();
+                losses * Tensor::from_data(TensorData::new(importance, [draws.len()]), &self.device)
+            }
+        };
+        let loss = losses.mean() * share;
+        let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+        let losses = draws.into_iter().zip(of_each.into_data().iter::<f64>()).collect();
+        let mut gradients = Gradients::new();
+        let precision = Precision::new(self.config.training.mixed_precision);
+        let loss = precision.scaled(loss);
+        match (cuts, sections) {
+            (Some(cuts), Some(sections)) => {
+                // nobody listens any more if the other ranks are gone
+                let send = |gradients| drop(sections.send(gradients));
+                cuts.backward(loss, |of_section| send(precision.unscaled(flat_gradients(&unet, of_section))));
+                send(Gradients::new());
+            }
+            _ => gradients = precision.unscaled(flat_gradients(&unet, &loss.backward())),
+        }
+        Part { loss: value, gradients, losses }
     }
 
     /// Whose noise each sample of a micro-batch has.
@@ -388,8 +438,8 @@ impl Trainer {
         }
     }
 
-    /// The loss of each sample, `[batch]`: noise, predict, compare.
-    fn losses(&self, unet: &Unet, batch: Batch) -> Tensor<1> {
+    /// The loss of each sample, `[batch]`: noise, predict, compare. With `cuts` the graph is cut into sections.
+    fn losses(&self, unet: &Unet, batch: Batch, cuts: Option<&Cuts>) -> Tensor<1> {
         let Batch { positions, first, noise_positions, draws, x_0, labels } = batch;
         let channels = x_0.dims()[1];
         let diffusion = &self.config.diffusion;
@@ -420,6 +470,7 @@ impl Trainer {
             labels,
             self_condition: self_condition.map(|estimate| precision.lower(estimate)),
             dropout: if probability > 0.0 { Some(&dropout) } else { None },
+            cuts,
         };
         let output = match precision.dtype {
             None => unet.forward(input, t, condition),
@@ -442,16 +493,6 @@ impl Trainer {
             }
             _ => losses,
         }
-    }
-
-    /// The backward pass, with the loss scaled where the number format needs it.
-    fn gradients(&self, unet: &Unet, loss: Tensor<1>) -> Gradients {
-        let scale = Precision::new(self.config.training.mixed_precision).loss_scale;
-        if scale == 1.0 {
-            return flat_gradients(unet, &loss.backward());
-        }
-        let gradients = flat_gradients(unet, &(loss * scale).backward());
-        gradients.into_iter().map(|gradient| gradient.map(|gradient| gradient / scale)).collect()
     }
 
     /// The images at these positions, `[batch, channels, height, width]`.
@@ -515,6 +556,26 @@ impl Trainer {
     }
 }
 
+/// What `each` makes of every batch, on a thread for each but the first.
+fn at_the_same_time<T: Send>(batches: Vec<(Batch, T)>, each: impl Fn(Batch, T) -> Part + Sync) -> Vec<Part> {
+    std::thread::scope(|scope| {
+        let each = &each;
+        let mut batches = batches.into_iter();
+        let first = batches.next();
+        let others: Vec<_> = batches.map(|(batch, more)| scope.spawn(move || each(batch, more))).collect();
+        let first = first.map(|(batch, more)| each(batch, more));
+        first.into_iter().chain(others.into_iter().map(joined)).collect()
+    })
+}
+
+/// What a thread came to.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
 /// The number format of forward and backward pass.
 #[derive(Clone, Copy)]
 struct Precision {
@@ -530,6 +591,19 @@ impl Precision {
             // keeps small gradients above the smallest half-precision number
             MixedPrecision::F16 => Self { dtype: Some(FloatDType::F16), loss_scale: 1024.0 },
         }
+    }
+
+    /// The loss, whose gradients will be large enough for the number format.
+    fn scaled(self, loss: Tensor<1>) -> Tensor<1> {
+        if self.loss_scale == 1.0 { loss } else { loss * self.loss_scale }
+    }
+
+    /// The gradients of a loss that was not [scaled](Self::scaled), from those of one that was.
+    fn unscaled(self, gradients: Gradients) -> Gradients {
+        if self.loss_scale == 1.0 {
+            return gradients;
+        }
+        gradients.into_iter().map(|gradient| gradient.map(|gradient| gradient / self.loss_scale)).collect()
     }
 
     fn lower<const D: usize>(self, tensor: Tensor<D>) -> Tensor<D> {

@@ -95,15 +95,41 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
     }
 }
 
+#[test]
+fn sums_during_the_backward_pass_are_those_after_it() {
+    for (name, change) in KINDS {
+        let mut config = small();
+        // several sections that make a message of their own
+        (config.unet.dim, config.unet.dim_mults) = (32, vec![1, 2]);
+        change(&mut config);
+        const MANY: usize = 1000;
+        let curve = |meanwhile| {
+            let curves = on_all(2, |rank| {
+                let group = Arc::new(Mortal { rank, sums_left: AtomicUsize::new(MANY) });
+                let trainer = trainer(&config).among(Arc::clone(&group) as Arc<dyn Group>);
+                let mut trainer = trainer.expect("ranks that do the same").with_sums_meanwhile(meanwhile);
+                let losses = losses(&mut trainer, 2);
+                (losses, MANY - group.sums_left.load(Ordering::SeqCst))
+            });
+            assert_eq!(curves[0], curves[1], "{name}: all ranks report the same");
+            curves[0].clone()
+        };
+        let ((meanwhile, many_sums), (after, sums)) = (curve(true), curve(false));
+        assert_near(&meanwhile, &after, 1e-5, name);
+        assert!(sums == 2 && many_sums >= 4, "{name}: {many_sums} sums in two steps, and {sums}");
+    }
+}
+
 /// A rank's run in `directory`, up to the step `stop_at` of the rank `stops`.
 fn run_in(
     config: &Config,
     directory: &std::path::Path,
     group: Arc<dyn Group>,
     stop_at: Option<(usize, u64)>,
+    meanwhile: bool,
 ) -> Result<Outcome, TrainError> {
     let (is_first, rank) = (group.is_first(), group.rank());
-    let trainer = trainer(config).among(group)?;
+    let trainer = trainer(config).among(group)?.with_sums_meanwhile(meanwhile);
     let resumed = directory.join("config.toml").exists();
     // all have looked before rank 0 makes it
     trainer.group().any(false)?;
@@ -133,10 +159,10 @@ fn a_run_goes_on_with_any_number_of_ranks_and_measures_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let config = small();
-    on_all(1, |group| run_in(&config, &whole, group, None).expect("trained"));
+    on_all(1, |group| run_in(&config, &whole, group, None, false).expect("trained"));
     // the second of two ranks stops it, then three go on, then one
     for (ranks, stop_at, steps) in [(2, Some((1, 3)), 3), (3, Some((0, 6)), 6), (1, None, 12)] {
-        let outcomes = on_all(ranks, |group| run_in(&config, &parts, group, stop_at).expect("trained"));
+        let outcomes = on_all(ranks, |group| run_in(&config, &parts, group, stop_at, ranks == 2).expect("trained"));
         for outcome in outcomes {
             assert_eq!((outcome.steps, outcome.finished), (steps, stop_at.is_none()));
         }
@@ -205,7 +231,7 @@ fn a_step_that_is_not_finite_is_skipped_by_all_and_none_drifts_away() {
 #[derive(Debug)]
 struct Mortal {
     rank: Arc<dyn Group>,
-    steps_left: AtomicUsize,
+    sums_left: AtomicUsize,
 }
 
 impl Group for Mortal {
@@ -216,7 +242,7 @@ impl Group for Mortal {
         self.rank.size()
     }
     fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
-        if self.steps_left.fetch_sub(1, Ordering::SeqCst) == 0 {
+        if self.sums_left.fetch_sub(1, Ordering::SeqCst) == 0 {
             return Err(GroupError::Gone { size: self.size() });
         }
         self.rank.sum(values)
@@ -234,13 +260,13 @@ fn when_a_rank_is_gone_the_others_end_and_the_last_whole_step_is_saved() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = small();
     let whole = folder.path().join("whole");
-    on_all(1, |group| run_in(&config, &whole, group, None).expect("trained"));
-    for ranks_after in [3, 1] {
+    on_all(1, |group| run_in(&config, &whole, group, None, false).expect("trained"));
+    for (ranks_after, meanwhile) in [(3, true), (1, false)] {
         let directory = folder.path().join(format!("then-{ranks_after}"));
         let outcomes = on_all(3, |group| {
             let dies = group.rank() == 2;
-            let mortal = Mortal { rank: Arc::clone(&group), steps_left: AtomicUsize::new(6) };
-            run_in(&config, &directory, if dies { Arc::new(mortal) } else { group }, None)
+            let mortal = Mortal { rank: Arc::clone(&group), sums_left: AtomicUsize::new(6) };
+            run_in(&config, &directory, if dies { Arc::new(mortal) } else { group }, None, meanwhile)
         });
         let errors: Vec<TrainError> = outcomes.into_iter().map(|outcome| outcome.expect_err("a lost rank")).collect();
         assert!(matches!(errors[0], TrainError::LostRanks { step: 6, .. }), "{errors:?}");
@@ -249,7 +275,8 @@ fn when_a_rank_is_gone_the_others_end_and_the_last_whole_step_is_saved() {
             "{errors:?}"
         );
         assert!(matches!(errors[1], TrainError::Ranks(GroupError::Gone { size: 3 })), "{errors:?}");
-        let outcomes = on_all(ranks_after, |group| run_in(&config, &directory, group, None).expect("trained"));
+        let outcomes =
+            on_all(ranks_after, |group| run_in(&config, &directory, group, None, meanwhile).expect("trained"));
         assert!(outcomes.iter().all(|outcome| outcome.finished));
         let [found, expected] = [&directory, &whole].map(|run| numbers(&run.join("metrics.jsonl"), &["loss"]));
         assert_near(&found, &expected, 1e-3, "after a death");

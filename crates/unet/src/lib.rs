@@ -19,6 +19,7 @@
 
 mod attention;
 mod config;
+mod cuts;
 mod embedding;
 mod layers;
 mod model;
@@ -27,5 +28,6 @@ mod resnet;
 mod state;
 
 pub use config::{AttentionKind, UnetConfig, UnetError};
+pub use cuts::Cuts;
 pub use model::{Condition, Unet};
 pub use state::{StateError, peer_name};

@@ -8,6 +8,7 @@ use burn::{
 use crate::{
     attention::{Attention, FullAttention},
     config::{UnetConfig, UnetError},
+    cuts::Cuts,
     embedding::{LabelEmbedding, TimeEmbedding},
     layers::Conv2d,
     ops,
@@ -25,6 +26,8 @@ pub struct Condition<'a> {
     /// Masks for dropout, in training: called with the number of the layer and its shape `[batch, height, width,
     /// channels]`; gives 0 where an element is dropped and 1 / (1 - probability) elsewhere. None drops nothing.
     pub dropout: Option<&'a dyn Fn(usize, [usize; 4]) -> Tensor<4>>,
+    /// Takes note of where the graph is cut, in training; None leaves it in one piece.
+    pub cuts: Option<&'a Cuts>,
 }
 
 /// Counts the dropout layers of one forward pass.
@@ -218,12 +221,14 @@ impl Unet {
                 };
         }
         // every ResNet block begins with SiLU of the same embedding
-        let time = ops::silu(time);
+        let cuts = condition.cuts;
+        let time = Cuts::cut(cuts, ops::silu(time));
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };
 
         // inside, images are channels-last
         let x = ops::space_to_depth(x.permute([0, 2, 3, 1]), self.config.patch_size);
-        let x = self.init_conv.forward(x);
+        let x = Cuts::cut(cuts, self.init_conv.forward(x));
+        Cuts::next(cuts);
         let stem = x.clone();
         let mut skips = Vec::with_capacity(2 * self.downs.len());
         let mut x = x;
@@ -234,12 +239,16 @@ impl Unet {
             x = level.resnet_2.forward(x, time.clone(), &mut dropout);
             x = level.attend(x);
             skips.push(x.clone());
-            x = level.resample.forward(x);
+            x = Cuts::cut(cuts, level.resample.forward(x));
+            let of_this_level = skips.split_off(skips.len() - 2);
+            skips.extend(of_this_level.into_iter().map(|skip| Cuts::cut(cuts, skip)));
+            Cuts::next(cuts);
         }
 
         x = self.mid_block1.forward(x, time.clone(), &mut dropout);
         x = self.mid_attn.forward(x.clone()) + x;
-        x = self.mid_block2.forward(x, time.clone(), &mut dropout);
+        x = Cuts::cut(cuts, self.mid_block2.forward(x, time.clone(), &mut dropout));
+        Cuts::next(cuts);
 
         let mut with_skip = |x: Tensor<4>| match skips.pop() {
             Some(skip) => ops::concat_channels(x, skip),
@@ -249,7 +258,8 @@ impl Unet {
             x = level.resnet_1.forward(with_skip(x), time.clone(), &mut dropout);
             x = level.resnet_2.forward(with_skip(x), time.clone(), &mut dropout);
             x = level.attend(x);
-            x = level.resample.forward(x);
+            x = Cuts::cut(cuts, level.resample.forward(x));
+            Cuts::next(cuts);
         }
 
         x = self.final_res_block.forward(ops::concat_channels(x, stem), time, &mut dropout);

@@ -8,6 +8,7 @@
 //! made of it. Shared by them: `simd` (lanes), `parallel` (tasks), `scratch` (reused buffers), `pool` (memory of
 //! results), `matrix` (strided matrix
 //! products), `epilogue` (what is fused into a normalisation), and `operation`, which makes burn operations of them.
+//! `seed` is no operation, but where a backward pass begins.
 
 pub mod activation;
 pub mod attention;
@@ -24,6 +25,7 @@ mod pool;
 pub mod resample;
 pub mod rms_norm;
 mod scratch;
+pub(crate) mod seed;
 mod simd;
 pub mod softmax;
 
