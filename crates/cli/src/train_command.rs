@@ -154,18 +154,20 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         true => open_data(&config.data.path, options),
         false => data::open(&config.data.path, options),
     };
-    // what the first decodes the others find in the cache
-    if !group.is_first() {
+    // what one process of a machine decodes its others find in the cache
+    let decodes = placement.local_rank == 0;
+    if !decodes {
         group.any(false)?;
     }
     let loaded = open(&config.load_options())?;
-    if group.is_first() {
+    let skipped = loaded.skipped;
+    let (images, held_out) = split(&config, loaded.images, &open, &say)?;
+    if decodes {
         group.any(false)?;
     }
-    for (path, reason) in &loaded.skipped {
+    for (path, reason) in &skipped {
         say(format_args!("warning: left out {}: {reason}", path.display()));
     }
-    let (images, held_out) = split(&config, loaded.images, &open)?;
     let trainer = Trainer::new(config, images.clone(), &device)?.among(Arc::clone(group))?;
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
@@ -296,6 +298,7 @@ fn split(
     config: &Config,
     images: ImageSet,
     open: &dyn Fn(&LoadOptions) -> Result<Loaded, DataError>,
+    say: &dyn Fn(std::fmt::Arguments<'_>),
 ) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
     let count = config.data.held_out.min(images.len() / 10);
     // fewer than one for each quarter of the timesteps say nothing
@@ -313,10 +316,10 @@ fn split(
             Ok(test) if shape(&test.images) == shape(&images) && names(&test.images) == names(&images) => {
                 return Ok((images, Some(test.images)));
             }
-            Ok(test) => eprintln!(
+            Ok(test) => say(format_args!(
                 "note: {} has images of another size or other classes, so that some of the training images are held out",
                 test.source
-            ),
+            )),
             Err(error) if error.is_missing_split() => {}
             Err(error) => return Err(error.into()),
         }

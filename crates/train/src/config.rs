@@ -67,6 +67,9 @@ pub struct DataConfig {
     pub held_out: usize,
     /// Flip images horizontally, half of the time. lucidrains' `augment_horizontal_flip`.
     pub horizontal_flip: bool,
+    /// SHA-256 of the images that are trained on. A run fills it in, and goes on with the same images only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_hash: Option<String>,
 }
 
 impl Default for DataConfig {
@@ -84,6 +87,7 @@ impl Default for DataConfig {
             skip_unreadable: false,
             held_out: 200,
             horizontal_flip: false,
+            content_hash: None,
         }
     }
 }
@@ -470,8 +474,9 @@ impl Config {
         }
     }
 
-    /// Fills in what follows from the images: their channels and number of classes.
+    /// Fills in what follows from the images: their channels, their number of classes, and which they are.
     pub fn resolved(mut self, images: &ImageSet) -> Self {
+        self.data.content_hash = Some(images.content_hash());
         self.unet.channels = images.channels();
         self.unet.classes = if self.training.class_labels { images.classes() } else { 0 };
         self

@@ -177,8 +177,11 @@ impl Trainer {
         }
         if ranks > 1 {
             let config = toml::to_string(&self.config).unwrap_or_default();
-            let of_the_first = group.broadcast(format!("{}\n{config}", self.images.content_hash()).into_bytes())?;
-            let difference = self.difference_to(&String::from_utf8_lossy(&of_the_first));
+            let of_the_first = group.broadcast(config.into_bytes())?;
+            let difference = match toml::from_str::<Config>(&String::from_utf8_lossy(&of_the_first)) {
+                Ok(first) => differences(&first, &self.config, ["on rank 0", "there"]),
+                Err(error) => format!("  the configuration of rank 0 cannot be read: {error}\n"),
+            };
             check_same(&*group, difference)?;
         }
         self.group = group;
@@ -192,19 +195,6 @@ impl Trainer {
     pub fn with_sums_meanwhile(mut self, meanwhile: bool) -> Self {
         self.sums_meanwhile = meanwhile && self.group.size() > 1;
         self
-    }
-
-    /// In what this rank differs from the first, which said its images' hash and, in the other lines, its configuration.
-    fn difference_to(&self, first: &str) -> String {
-        let (images, config) = first.split_once('\n').unwrap_or_default();
-        let mut lines = match toml::from_str::<Config>(config) {
-            Ok(config) => differences(&config, &self.config, ["on rank 0", "there"]),
-            Err(error) => format!("  the configuration of rank 0 cannot be read: {error}\n"),
-        };
-        if images != self.images.content_hash() {
-            lines.push_str(&format!("  data: {} images that are not those of rank 0\n", self.images.len()));
-        }
-        lines
     }
 
     /// Goes on, in a group, from the state that rank 0 has just read from the file at this path, if there was one; says whether

@@ -530,6 +530,9 @@ pub fn pictures(images: burn::tensor::Tensor<4>) -> Result<Vec<Pixels>, TrainErr
     Ok(Pixels::from_nchw(height, width, channels, &values)?)
 }
 
+/// The key that says which images a run learns from.
+const CONTENT_HASH: &str = "data.content_hash";
+
 /// The keys in which two configurations differ, apart from those that do not change what a step does, or by rounding only.
 fn difference(kept: &Config, asked: &Config) -> String {
     let harmless = |config: &Config| {
@@ -542,8 +545,12 @@ fn difference(kept: &Config, asked: &Config) -> String {
         config.sampling = Default::default();
         config
     };
-    // the same samples in a step, and rounding apart the same step, in less memory
     let mut kept = kept.clone();
+    // runs of earlier versions do not say it
+    if kept.data.content_hash.is_none() {
+        kept.data.content_hash = asked.data.content_hash.clone();
+    }
+    // the same samples in a step, and rounding apart the same step, in less memory
     let (old, new) = (&mut kept.training, &asked.training);
     old.gradient_checkpointing = new.gradient_checkpointing;
     let images_in_step =
@@ -576,7 +583,8 @@ fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, w
     }
     let show = |value: Option<&toml::Value>| value.map_or("not set".to_owned(), ToString::to_string);
     let [one, other] = whose;
-    lines.push_str(&format!("  {key}: {} {one}, {} {other}\n", show(kept), show(asked)));
+    let what = if key == CONTENT_HASH { " the images are others:" } else { "" };
+    lines.push_str(&format!("  {key}:{what} {} {one}, {} {other}\n", show(kept), show(asked)));
 }
 
 #[cfg(test)]

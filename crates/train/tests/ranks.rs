@@ -192,7 +192,17 @@ fn ranks_that_do_something_else_are_refused() {
         assert!(words.iter().all(|word| error.contains(word)), "{error}");
     }
     for error in error_of(|config| config.data.limit = Some(39)) {
-        assert!(error.contains("rank 2 ") && error.contains("data: 39 images"), "{error}");
+        assert!(error.contains("rank 2 ") && error.contains("data.limit: 40 on rank 0, 39 there"), "{error}");
+    }
+    // the same configuration, and other images behind it
+    let errors = on_all(2, |group| {
+        let config = small();
+        let images = images(&config).subset((0..40).map(|index| if index == 7 { group.rank() } else { index }));
+        let trainer = Trainer::new(config, images, &Device::flex()).expect("a possible run");
+        trainer.among(group).err().map(|error| error.to_string()).unwrap_or_default()
+    });
+    for error in errors {
+        assert!(error.contains("rank 1 ") && error.contains("data.content_hash: the images are others"), "{error}");
     }
     assert_eq!(error_of(|_| ()), ["", "", ""]);
     // more ranks than images in a batch

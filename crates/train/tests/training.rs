@@ -299,7 +299,29 @@ fn another_configuration_is_not_the_same_run() {
     assert!(matches!(error, TrainError::OtherConfiguration { .. }));
     let text = error.to_string();
     assert!(text.contains("training.learning_rate: 0.004 in the run, 1.0 now"), "{text}");
-    assert!(!text.contains("log_every"), "{text}");
+    assert!(!text.contains("log_every") && !text.contains("content_hash"), "{text}");
+}
+
+#[test]
+fn other_images_are_not_the_same_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("run");
+    Run::create(trainer(small()), &directory).expect("a run");
+    let all = images(&small());
+    // as many, and one of them is another
+    let others = all.subset((0..all.len()).map(|index| index.max(1)));
+    let with_others = || Trainer::new(small(), others.clone(), &Device::flex()).expect("a possible run");
+    let Err(error) = Run::resume(with_others(), &directory) else { panic!("it must be refused") };
+    assert!(matches!(error, TrainError::OtherConfiguration { .. }));
+    assert!(error.to_string().contains("data.content_hash: the images are others"), "{error}");
+    Run::resume(trainer(small()), &directory).expect("the same images");
+    // a run of a version that did not say which images it learnt from
+    let config = directory.join("config.toml");
+    let text = std::fs::read_to_string(&config).expect("a configuration");
+    let older: Vec<&str> = text.lines().filter(|line| !line.starts_with("content_hash")).collect();
+    assert!(older.len() + 1 == text.lines().count(), "{text}");
+    std::fs::write(&config, older.join("\n")).expect("a file");
+    Run::resume(with_others(), &directory).expect("nothing to compare with");
 }
 
 #[test]
