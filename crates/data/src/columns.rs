@@ -424,12 +424,12 @@ fn read_labels(table: &Table, label: &Column, values: &mut Vec<Value>) -> Result
             for row in rows {
                 let row = row.ok_or_else(|| {
                     let problem =
-                        format!("row {} has no `{}`; choose another `label_column`", values.len(), label.name);
+                        format!("row {} has no `{}`; choose another `data.label_column`", values.len(), label.name);
                     DataError::bad_file(path, problem)
                 })?;
                 if matches!(&row, Value::Text(text) if text.len() > LONGEST_LABEL) {
                     let problem = format!(
-                        "row {} has a `{}` of more than {LONGEST_LABEL} bytes; choose another `label_column`",
+                        "row {} has a `{}` of more than {LONGEST_LABEL} bytes; choose another `data.label_column`",
                         values.len(),
                         label.name
                     );

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use files::{Action, FileError};
 
-/// Every error of this crate. Each message names the file and the value at fault, and what to do next.
+/// Every error of this crate. Each message names the file and the value at fault, and what to do next; options by the keys that they
+/// have in the configuration of a training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -62,7 +63,7 @@ pub enum DataError {
     },
     /// Some images of a folder cannot be read, and skipping them was not asked for.
     #[error(
-        "{count} of {total} images in {} cannot be read:\n{first}\nrepair or remove them, or set `skip_unreadable = true`",
+        "{count} of {total} images in {} cannot be read:\n{first}\nrepair or remove them, or set `data.skip_unreadable = true`",
         path.display()
     )]
     Unreadable {
@@ -78,7 +79,7 @@ pub enum DataError {
     /// Two images of a folder differ in size, and no target size was given.
     #[error(
         "{} is {}x{} and {} is {}x{} (height x width): images must have one size; \
-         set a size to resize and crop them to (`data.image_size`; in the library `size`)",
+         set a size to resize and crop them to (`data.image_size`)",
         first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1
     )]
     MixedSizes {
@@ -92,7 +93,7 @@ pub enum DataError {
         second_size: (usize, usize),
     },
     /// A setting that cannot be met.
-    #[error("data setting `{key}`: {problem}")]
+    #[error("{}: {problem}", setting(key))]
     BadOption {
         /// The key in [`LoadOptions`](crate::LoadOptions).
         key: &'static str,
@@ -110,7 +111,7 @@ pub enum DataError {
         got: String,
     },
     /// A dataset whose pixels do not fit into this machine's memory.
-    #[error("{}: {bytes} bytes of pixels do not fit into memory; set `limit` or a smaller size (`data.image_size`; in the library `size`), or a \
+    #[error("{}: {bytes} bytes of pixels do not fit into memory; set `data.limit` or a smaller `data.image_size`, or a \
          folder with room for the cache (XDG_CACHE_HOME)", path.display())]
     TooLarge {
         /// The file or folder.
@@ -155,6 +156,17 @@ pub enum DataError {
         /// What the parser said.
         problem: String,
     },
+}
+
+/// What a configuration calls an option of [`LoadOptions`](crate::LoadOptions).
+fn setting(key: &str) -> String {
+    match key {
+        "size" => "data.image_size (in the library `size`)".to_owned(),
+        "padding" => "data.pad_to (in the library `padding`)".to_owned(),
+        // no key: what is trained on and what is measured with ask for their parts
+        "split" => "the part of the data (`split`)".to_owned(),
+        same => format!("data.{same}"),
+    }
 }
 
 impl DataError {

@@ -321,7 +321,7 @@ mod tests {
 
         write(&root, "stray.png", &grey(2, 2, 9));
         let error = load_default(&root).unwrap_err().to_string();
-        assert!(error.contains("stray.png") && error.contains("ignore_classes"), "{error}");
+        assert!(error.contains("stray.png") && error.contains("data.ignore_classes"), "{error}");
         let options = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
         let set = load("mixed", root.path(), &options).unwrap().images;
         assert_eq!((set.len(), set.labels(), set.classes()), (4, None, 0));
@@ -353,7 +353,7 @@ mod tests {
 
         std::fs::remove_file(root.path().join("metadata.csv")).unwrap();
         let error = load("none", root.path(), &breed).unwrap_err().to_string();
-        assert!(error.contains("`label_column`") && error.contains("metadata.jsonl"), "{error}");
+        assert!(error.contains("data.label_column: ") && error.contains("metadata.jsonl"), "{error}");
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
         match label {
             Some(label) => values.push(label),
             None if labelled => {
-                let hint = "fill it in, or name another column with `label_column`";
+                let hint = "fill it in, or name another column with `data.label_column`";
                 return Err(bad(format!("line {line}: `{file}` has no `{column}`; {hint}")));
             }
             None => {}

@@ -143,7 +143,7 @@ impl LoadOptions {
         }
         let problem = format!(
             "images of {height}x{width} cannot be padded to {tall}x{wide} (height x width); pad to at least their \
-             size, or set a smaller `size`"
+             size, or set a smaller `data.image_size`"
         );
         Err(DataError::BadOption { key: "padding", problem })
     }

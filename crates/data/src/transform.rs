@@ -201,7 +201,7 @@ pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: 
             key: "padding",
             problem: format!(
                 "a picture of {}x{} cannot be padded to {height}x{width} (height x width); pad to at least its size, \
-                 or set a smaller `size`",
+                 or set a smaller `data.image_size`",
                 picture.height, picture.width
             ),
         });
