@@ -406,3 +406,24 @@ fn a_batch_beyond_all_memory_is_refused_with_what_to_lower() {
     limited(&many).refused(&["bytes could not be had)", "--batch-size of diffuse sample"]);
     limited(&[&many[..5], &["100"]].concat()).succeeded();
 }
+
+#[cfg(unix)]
+#[test]
+fn an_abort_from_outside_is_no_want_of_memory() {
+    use std::os::unix::process::ExitStatusExt;
+    use std::time::{Duration, Instant};
+
+    let workplace = Workplace::new();
+    let mut child = workplace.start(&tiny(&["--run", "run", "--steps", "100000"]));
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !workplace.path("run/metrics.jsonl").exists() {
+        assert!(child.try_wait().expect("a child").is_none() && Instant::now() < deadline, "no step");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let status = std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+    let output = child.wait_with_output().expect("a child");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.signal(), Some(6), "{error}");
+    assert!(!error.contains("does not suffice"), "{error}");
+}

@@ -6,10 +6,8 @@
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    cell::Cell,
+    sync::OnceLock,
 };
 
 /// The system's allocator, which notes what it could not give.
@@ -18,8 +16,10 @@ struct Noting;
 #[global_allocator]
 static ALLOCATOR: Noting = Noting;
 
-/// Bytes of the request that was refused last; 0 while none was.
-static REFUSED: AtomicUsize = AtomicUsize::new(0);
+thread_local! {
+    /// Bytes of this thread's request that was refused last; 0 while none was.
+    static REFUSED: Cell<usize> = const { Cell::new(0) };
+}
 
 /// What to say after how many bytes could not be had.
 static ADVICE: OnceLock<String> = OnceLock::new();
@@ -27,7 +27,7 @@ static ADVICE: OnceLock<String> = OnceLock::new();
 impl Noting {
     fn noted(start: *mut u8, bytes: usize) -> *mut u8 {
         if start.is_null() {
-            REFUSED.store(bytes, Ordering::SeqCst);
+            REFUSED.set(bytes);
         }
         start
     }
@@ -53,12 +53,14 @@ unsafe impl GlobalAlloc for Noting {
     }
 }
 
-/// Something panicked: should the process end by the same signal now, that is not for want of the memory that was refused before.
+/// Something panicked on this thread: should the process end by the same signal now, that is not for want of the memory that was refused
+/// before.
 pub fn forget() {
-    REFUSED.store(0, Ordering::SeqCst);
+    REFUSED.set(0);
 }
 
-/// From now on a process that ends because an allocation failed says so with this advice, and exits with code 1.
+/// From now on a process that ends because an allocation failed says so with this advice, and exits with code 1; where the system
+/// has no such signals it ends as Rust ends it.
 pub fn explain_with(advice: &str) {
     // whole, because nothing can be allocated when it is needed
     if ADVICE.set(format!(" bytes could not be had). {advice}\n")).is_ok() {
@@ -75,21 +77,32 @@ mod signal {
     #[allow(unsafe_code)]
     pub(super) fn install() {
         let handler: extern "C" fn(libc::c_int) = explain;
-        // SAFETY: the handler only reads atomics and calls what signal-safety(7) allows
+        // SAFETY: the handler only reads what lies in static memory and calls what signal-safety(7) allows
         unsafe { libc::signal(libc::SIGABRT, handler as libc::sighandler_t) };
     }
 
-    /// Where this returns, `abort` ends the process as it would have.
+    /// The thread whose allocation failed is the one that comes here.
     extern "C" fn explain(_: libc::c_int) {
-        let bytes = REFUSED.load(Ordering::SeqCst);
-        if bytes == 0 {
-            return;
+        match REFUSED.get() {
+            // by another, or for another reason: as if this were not here
+            0 => again(),
+            bytes => {
+                say(b"error: the memory of this machine, or what this process may have of it, does not suffice (");
+                say(decimal(bytes, &mut [0; DIGITS]));
+                say(ADVICE.get().map(String::as_bytes).unwrap_or_default());
+                exit();
+            }
         }
-        let mut digits = [0; DIGITS];
-        say(b"error: the memory of this machine, or what this process may have of it, does not suffice (");
-        say(decimal(bytes, &mut digits));
-        say(ADVICE.get().map(String::as_bytes).unwrap_or_default());
-        exit();
+    }
+
+    /// Ends the process by the signal, once the handler has returned.
+    #[allow(unsafe_code)]
+    fn again() {
+        // SAFETY: both may be called in a handler
+        unsafe {
+            libc::signal(libc::SIGABRT, libc::SIG_DFL);
+            libc::raise(libc::SIGABRT);
+        }
     }
 
     #[allow(unsafe_code)]
@@ -107,20 +120,32 @@ mod signal {
         // SAFETY: it ends the process, and calls nothing of ours before
         unsafe { libc::_exit(1) }
     }
-}
 
-/// Digits of the largest number.
-const DIGITS: usize = 20;
+    /// Digits of the largest number.
+    const DIGITS: usize = 20;
 
-/// A number in decimal, without an allocation.
-fn decimal(mut number: usize, digits: &mut [u8; DIGITS]) -> &[u8] {
-    let mut start = DIGITS;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 || start == 0 {
-            return &digits[start..];
+    /// A number in decimal, without an allocation.
+    fn decimal(mut number: usize, digits: &mut [u8; DIGITS]) -> &[u8] {
+        let mut start = DIGITS;
+        loop {
+            start -= 1;
+            digits[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 || start == 0 {
+                return &digits[start..];
+            }
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn numbers_are_written_in_decimal() {
+            for number in [0, 7, 10, 1_234_567_890, usize::MAX] {
+                assert_eq!(decimal(number, &mut [0; DIGITS]), number.to_string().as_bytes());
+            }
         }
     }
 }
@@ -130,16 +155,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_in_decimal() {
-        for number in [0, 7, 10, 1_234_567_890, usize::MAX] {
-            assert_eq!(decimal(number, &mut [0; DIGITS]), number.to_string().as_bytes());
-        }
-    }
-
-    #[test]
     fn what_cannot_be_had_is_noted_and_the_caller_may_go_on() {
         let bytes = isize::MAX as usize;
         assert!(Vec::<u8>::new().try_reserve_exact(bytes).is_err());
-        assert_eq!(REFUSED.load(Ordering::SeqCst), bytes);
+        assert_eq!(REFUSED.get(), bytes);
+        forget();
+        assert_eq!(REFUSED.get(), 0);
     }
 }
