@@ -77,3 +77,40 @@ fn ten_steps_on_wgpu_are_those_on_the_cpu() {
         same(&losses(&moved), &flex);
     }
 }
+
+#[test]
+fn a_batch_beyond_the_memory_of_the_device_is_refused_with_what_to_lower() {
+    let workplace = Workplace::new();
+    // 250 MB of an activation a channel, and some hundred activations
+    let batch = ["--device", "wgpu", "--batch-size", "100000", "--set", "training.parallel_parts=1"];
+    let refused = workplace.train_tiny(&[&["--run", "run"][..], &batch].concat());
+    refused.refused(&["the memory of the device does not suffice (", "Lower training.batch_size"]);
+}
+
+#[test]
+fn ranks_that_sum_during_the_backward_pass_learn_as_one_does() {
+    use std::sync::Arc;
+    use train::{Config, Trainer};
+
+    let mut config = Config::preset("digits").expect("a preset");
+    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (16, vec![1, 2], vec![AttentionKind::Off; 2]);
+    config.data.limit = Some(16);
+    (config.training.batch_size, config.training.warmup_steps, config.training.parallel_parts) = (4, 0, 1);
+    let trainer = || {
+        let images = data::open(&config.data.path, &config.load_options()).expect("the built-in digits").images;
+        let device = device::open("wgpu").expect("a wgpu device; Mesa's lavapipe is one");
+        Trainer::new(config.clone(), images, &device).expect("a possible run")
+    };
+    let losses = |mut trainer: Trainer| (0..3).map(|_| trainer.step().expect("a step").loss).collect::<Vec<f64>>();
+    let expected = losses(trainer());
+    let rank = |group| losses(trainer().among(Arc::new(group)).expect("the same").with_sums_meanwhile(true));
+    let rank = &rank;
+    let curves: Vec<Vec<f64>> = std::thread::scope(|scope| {
+        let running: Vec<_> = parallel::threads(2).into_iter().map(|group| scope.spawn(move || rank(group))).collect();
+        running.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    assert_eq!(curves[0], curves[1]);
+    for (step, (found, expected)) in curves[0].iter().zip(&expected).enumerate() {
+        assert!((found - expected).abs() < 1e-3 * expected, "step {}: {found} is not {expected}", step + 1);
+    }
+}

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use data::ImageSet;
 use parallel::{Group, GroupError, threads};
 use schedule::Objective;
-use train::{Config, Control, Event, Outcome, Run, TrainError, Trainer};
+use train::{Config, Control, Event, MixedPrecision, Outcome, Run, TrainError, Trainer};
 
 /// Steps of each curve.
 const STEPS: usize = 8;
@@ -97,7 +97,11 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
 
 #[test]
 fn sums_during_the_backward_pass_are_those_after_it() {
-    for (name, change) in KINDS {
+    let lower: [(&str, Change); 2] = [
+        ("bf16", |config| config.training.mixed_precision = MixedPrecision::Bf16),
+        ("f16", |config| config.training.mixed_precision = MixedPrecision::F16),
+    ];
+    for (name, change) in KINDS.into_iter().chain(lower) {
         let mut config = small();
         // several sections that make a message of their own
         (config.unet.dim, config.unet.dim_mults) = (32, vec![1, 2]);
@@ -115,7 +119,9 @@ fn sums_during_the_backward_pass_are_those_after_it() {
             curves[0].clone()
         };
         let ((meanwhile, many_sums), (after, sums)) = (curve(true), curve(false));
-        assert_near(&meanwhile, &after, 1e-5, name);
+        // gradients of a lower format are added up in it, here in another order
+        let largest = if name.ends_with("f16") { 1e-3 } else { 1e-5 };
+        assert_near(&meanwhile, &after, largest, name);
         assert!(sums == 2 && many_sums >= 4, "{name}: {many_sums} sums in two steps, and {sums}");
     }
 }
