@@ -22,6 +22,9 @@ pub const OPTIONAL_KEYS: [&str; 9] = [
     "sampling.guidance_interval",
 ];
 
+/// Keys that a run fills in: those that it writes into its own file.
+const FILLED_IN: [&str; 1] = ["data.content_hash"];
+
 /// Parameters of the schedule families; which belongs to which is the family's business.
 const FAMILY_KEYS: [&str; 11] =
     ["beta_start", "beta_end", "beta", "s", "start", "end", "tau", "betas", "sigma_min", "sigma_max", "rho"];
@@ -155,7 +158,7 @@ fn known_keys() -> anyhow::Result<Vec<String>> {
     let mut keys = Vec::new();
     let defaults = Table::try_from(Config::default()).context("the defaults cannot be written as TOML")?;
     collect("", &defaults, &mut keys);
-    keys.extend(OPTIONAL_KEYS.iter().map(|key| (*key).to_owned()));
+    keys.extend(OPTIONAL_KEYS.iter().chain(&FILLED_IN).map(|key| (*key).to_owned()));
     keys.extend(FAMILY_KEYS.iter().map(|key| format!("diffusion.{key}")));
     keys.sort();
     keys.dedup();

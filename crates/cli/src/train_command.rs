@@ -154,15 +154,19 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         true => open_data(&config.data.path, options),
         false => data::open(&config.data.path, options),
     };
-    // what one process of a machine decodes its others find in the cache
-    let decodes = placement.local_rank == 0;
-    if !decodes {
+    // what rank 0 decodes the others find in the cache; other machines may have one of their own, and there one decodes for all
+    let turn = match (group.is_first(), placement.local_rank) {
+        (true, _) => 0,
+        (false, 0) => 1,
+        _ => 2,
+    };
+    for _ in 0..turn {
         group.any(false)?;
     }
     let loaded = open(&config.load_options())?;
     let skipped = loaded.skipped;
     let (images, held_out) = split(&config, loaded.images, &open, &say)?;
-    if decodes {
+    for _ in turn..2 {
         group.any(false)?;
     }
     for (path, reason) in &skipped {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use burn_dataset::{Dataset, DatasetError};
 use rayon::prelude::*;
@@ -12,6 +12,9 @@ use crate::error::DataError;
 use crate::options::{LoadOptions, Padding};
 use crate::pixels::Pixels;
 use crate::transform::{self, Raster, Value};
+
+/// Images whose hash is computed together.
+const HASHED_TOGETHER: usize = 256;
 
 /// A byte in `[0, 255]` as a number in `[-1, 1]`: `value / 127.5 - 1`.
 pub fn to_unit_range(value: u8) -> f32 {
@@ -66,6 +69,8 @@ pub struct ImageSet {
     source_sizes: Option<Arc<BTreeMap<(usize, usize), usize>>>,
     /// (height, width) without the border of [`Padding`].
     content_size: (usize, usize),
+    /// [`ImageSet::content_hash`], once it was asked for.
+    content_hash: Arc<OnceLock<String>>,
 }
 
 impl ImageSet {
@@ -161,6 +166,7 @@ impl ImageSet {
             class_names,
             source_sizes: None,
             content_size: (height, width),
+            content_hash: Arc::default(),
         })
     }
 
@@ -278,24 +284,36 @@ impl ImageSet {
             rows: Some(indices.iter().map(row).collect()),
             labels: self.labels.as_ref().map(|labels| indices.iter().map(|&index| labels[index]).collect()),
             source_sizes: None,
+            content_hash: Arc::default(),
             ..self.clone()
         }
     }
 
     /// SHA-256, in hexadecimal, over the shape, the pixels, the number of classes and the labels: equal data has an
-    /// equal hash, wherever it was read from. Names do not count.
+    /// equal hash, wherever it was read from. Names do not count. Reads all pixels, the first time that it is asked for.
     pub fn content_hash(&self) -> String {
+        self.content_hash.get_or_init(|| self.hash_content()).clone()
+    }
+
+    fn hash_content(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(if self.sixteen_bits {
-            b"diffuse image set of 16 bits 1\0".as_slice()
+            b"diffuse image set of 16 bits 2\0".as_slice()
         } else {
-            b"diffuse image set 1\0"
+            b"diffuse image set 2\0"
         });
         for number in [self.len(), self.height, self.width, self.channels, self.classes] {
             hash.update((number as u64).to_le_bytes());
         }
-        for index in 0..self.len() {
-            hash.update(self.image(index));
+        // of each block its own, at the same time
+        let hash_of_block = |start: usize| {
+            let mut hash = Sha256::new();
+            (start..self.len().min(start + HASHED_TOGETHER)).for_each(|index| hash.update(self.image(index)));
+            hash.finalize()
+        };
+        let starts = (0..self.len()).into_par_iter().step_by(HASHED_TOGETHER);
+        for block in starts.map(hash_of_block).collect::<Vec<_>>() {
+            hash.update(block);
         }
         for label in self.labels.iter().flatten() {
             hash.update(label.to_le_bytes());
@@ -340,6 +358,7 @@ impl ImageSet {
     pub(crate) fn with_classes_of(mut self, classes: Option<usize>) -> Self {
         if let (Some(classes), None) = (classes, &self.class_names) {
             self.classes = self.classes.max(classes);
+            self.content_hash = Arc::default();
         }
         self
     }

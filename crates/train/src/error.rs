@@ -108,12 +108,12 @@ pub enum TrainError {
     },
     /// The configuration on disk does not mean the run that is to go on.
     #[error(
-        "the run in {} was started with another configuration, and going on would not mean the same run:\n{difference}\
-         Use the values of its config.toml, or start a new run",
+        "{} was trained with another configuration, and going on would not mean the same run:\n{difference}\
+         Set back what differs (in the config.toml of the run, if it was changed there), or start a new run",
         path.display()
     )]
     OtherConfiguration {
-        /// The run directory.
+        /// The run directory, or one of its checkpoints.
         path: PathBuf,
         /// The keys that differ, a line each.
         difference: String,

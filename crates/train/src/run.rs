@@ -14,7 +14,7 @@ use noise::Noise;
 use picture::{Pixels, grid, save_png};
 
 use crate::{
-    config::{Config, TrainingConfig},
+    config::{Config, RateSchedule, TrainingConfig},
     error::TrainError,
     evaluation::{Evaluation, QUARTILES},
     events::EventFile,
@@ -212,11 +212,12 @@ impl Run {
     }
 
     /// Goes on with the run in a directory, from its newest checkpoint that can be read; the trainer is one that was made from
-    /// the same configuration. In a group of several ranks only rank 0 reads the directory, and tells the others; how many
+    /// the same configuration; what may differ is from then on in the run's `config.toml`. In a group of several ranks only rank 0 reads the directory, and tells the others; how many
     /// ranks did the steps so far does not matter.
     ///
     /// # Errors
-    /// [`TrainError::OtherConfiguration`] if it was not, [`TrainError::RunDirectory`] if there is no run.
+    /// [`TrainError::OtherConfiguration`] if it was not, or if the run's `config.toml` is not that of its checkpoints any more;
+    /// [`TrainError::RunDirectory`] if there is no run.
     pub fn resume(mut trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let files = RunFiles { directory: directory.to_owned() };
         if !trainer.group.is_first() {
@@ -229,20 +230,29 @@ impl Run {
             return Err(TrainError::OtherConfiguration { path: directory.to_owned(), difference });
         }
         let lock = lock(&files)?;
-        let mut passed_over = Vec::new();
-        let mut found = files.all_checkpoints().into_iter();
-        let resumed = found.find_map(|(_, path)| match trainer.load_state(&path) {
-            Ok(()) => Some(path),
-            Err(error) => {
-                passed_over.push((path, error));
-                None
+        let (mut passed_over, mut resumed) = (Vec::new(), None);
+        for (_, path) in files.all_checkpoints() {
+            match trainer.load_state(&path) {
+                Ok(()) => {
+                    resumed = Some(path);
+                    break;
+                }
+                // nothing is wrong with the file
+                Err(error @ TrainError::OtherConfiguration { .. }) => return Err(error),
+                Err(error) => passed_over.push((path, error)),
             }
-        });
+        }
         if resumed.is_none() && !passed_over.is_empty() {
             // to begin anew would throw away what may still be saved by hand
             return Err(passed_over.swap_remove(0).1);
         }
         trainer.load_state_of_the_first(resumed.as_deref())?;
+        // what was changed stays so the next time
+        if kept != *trainer.config() {
+            let config = toml::to_string(trainer.config())
+                .map_err(|error| TrainError::RunDirectory { path: directory.to_owned(), reason: error.to_string() })?;
+            write_atomically(&files.config(), config.as_bytes())?;
+        }
         for path in [files.metrics(), files.evaluations()] {
             drop_lines_after(&path, trainer.steps_done())?;
         }
@@ -534,24 +544,35 @@ pub fn pictures(images: burn::tensor::Tensor<4>) -> Result<Vec<Pixels>, TrainErr
 const CONTENT_HASH: &str = "data.content_hash";
 
 /// The keys in which two configurations differ, apart from those that do not change what a step does, or by rounding only.
-fn difference(kept: &Config, asked: &Config) -> String {
+pub(crate) fn difference(kept: &Config, asked: &Config) -> String {
     let harmless = |config: &Config| {
         let mut config = config.clone();
         let training = &mut config.training;
         (training.log_every, training.sample_every, training.checkpoint_every) = (0, 0, 0);
-        (training.evaluate_every, training.keep_checkpoints) = (0, 1);
-        // how often does not matter, whether does
+        training.keep_checkpoints = 1;
+        // how often does not matter, whether does: images are held out for it
+        training.evaluate_every = training.evaluate_every.min(1);
         training.post_hoc_ema.snapshot_every = training.post_hoc_ema.snapshot_every.min(1);
         config.sampling = Default::default();
         config
     };
     let mut kept = kept.clone();
+    let (old, new) = (&mut kept.data, &asked.data);
     // runs of earlier versions do not say it
-    if kept.data.content_hash.is_none() {
-        kept.data.content_hash = asked.data.content_hash.clone();
+    if old.content_hash.is_none() {
+        old.content_hash = new.content_hash.clone();
+    } else if old.content_hash == new.content_hash {
+        // the same images, wherever they lie now
+        old.path = new.path.clone();
+        (old.image_column, old.label_column) = (new.image_column.clone(), new.label_column.clone());
+        old.skip_unreadable = new.skip_unreadable;
+    }
+    let (old, new) = (&mut kept.training, &asked.training);
+    // longer, where no step depends on how many there will be
+    if (old.rate_schedule, new.rate_schedule) == (RateSchedule::Constant, RateSchedule::Constant) {
+        old.steps = new.steps;
     }
     // the same samples in a step, and rounding apart the same step, in less memory
-    let (old, new) = (&mut kept.training, &asked.training);
     old.gradient_checkpointing = new.gradient_checkpointing;
     let images_in_step =
         |training: &TrainingConfig| training.batch_size.checked_mul(training.gradient_accumulate_every);

@@ -7,9 +7,11 @@ use checkpoint::{CheckpointError, file};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Config,
     error::TrainError,
     parameters::{flat_parameters, map_flat, named},
     quarters::QuarterLosses,
+    run::difference,
     trainer::Trainer,
 };
 
@@ -39,6 +41,9 @@ struct StateHeader {
     /// The least held-out loss so far, and its step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     best: Option<(u64, f64)>,
+    /// The configuration of the steps so far, in TOML, whatever becomes of the run's `config.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config: Option<String>,
     /// Losses since the last line of `metrics.jsonl`, so that the next line is that of a run without a stop.
     #[serde(default, skip_serializing_if = "QuarterLosses::is_empty")]
     quarters: QuarterLosses,
@@ -68,6 +73,8 @@ impl Trainer {
         if let Some((name, _)) = tensors.iter().find(broken) {
             return Err(CheckpointError::NotFinite { path: path.to_owned(), name: name.clone() }.into());
         }
+        let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+        let config = toml::to_string(&self.config).map_err(|error| broken(error.to_string()))?;
         let header = StateHeader {
             format_version: checkpoint::FORMAT_VERSION,
             step: self.step,
@@ -76,20 +83,28 @@ impl Trainer {
             skipped: self.skipped.clone(),
             best: self.best,
             quarters: self.quarters.clone(),
+            config: Some(config),
         };
-        let header = serde_json::to_string(&header)
-            .map_err(|error| CheckpointError::Header { path: path.to_owned(), reason: error.to_string() })?;
+        let header = serde_json::to_string(&header).map_err(|error| broken(error.to_string()))?;
         Ok(file::write(path, KEY, header, &tensors)?)
     }
 
     /// Goes on from a training state of the same configuration.
     ///
     /// # Errors
-    /// [`CheckpointError`] names the file and what is wrong with it; then nothing was changed.
+    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] in what the configuration
+    /// differs, if that would not mean the same run; then nothing was changed.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
         let file = file::TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
         let header: StateHeader = file.header_as()?;
+        // one that this version cannot read says nothing: the numbers may still be good
+        if let Some(kept) = header.config.as_deref().and_then(|config| toml::from_str::<Config>(config).ok()) {
+            let difference = difference(&kept, &self.config);
+            if !difference.is_empty() {
+                return Err(TrainError::OtherConfiguration { path: path.to_owned(), difference });
+            }
+        }
         let names = self.unet().parameter_names();
         let current = flat_parameters(self.unet());
         let read = |prefix: &str| -> Result<Vec<TensorData>, CheckpointError> {

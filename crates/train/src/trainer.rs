@@ -122,6 +122,8 @@ impl Trainer {
     /// # Errors
     /// [`TrainError`] names the key of the configuration that is not possible.
     pub fn new(config: Config, images: ImageSet, device: &Device) -> Result<Self, TrainError> {
+        // before the images are looked at, which takes longer, and then with what follows from them
+        config.validate()?;
         let config = config.resolved(&images);
         config.validate()?;
         if images.is_empty() {

@@ -303,6 +303,60 @@ fn another_configuration_is_not_the_same_run() {
 }
 
 #[test]
+fn a_configuration_that_was_changed_in_the_run_is_noticed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let directory = folder.path().join("run");
+    let mut run = Run::create(trainer(small()), &directory).expect("a run");
+    run.train(&mut |_| Control::Continue).expect("trained");
+    drop(run);
+    let file = directory.join("config.toml");
+    let text = std::fs::read_to_string(&file).expect("a configuration");
+    let resume = |from: &str, to: &str| {
+        assert!(text.contains(from), "{text}");
+        std::fs::write(&file, text.replace(from, to)).expect("a file");
+        Run::resume(trainer(Run::config_of(&directory).expect("a configuration")), &directory)
+    };
+    // how often a checkpoint is written may change at any time
+    resume("checkpoint_every = ", "checkpoint_every = 1").expect("the same run");
+    let Err(error) = resume("learning_rate = ", "learning_rate = 1") else { panic!("it must be refused") };
+    assert!(matches!(error, TrainError::OtherConfiguration { .. }));
+    let text = error.to_string();
+    for words in ["step-", "training.learning_rate: 0.004 in the run, 10.004 now", "config.toml"] {
+        assert!(text.contains(words), "`{words}`: {text}");
+    }
+}
+
+#[test]
+fn a_run_may_be_made_longer_where_no_step_depends_on_how_many_there_are() {
+    use train::RateSchedule;
+    let folder = tempfile::tempdir().expect("a folder");
+    let with_steps = |steps, rate_schedule| {
+        let mut config = small();
+        (config.training.steps, config.training.rate_schedule) = (steps, rate_schedule);
+        config
+    };
+    let train = |mut run: Run| run.train(&mut |_| Control::Continue).expect("trained");
+    let model = |name: &str| std::fs::read(folder.path().join(name).join("model.safetensors")).expect("a model");
+    let (whole, grown) = (folder.path().join("whole"), folder.path().join("grown"));
+    train(Run::create(trainer(with_steps(6, RateSchedule::Constant)), &whole).expect("a run"));
+    train(Run::create(trainer(with_steps(3, RateSchedule::Constant)), &grown).expect("a run"));
+    assert!(model("grown") != model("whole"));
+    // and where its images lie may change, as long as they are the same
+    let mut longer = with_steps(6, RateSchedule::Constant);
+    longer.data.path = "moved".to_owned();
+    let same_images = Trainer::new(longer.clone(), images(&small()), &Device::flex()).expect("a possible run");
+    train(Run::resume(same_images, &grown).expect("the same run"));
+    assert!(model("grown") == model("whole"));
+    let kept = Run::config_of(&grown).expect("a configuration");
+    assert_eq!((kept.training.steps, kept.data.path.as_str()), (6, "moved"), "what was changed stays");
+
+    let cosine = folder.path().join("cosine");
+    train(Run::create(trainer(with_steps(3, RateSchedule::Cosine)), &cosine).expect("a run"));
+    let Err(error) = Run::resume(trainer(with_steps(6, RateSchedule::Cosine)), &cosine) else { panic!("another rate") };
+    assert!(error.to_string().contains("training.steps: 3 in the run, 6 now"), "{error}");
+}
+
+#[test]
 fn other_images_are_not_the_same_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("run");
