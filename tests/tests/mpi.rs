@@ -14,6 +14,21 @@ fn a_build_without_mpi_refuses_to_be_one_of_several() {
     assert!(!workplace.path("run").exists());
 }
 
+#[test]
+fn several_processes_do_not_draw_the_same_images() {
+    let workplace = Workplace::new();
+    workplace.train_tiny(&["--run", "run"]).succeeded();
+    let run = |arguments: &[&str]| {
+        let mut command = workplace.command(arguments);
+        command.env("OMPI_COMM_WORLD_SIZE", "4");
+        end_to_end::Finished::new(arguments, command.output().expect("diffuse starts"))
+    };
+    let all = ["sample", "run", "--count", "4", "--out", "drawn"];
+    run(&all).refused(&["mpirun started 4 processes", "--shard 1/4"]);
+    assert!(!workplace.path("drawn").exists());
+    run(&[&all[..], &["--shard", "2/4"]].concat()).succeeded();
+}
+
 #[cfg(feature = "mpi")]
 mod with_mpi {
     use super::*;

@@ -132,6 +132,14 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     if !(1..=1 << 20).contains(&arguments.count) {
         return Err(UsageError(format!("--count {} is not possible: it must be 1 to 1048576", arguments.count)).into());
     }
+    if let (Some(launch), None) = (parallel::launched(), arguments.shard) {
+        let parallel::Launch { launcher, size } = launch;
+        return Err(UsageError(format!(
+            "{launcher} started {size} processes, which would all draw the same images into the same files: give each a part and a \
+             folder of its own, as --shard 1/{size} --out part-1"
+        ))
+        .into());
+    }
     // before the images are drawn, which may take an hour
     files::check_writable(&arguments.out.join("grid.png"))
         .context("the pictures need a folder; name one with --out")?;
