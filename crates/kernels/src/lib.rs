@@ -203,8 +203,11 @@ pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>
     plain::loss(kind, prediction, target, weights)
 }
 
-/// A number at which a backward pass begins: with `gradient` at `x`, which has the same shape and no graph. Several of them, added up,
-/// begin one pass at several tensors. The number itself says nothing.
+/// A number at which a backward pass begins: with `gradient` at `x`, which has the same shape and no graph. Several of them, added up
+/// but not multiplied, begin one pass at several tensors. The number itself says nothing.
+///
+/// # Panics
+/// If the shapes differ.
 pub fn backward_from<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
     assert_eq!(x.dims(), gradient.dims(), "a gradient has the shape of its tensor");
     #[cfg(feature = "flex")]

@@ -212,8 +212,8 @@ impl Run {
     }
 
     /// Goes on with the run in a directory, from its newest checkpoint that can be read; the trainer is one that was made from
-    /// the same configuration; what may differ is from then on in the run's `config.toml`. In a group of several ranks only rank 0 reads the directory, and tells the others; how many
-    /// ranks did the steps so far does not matter.
+    /// the same configuration. What may differ of it is in the run's `config.toml` from then on. In a group of several ranks only
+    /// rank 0 reads the directory, and tells the others; how many ranks did the steps so far does not matter.
     ///
     /// # Errors
     /// [`TrainError::OtherConfiguration`] if it was not, or if the run's `config.toml` is not that of its checkpoints any more;
