@@ -98,41 +98,34 @@ const BUCKET: usize = 1 << 20;
 /// [`TrainError::Ranks`] if the others do not answer, or if a part ends before it sent all; the other parts may go on then, to no
 /// avail.
 pub(crate) fn sum_sections(
-    mut before: Gradients,
+    before: Option<Gradients>,
     parts: &[Receiver<Gradients>],
     group: &dyn Group,
 ) -> Result<Gradients, TrainError> {
-    let (mut sums, mut bucket): (Gradients, Gradients) = (Vec::new(), Vec::new());
+    let (mut before, mut sums, mut bucket) = (before, None, None);
     let bytes =
         |gradients: &Gradients| gradients.iter().flatten().map(|gradient| 4 * gradient.dims()[0]).sum::<usize>();
     loop {
         let of_parts: Result<Vec<Gradients>, _> = parts.iter().map(Receiver::recv).collect();
         // one that panicked: what is left must not be summed with what others have
         let of_parts = of_parts.map_err(|_| GroupError::Gone { size: group.size() })?;
+        let Some(first) = of_parts.first().filter(|first| !first.is_empty()) else { break };
+        let before_of_section = before.as_mut().map(|before| {
+            let pairs = before.iter_mut().zip(first);
+            pairs.map(|(before, gradient)| gradient.as_ref().and_then(|_| before.take())).collect()
+        });
         // in the order in which one rank alone adds them
-        let mut of_parts = of_parts.into_iter();
-        let Some(mut of_section) = of_parts.next().filter(|first| !first.is_empty()) else { break };
-        for (gradient, before) in of_section.iter_mut().zip(&mut before) {
-            *gradient = gradient.take().map(|gradient| match before.take() {
-                Some(before) => before + gradient,
-                None => gradient,
-            });
-        }
-        bucket = either(bucket, of_parts.fold(of_section, |sum, more| add(Some(sum), more)));
+        let of_section = of_parts.into_iter().fold(before_of_section, |sum, more| Some(add(sum, more)));
+        let gathered = add(bucket.take(), of_section.unwrap_or_default());
         // every rank has the same sections, and comes to the same buckets
-        if bytes(&bucket) >= BUCKET {
-            sums = either(sums, sum_gradients(std::mem::take(&mut bucket), group)?);
+        match bytes(&gathered) >= BUCKET {
+            true => sums = Some(add(sums, sum_gradients(gathered, group)?)),
+            false => bucket = Some(gathered),
         }
     }
-    Ok(if bucket.is_empty() { sums } else { either(sums, sum_gradients(bucket, group)?) })
-}
-
-/// The gradients of two lists of which each has others; an empty list has none.
-fn either(one: Gradients, other: Gradients) -> Gradients {
-    match (one.is_empty(), other.is_empty()) {
-        (true, _) => other,
-        (_, true) => one,
-        _ => one.into_iter().zip(other).map(|(one, other)| one.or(other)).collect(),
+    match bucket {
+        Some(bucket) => Ok(add(sums, sum_gradients(bucket, group)?)),
+        None => Ok(sums.unwrap_or_default()),
     }
 }
 
@@ -287,7 +280,7 @@ mod tests {
             }
         }
         let before = vec![gradient(100.0), None, None];
-        let sums = sum_sections(before, &receivers, &Alone).expect("one alone");
+        let sums = sum_sections(Some(before), &receivers, &Alone).expect("one alone");
         assert_eq!(first_values(sums), [Some(111.0), None, Some(22.0)]);
     }
 
@@ -296,7 +289,7 @@ mod tests {
         let (part, receiver) = channel();
         part.send(vec![gradient(1.0), None]).expect("a receiver");
         drop(part);
-        let error = sum_sections(Vec::new(), &[receiver], &Alone).expect_err("the second section is missing");
+        let error = sum_sections(None, &[receiver], &Alone).expect_err("the second section is missing");
         assert!(matches!(error, TrainError::Ranks(GroupError::Gone { .. })), "{error}");
     }
 }

@@ -37,6 +37,15 @@ impl RunFiles {
     pub fn config(&self) -> PathBuf {
         self.directory.join("config.toml")
     }
+
+    fn write_config(&self, config: &Config) -> Result<(), TrainError> {
+        let refuse = |error: toml::ser::Error| TrainError::RunDirectory {
+            path: self.directory.clone(),
+            reason: error.to_string(),
+        };
+        Ok(write_atomically(&self.config(), toml::to_string(config).map_err(refuse)?.as_bytes())?)
+    }
+
     /// One JSON object a line, every `training.log_every` steps: `step`, `loss` (of that step, weighted), `gradient_norm`,
     /// `learning_rate`, `images_per_second`, `memory_bytes` (where the system tells), `trouble` (of a step that was skipped), and
     /// `quartiles`: of the samples of all steps since the line before, for each quarter of the timesteps, the least noise first,
@@ -200,8 +209,7 @@ impl Run {
         }
         create_folder(&directory.join("samples"))?;
         let lock = lock(&files)?;
-        let config = toml::to_string(trainer.config()).map_err(|error| refuse(error.to_string()))?;
-        write_atomically(&files.config(), config.as_bytes())?;
+        files.write_config(trainer.config())?;
         Ok(Self::new(trainer, files, lock, Vec::new()))
     }
 
@@ -249,9 +257,7 @@ impl Run {
         trainer.load_state_of_the_first(resumed.as_deref())?;
         // what was changed stays so the next time
         if kept != *trainer.config() {
-            let config = toml::to_string(trainer.config())
-                .map_err(|error| TrainError::RunDirectory { path: directory.to_owned(), reason: error.to_string() })?;
-            write_atomically(&files.config(), config.as_bytes())?;
+            files.write_config(trainer.config())?;
         }
         for path in [files.metrics(), files.evaluations()] {
             drop_lines_after(&path, trainer.steps_done())?;

@@ -225,7 +225,7 @@ impl Trainer {
             let is_last = micro_batch + 1 == micro_batches as u64;
             let parts = match is_last && self.sums_meanwhile {
                 true => {
-                    let (parts, sums) = self.parts_with_sums(&positions, gradients.take().unwrap_or_default());
+                    let (parts, sums) = self.parts_with_sums(&positions, gradients.take());
                     gradients = Some(sums?);
                     parts
                 }
@@ -343,7 +343,11 @@ impl Trainer {
 
     /// As [`Trainer::parts`], but the gradients, with those of earlier micro-batches `before`, are summed over the ranks while the
     /// backward pass goes on, and are not in the parts.
-    fn parts_with_sums(&mut self, positions: &[u64], before: Gradients) -> (Vec<Part>, Result<Gradients, TrainError>) {
+    fn parts_with_sums(
+        &mut self,
+        positions: &[u64],
+        before: Option<Gradients>,
+    ) -> (Vec<Part>, Result<Gradients, TrainError>) {
         let (parts, receivers): (Vec<_>, Vec<_>) = self
             .batches(positions)
             .into_iter()
