@@ -21,7 +21,7 @@ thread_local! {
     static REFUSED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What to say after how many bytes could not be had.
+/// What to lower, which is said after what could not be had.
 static ADVICE: OnceLock<String> = OnceLock::new();
 
 impl Noting {
@@ -62,8 +62,8 @@ pub fn forget() {
 /// From now on a process that ends because an allocation failed says so with this advice, and exits with code 1; where the system
 /// has no such signals it ends as Rust ends it.
 pub fn explain_with(advice: &str) {
-    // whole, because nothing can be allocated when it is needed
-    if ADVICE.set(format!(" bytes could not be had). {advice}\n")).is_ok() {
+    // now, because nothing can be allocated when it is needed
+    if ADVICE.set(format!("{advice}\n")).is_ok() {
         #[cfg(unix)]
         signal::install();
     }
@@ -71,6 +71,8 @@ pub fn explain_with(advice: &str) {
 
 #[cfg(unix)]
 mod signal {
+    use std::io::Write;
+
     use super::*;
 
     /// Takes the place of what SIGABRT does by itself.
@@ -87,12 +89,25 @@ mod signal {
             // by another, or for another reason: as if this were not here
             0 => again(),
             bytes => {
-                say(b"error: the memory of this machine, or what this process may have of it, does not suffice (");
-                say(decimal(bytes, &mut [0; DIGITS]));
+                say(sentence(bytes, &mut [0; LENGTH]));
                 say(ADVICE.get().map(String::as_bytes).unwrap_or_default());
                 exit();
             }
         }
+    }
+
+    /// More than what is said of the largest number.
+    const LENGTH: usize = 160;
+
+    /// What happened, written without an allocation.
+    fn sentence(bytes: usize, text: &mut [u8; LENGTH]) -> &[u8] {
+        let mut rest = &mut text[..];
+        let written = write!(
+            rest,
+            "error: the memory of this machine, or what this process may have of it, does not suffice ({bytes} bytes could not be had). "
+        );
+        let left = if written.is_ok() { rest.len() } else { 0 };
+        &text[..LENGTH - left]
     }
 
     /// Ends the process by the signal, once the handler has returned.
@@ -121,22 +136,6 @@ mod signal {
         unsafe { libc::_exit(1) }
     }
 
-    /// Digits of the largest number.
-    const DIGITS: usize = 20;
-
-    /// A number in decimal, without an allocation.
-    fn decimal(mut number: usize, digits: &mut [u8; DIGITS]) -> &[u8] {
-        let mut start = DIGITS;
-        loop {
-            start -= 1;
-            digits[start] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 || start == 0 {
-                return &digits[start..];
-            }
-        }
-    }
-
     #[cfg(test)]
     mod tests {
         use super::*;
@@ -144,7 +143,8 @@ mod signal {
         #[test]
         fn numbers_are_written_in_decimal() {
             for number in [0, 7, 10, 1_234_567_890, usize::MAX] {
-                assert_eq!(decimal(number, &mut [0; DIGITS]), number.to_string().as_bytes());
+                let text = String::from_utf8_lossy(sentence(number, &mut [0; LENGTH])).into_owned();
+                assert!(text.ends_with(&format!(" ({number} bytes could not be had). ")), "{text}");
             }
         }
     }
