@@ -37,7 +37,7 @@ fn a_file_of_ones_own_is_begun_with_comments() {
     let begun = workplace.run(&["config", "init", "--preset", "fashion-mnist", "--out", "own.toml"]).succeeded();
     assert_eq!(begun.output, "own.toml\n");
     let text = workplace.text("own.toml");
-    for part in ["# Optimiser steps.", "steps = 20000", "[training.ema]", "# image_size =", "# limit ="] {
+    for part in ["# Optimizer steps.", "steps = 20000", "[training.ema]", "# image_size =", "# limit ="] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let dry = |arguments: &[&str]| workplace.run(&[&["config", "show"], arguments].concat()).succeeded().output;

@@ -177,7 +177,7 @@ fn sample_writes_every_kind_of_file() {
 #[test]
 fn an_image_depends_on_seed_class_and_number_alone() {
     let workplace = Workplace::new();
-    // batches of 4: the images of 10 and of 5 meet other neighbours
+    // batches of 4: the images of 10 and of 5 meet other neighbors
     workplace.train_tiny(&["--run", "run", "--set", "sampling.batch_size=4"]).succeeded();
     for (out, count) in [("ten", "10"), ("five", "5")] {
         let arguments = ["sample", "run", "--class", "7", "--count", count, "--save", "png,npz", "--out", out];

@@ -15,7 +15,7 @@ use cap::Cap;
 use checkpoint::{Header, ImageFormat, Model};
 use classifier::{NoisedClassifier, TrainingOptions};
 use data::{Cache, Cached, LoadOptions, Places, Reading};
-use noise::{Noise, NoiseStream, Stream};
+use noise::{Noise, NoiseStream, Purpose};
 use train::{Config, Run, Trainer};
 use unet::UnetConfig;
 
@@ -76,7 +76,7 @@ fn mutated(bytes: &[u8], stream: NoiseStream, number: u64) -> Vec<u8> {
 /// file must not make us ask for memory.
 fn try_all(name: &str, file: &Path, factor: usize, open: &dyn Fn() -> bool) {
     let whole = std::fs::read(file).expect("a file");
-    let (stream, count) = (Noise::new(7).stream(Stream::Custom(name.len() as u32)), count());
+    let (stream, count) = (Noise::new(7).stream(Purpose::Custom(name.len() as u32)), count());
     assert!(open(), "{name}: the file itself cannot be read");
     let mut read = 0;
     for number in 0..count {

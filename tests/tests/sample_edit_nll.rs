@@ -1,4 +1,4 @@
-//! Samplers, guidance, editing and likelihood from the command line, with a network that has learnt next to nothing.
+//! Samplers, guidance, editing and likelihood from the command line, with a network that has learned next to nothing.
 
 use end_to_end::{Workplace, png_size};
 
@@ -141,7 +141,7 @@ fn likelihoods_are_printed() {
     assert!((total.expect("a prior") - json["bits_per_dimension"].as_f64().expect("bits")).abs() < 1e-9);
     let flow =
         workplace.run(&[&base[..], &["--json", "--method", "flow", "--tolerance", "0.1"]].concat()).succeeded().json();
-    assert!(flow["evaluations"].as_u64().is_some_and(|count| count > 6), "{flow}");
+    assert!(flow["nfe"].as_u64().is_some_and(|count| count > 6), "{flow}");
 
     let refused = workplace.run(&["nll", RUN, "--data", "mnist-5k"]).refused(&["--train-split"]);
     assert_eq!(refused.code, Some(1));
@@ -158,7 +158,7 @@ fn samples_are_evaluated() {
         (json["count"].as_u64(), json["references"].as_u64(), json["classes"].as_u64()),
         (Some(20), Some(120), Some(10))
     );
-    // a network that has learnt nothing draws noise, which is no copy of anything
+    // a network that has learned nothing draws noise, which is no copy of anything
     assert_eq!(json["near_copies"].as_f64(), Some(0.0));
     let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {json}"));
     assert!(number("frechet_distance") > number("frechet_distance_of_references"), "{json}");
@@ -188,9 +188,9 @@ fn samples_are_evaluated() {
     workplace.write("weights.safetensors", b"none");
     let inception = ["--inception", "weights.safetensors"];
     workplace.run(&[&base[..], &inception].concat()).refused(&["weights.safetensors", "pytorch-fid"]);
-    workplace.run(&["sample", RUN, "--count", "12", "--save", "png", "--out", "unlabelled"]).succeeded();
-    let unlabelled = ["evaluate", RUN, "--data", "unlabelled", "--count", "5"];
-    workplace.run(&unlabelled).refused(&["`unlabelled` has no labels", "--inception"]);
+    workplace.run(&["sample", RUN, "--count", "12", "--save", "png", "--out", "unlabeled"]).succeeded();
+    let unlabeled = ["evaluate", RUN, "--data", "unlabeled", "--count", "5"];
+    workplace.run(&unlabeled).refused(&["`unlabeled` has no labels", "--inception"]);
 }
 
 #[test]

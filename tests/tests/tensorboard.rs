@@ -53,10 +53,10 @@ fn tensorboard_reads_what_a_run_wrote() {
     for (tag, key) in [("held_out", "held_out"), ("trained_on", "training")] {
         expect(format!("loss/{tag}"), &evaluations, format!("/{key}/all/mean"));
     }
-    for quarter in 0..4 {
-        expect(format!("loss/quarter_{}", quarter + 1), &metrics, format!("/quartiles/{quarter}/mean"));
-        let pointer = format!("/held_out/quartiles/{quarter}/mean");
-        expect(format!("loss/held_out_{}", quarter + 1), &evaluations, pointer);
+    for quartile in 0..4 {
+        expect(format!("loss/quartile_{}", quartile + 1), &metrics, format!("/quartiles/{quartile}/mean"));
+        let pointer = format!("/held_out/quartiles/{quartile}/mean");
+        expect(format!("loss/held_out_{}", quartile + 1), &evaluations, pointer);
     }
     assert_eq!(scalars(&workplace.path("run/tensorboard")), expected);
 

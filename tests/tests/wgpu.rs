@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use end_to_end::{Workplace, png_size};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use serde_json::Value;
 use unet::{AttentionKind, Condition, UnetConfig};
 
@@ -16,12 +16,12 @@ fn the_network_says_the_same_on_wgpu_and_on_the_cpu() {
         ..UnetConfig::default()
     };
     let output = |device: Device| -> Vec<f32> {
-        let weights = Noise::new(7).stream(Stream::Weights);
-        let unet = config.init(&device).expect("a possible network").initialise(
+        let weights = Noise::new(7).stream(Purpose::Weights);
+        let unet = config.init(&device).expect("a possible network").initialize(
             |parameter, out| weights.normal(parameter, 0, out),
             |parameter, out| weights.uniform(parameter, 0, out),
         );
-        let x_t = Noise::new(1).stream(Stream::Start).normal_images(&[0, 1], 0, [3, 16, 24], &device);
+        let x_t = Noise::new(1).stream(Purpose::InitialNoise).normal_images(&[0, 1], 0, [3, 16, 24], &device);
         let t = Tensor::from_data(TensorData::from([10f32, 900.0]), &device);
         unet.forward(x_t, t, Condition::default()).into_data().try_into_vec().expect("f32")
     };
@@ -88,7 +88,7 @@ fn a_batch_beyond_the_memory_of_the_device_is_refused_with_what_to_lower() {
 }
 
 #[test]
-fn ranks_that_sum_during_the_backward_pass_learn_as_one_does() {
+fn two_ranks_learn_as_one_does() {
     use std::sync::Arc;
     use train::{Config, Trainer};
 
@@ -103,7 +103,7 @@ fn ranks_that_sum_during_the_backward_pass_learn_as_one_does() {
     };
     let losses = |mut trainer: Trainer| (0..3).map(|_| trainer.step().expect("a step").loss).collect::<Vec<f64>>();
     let expected = losses(trainer());
-    let rank = |group| losses(trainer().among(Arc::new(group)).expect("the same").with_sums_meanwhile(true));
+    let rank = |group| losses(trainer().distributed(Arc::new(group)).expect("the same"));
     let rank = &rank;
     let curves: Vec<Vec<f64>> = std::thread::scope(|scope| {
         let running: Vec<_> = parallel::threads(2).into_iter().map(|group| scope.spawn(move || rank(group))).collect();

@@ -128,8 +128,8 @@ fn steps() -> Vec<Step> {
         ),
         step("cuda-link", "the CUDA backend links, and says so where there is no GPU", Action::LinkCuda),
         run(
-            "licences",
-            "dependencies, their licences and sources (cargo-deny)",
+            "licenses",
+            "dependencies, their licenses and sources (cargo-deny)",
             cargo("deny check licenses bans sources"),
         ),
     ]
@@ -406,7 +406,7 @@ mod tests {
             "mpi",
             "cuda-check",
             "cuda-link",
-            "licences",
+            "licenses",
         ];
         assert_eq!(requested(&[]), Ok(Request::Run(all.to_vec())));
         let two = Ok(Request::Run(vec!["format", "docs"]));
@@ -419,7 +419,7 @@ mod tests {
     #[test]
     fn wrong_requests_name_what_there_is() {
         let message = requested(&["--only", "formt"]).unwrap_err();
-        assert!(message.contains("did you mean `format`?") && message.contains("licences"), "{message}");
+        assert!(message.contains("did you mean `format`?") && message.contains("licenses"), "{message}");
         assert!(requested(&["--only"]).unwrap_err().contains("cuda-link"));
         assert!(requested(&["--olny"]).unwrap_err().contains("did you mean `--only`?"));
         assert!(requested(&["--only", ""]).unwrap_err().contains("there is no step ``"));

@@ -1,4 +1,4 @@
-//! Which known name a misspelt one is nearest to.
+//! Which known name a misspelled one is nearest to.
 
 /// The known names at the smallest distance from `unknown`, where that is small enough for a slip of the fingers.
 pub fn nearest<'known>(unknown: &str, known: &[&'known str]) -> Vec<&'known str> {
@@ -12,7 +12,7 @@ pub fn nearest<'known>(unknown: &str, known: &[&'known str]) -> Vec<&'known str>
     distances.into_iter().filter(|(distance, _)| *distance == smallest).map(|(_, name)| name).collect()
 }
 
-/// The number of insertions, deletions, replacements and exchanges of neighbours that turn one name into the other.
+/// The number of insertions, deletions, replacements and exchanges of neighbors that turn one name into the other.
 fn distance(from: &str, to: &str) -> usize {
     let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
     let mut table = vec![vec![0; to.len() + 1]; from.len() + 1];

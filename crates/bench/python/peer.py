@@ -19,7 +19,7 @@ class Case:
         torch.manual_seed(0)
         self.unet = Unet(dim=request["dim"], dim_mults=tuple(request["dim_mults"]), channels=request["channels"])
         self.diffusion = GaussianDiffusion(self.unet, image_size=request["side"], timesteps=1000)
-        self.optimiser = torch.optim.Adam(self.diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam(self.diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.ema = EMA(self.diffusion, beta=0.995, update_every=10)
         self.images = torch.rand(request["batch"], request["channels"], request["side"], request["side"])
         self.t = torch.randint(0, 1000, (request["batch"],))
@@ -28,8 +28,8 @@ class Case:
         loss = self.diffusion(self.images)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.diffusion.parameters(), 1.0)
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.ema.update()
 
     def forward(self):

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use burn::tensor::Device;
 use data::{ImageSet, LoadOptions, Padding};
-use metrics::{DigitClassifier, FEATURES, Judgement, pixels};
+use metrics::{DigitClassifier, FEATURES, Judgment, pixels};
 use train::Config;
 
 use crate::quality::confident;
@@ -40,8 +40,8 @@ pub fn halves(config: &Config, count: usize) -> anyhow::Result<Halves> {
 pub struct Judge {
     /// Learned the second half.
     pub classifier: DigitClassifier,
-    /// Its judgement of the first half, which models learn.
-    pub real: Judgement,
+    /// Its judgment of the first half, which models learn.
+    pub real: Judgment,
     /// Features of as many images of the first half as there are samples, spread evenly, `[count, FEATURES]`.
     pub some_real: Vec<f32>,
     /// Share of the first half that is called with confidence.

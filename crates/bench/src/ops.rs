@@ -67,7 +67,7 @@ pub fn run(arguments: &OpsArguments) -> anyhow::Result<()> {
 /// Numbers in (-1, 1).
 fn numbers(count: usize, seed: u64, device: &Device) -> Tensor<1> {
     let mut values = vec![0f32; count];
-    noise::Noise::new(seed).stream(noise::Stream::Start).uniform(0, 0, &mut values);
+    noise::Noise::new(seed).stream(noise::Purpose::InitialNoise).uniform(0, 0, &mut values);
     values.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
     Tensor::from_data(TensorData::new(values, [count]), device)
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 use checkpoint::{Model, Request, generate};
 use clap::Args;
 use data::ImageSet;
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
 use train::{Config, Trainer};
 
@@ -90,7 +90,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let images = data::open(&config.data.path, &config.load_options())?.images;
     part("data: read and decoded", &mut parts);
     let mut trainer = Trainer::new(config.clone(), images.clone(), &device)?;
-    part("network and optimiser made", &mut parts);
+    part("network and optimizer made", &mut parts);
     for _ in 0..config.training.steps {
         trainer.step()?;
     }
@@ -113,7 +113,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     let (steps, training) = (config.training.steps, &config.training);
     let positions = steps * (training.batch_size * training.gradient_accumulate_every) as u64;
     let batch = 32u64.min(positions);
-    let noise = Noise::new(0).stream(Stream::Training);
+    let noise = Noise::new(0).stream(Purpose::Epsilon);
     let mut order = data::order::Order::new(images.len(), 0);
     let mut pixels = vec![0f32; images.image_len()];
     let clock = Instant::now();

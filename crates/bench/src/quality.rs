@@ -15,9 +15,9 @@ use burn::tensor::Device;
 use checkpoint::{Guide, Model, Request, generate_guided};
 use clap::Args;
 use data::ImageSet;
-use metrics::{DigitClassifier, FEATURES, Judgement, frechet_distance, nearest_distance, pixels};
+use metrics::{DigitClassifier, FEATURES, Judgment, frechet_distance, nearest_distance, pixels};
 use noise::Noise;
-use picture::{LineChart, Pixels, grid, labelled_grid, save_png};
+use picture::{LineChart, Pixels, grid, labeled_grid, save_png};
 use serde::Serialize;
 use train::{Config, Trainer};
 
@@ -98,7 +98,7 @@ struct Report {
     histogram: Vec<usize>,
     /// Samples to the training half.
     frechet_samples: f64,
-    /// As many real images of the other half to the training half. The classifier has learnt these, and is surer of
+    /// As many real images of the other half to the training half. The classifier has learned these, and is surer of
     /// them than of any others, which adds to the distance.
     frechet_real: f64,
     /// Mean distance of samples to the nearest training image, in units of [-1, 1] pixels.
@@ -192,7 +192,7 @@ fn draw_curve(reports: &[Report]) -> LineChart {
     chart
 }
 
-/// Trains and judges; also says how many images the model learnt from.
+/// Trains and judges; also says how many images the model learned from.
 fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) -> anyhow::Result<(Report, usize)> {
     let config = configuration(arguments, steps)?;
     let count = arguments.count as usize;
@@ -251,7 +251,7 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
     let confident_samples = confident(&drawn);
 
     let some_real = classifier.classify(&pixels(&spread(&second, count)))?;
-    let frechet = |judgement: &Judgement| frechet_distance(&judgement.features, &real.features, FEATURES);
+    let frechet = |judgment: &Judgment| frechet_distance(&judgment.features, &real.features, FEATURES);
     let length = images.image_len();
     let held_out = match second.len() {
         0..=HELD_OUT_DISTANCES => second_pixels,
@@ -347,7 +347,7 @@ fn save_grid(samples: &[f32], images: &ImageSet, request: &Request, out: &Path) 
         Some(_) if pictures.len() % classes == 0 && pictures.len() / classes <= 50 => {
             let numbers: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
             let names = images.class_names().filter(|names| names.len() == classes).unwrap_or(&numbers);
-            labelled_grid(&pictures, pictures.len() / classes, 2, 1, names)?
+            labeled_grid(&pictures, pictures.len() / classes, 2, 1, names)?
         }
         _ => grid(&pictures, (pictures.len() as f64).sqrt().ceil() as usize, 2, 1)?,
     };
@@ -383,25 +383,25 @@ fn share<T>(items: impl IntoIterator<Item = T>, holds: impl Fn(T) -> bool) -> f6
 }
 
 /// The share called with confidence > 0.9.
-pub fn confident(judgement: &Judgement) -> f64 {
-    share(judgement.called(), |(_, confidence)| confidence > CONFIDENT)
+pub fn confident(judgment: &Judgment) -> f64 {
+    share(judgment.called(), |(_, confidence)| confidence > CONFIDENT)
 }
 
-/// The share called as labelled.
-fn accuracy(judgement: &Judgement, images: &ImageSet) -> f64 {
+/// The share called as labeled.
+fn accuracy(judgment: &Judgment, images: &ImageSet) -> f64 {
     let labels = images.labels().unwrap_or_default();
-    share(judgement.called().iter().zip(labels), |(called, label)| called.0 == *label as usize)
+    share(judgment.called().iter().zip(labels), |(called, label)| called.0 == *label as usize)
 }
 
 /// How many were called each class.
-fn histogram(judgement: &Judgement) -> Vec<usize> {
-    let mut counts = vec![0; judgement.classes];
-    judgement.called().iter().for_each(|(class, _)| counts[*class] += 1);
+fn histogram(judgment: &Judgment) -> Vec<usize> {
+    let mut counts = vec![0; judgment.classes];
+    judgment.called().iter().for_each(|(class, _)| counts[*class] += 1);
     counts
 }
 
-pub fn asked(judgement: &Judgement, labels: &[usize], confident_real: f64) -> Asked {
-    let called: Vec<((usize, f32), usize)> = judgement.called().into_iter().zip(labels.iter().copied()).collect();
+pub fn asked(judgment: &Judgment, labels: &[usize], confident_real: f64) -> Asked {
+    let called: Vec<((usize, f32), usize)> = judgment.called().into_iter().zip(labels.iter().copied()).collect();
     let right = |((class, _), label): &((usize, f32), usize)| class == label;
     let sure = |((_, confidence), _): &((usize, f32), usize)| *confidence > CONFIDENT;
     let confident = share(&called, |sample| right(sample) && sure(sample));
@@ -410,7 +410,7 @@ pub fn asked(judgement: &Judgement, labels: &[usize], confident_real: f64) -> As
         called_among_confident: share(called.iter().filter(|sample| sure(sample)), right),
         confident,
         confident_ratio: confident / confident_real,
-        by_class: (0..judgement.classes)
+        by_class: (0..judgment.classes)
             .map(|class| share(called.iter().filter(|sample| sample.1 == class), right))
             .collect(),
     }
@@ -483,18 +483,18 @@ mod tests {
     use super::*;
 
     /// Four samples: sure 0, unsure 0, sure 1, sure 1.
-    fn judgement() -> Judgement {
+    fn judgment() -> Judgment {
         let probabilities = vec![0.95, 0.05, 0.6, 0.4, 0.01, 0.99, 0.02, 0.98];
-        Judgement { features: vec![], probabilities, classes: 2 }
+        Judgment { features: vec![], probabilities, classes: 2 }
     }
 
     #[test]
-    fn shares_are_those_of_the_judgement() {
-        assert_eq!(confident(&judgement()), 0.75);
-        assert_eq!(histogram(&judgement()), [2, 2]);
+    fn shares_are_those_of_the_judgment() {
+        assert_eq!(confident(&judgment()), 0.75);
+        assert_eq!(histogram(&judgment()), [2, 2]);
         let images = ImageSet::new("four", vec![0; 4], [4, 1, 1, 1], Some(vec![0, 1, 1, 1]), None).unwrap();
-        assert_eq!(accuracy(&judgement(), &images), 0.75);
-        let asked = asked(&judgement(), &[0, 0, 0, 1], 0.8);
+        assert_eq!(accuracy(&judgment(), &images), 0.75);
+        let asked = asked(&judgment(), &[0, 0, 0, 1], 0.8);
         assert_eq!(asked.called, 0.75);
         assert_eq!(asked.called_among_confident, 2.0 / 3.0);
         assert_eq!(asked.confident, 0.5);

@@ -72,7 +72,7 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
     let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
 
     let request = Request::even(count, model.header.unet.classes);
-    print("| sampler | spacing | steps | evaluations | confidence ratio | class asked for | Fréchet |")?;
+    print("| sampler | spacing | steps | NFE | confidence ratio | class asked for | Fréchet |")?;
     print("| --- | --- | --- | --- | --- | --- | --- |")?;
     for (kind, spacing, all_steps) in TRIED {
         if !arguments.only.is_empty() && !arguments.only.contains(&kind) {
@@ -82,15 +82,15 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
             let sampling = &mut model.header.sampling;
             (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (kind, spacing, steps, 0.0);
             let samples = draw(&model, &request, arguments.seed)?;
-            let judgement = classifier.classify(&samples)?;
+            let judgment = classifier.classify(&samples)?;
             let called = request.labels.as_ref().map_or("-".to_owned(), |labels| {
-                format!("{:.1} %", 100.0 * asked(&judgement, labels, *confident_real).called)
+                format!("{:.1} %", 100.0 * asked(&judgment, labels, *confident_real).called)
             });
-            let frechet = frechet_distance(&judgement.features, &real.features, FEATURES)?;
+            let frechet = frechet_distance(&judgment.features, &real.features, FEATURES)?;
             print(&format!(
                 "| {kind} | {spacing} | {steps} | {} | {:.3} | {called} | {frechet:.1} |",
-                kind.evaluations(steps),
-                confident(&judgement) / confident_real,
+                kind.nfe(steps),
+                confident(&judgment) / confident_real,
             ))?;
         }
     }

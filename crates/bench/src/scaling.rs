@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
-use parallel::{Group, GroupError};
+use parallel::{GroupError, ProcessGroup};
 use serde::{Deserialize, Serialize};
 use train::{Config, Trainer};
 
@@ -41,9 +41,6 @@ pub struct ScalingArguments {
     /// Compute only a part of the batch
     #[arg(long, hide = true, default_value_t = 1)]
     part_of: u32,
-    /// Sum all gradients after the backward pass
-    #[arg(long, hide = true)]
-    afterwards: bool,
 }
 
 /// What is measured in turns with others.
@@ -52,8 +49,6 @@ struct Case {
     ranks: u32,
     /// Of so many parts of the batch, one is computed.
     part_of: u32,
-    /// All gradients are summed after the backward pass, and not while it goes on.
-    afterwards: bool,
 }
 
 /// What one process measures of a step, in seconds.
@@ -96,11 +91,10 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
     )?;
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for preset in &arguments.presets {
-        let case = |ranks, part_of, afterwards| Case { ranks, part_of, afterwards };
         // what one process needs for the share that each of several has is what they can reach at best
         let ranks = arguments.ranks;
-        let cases = [case(1, 1, true), case(1, ranks, true), case(ranks, 1, true), case(ranks, 1, false)];
-        let mut best: [Option<(f64, Turn)>; 4] = Default::default();
+        let cases = [(1, 1), (1, ranks), (ranks, 1)].map(|(ranks, part_of)| Case { ranks, part_of });
+        let mut best: [Option<(f64, Turn)>; 3] = Default::default();
         for _ in 0..arguments.turns {
             for (best, case) in best.iter_mut().zip(cases) {
                 let turn = turn(arguments, preset, case)?;
@@ -111,25 +105,21 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
             }
         }
         let alone = best[0].as_ref().map_or(f64::NAN, |(step, _)| *step);
-        for (Case { ranks, part_of, afterwards }, best) in cases.into_iter().zip(&best) {
+        for (Case { ranks, part_of }, best) in cases.into_iter().zip(&best) {
             let Some((step, turn)) = best else { continue };
             let share = |part: fn(&Timing) -> f64| 100.0 * median(&turn.timings, part) / step;
             let part = match (ranks, part_of) {
                 (1, 1) => "",
                 (1, _) => ", its share of the batch",
-                _ if afterwards => ", summing after the backward pass",
-                _ => ", summing during it",
-            };
-            // while the backward pass goes on no time is the sum's own
-            let shares = match afterwards {
-                true => format!("{:.1} % | {:.1} %", share(|timing| timing.waiting), share(|timing| timing.summing)),
-                false => "- | -".to_owned(),
+                _ => "",
             };
             print(&format!(
-                "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {shares} | {:.2} |",
+                "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {:.1} % | {:.1} % | {:.2} |",
                 1e3 * step,
                 turn.images_in_step as f64 / step,
                 100.0 * alone / step / f64::from(ranks * part_of),
+                share(|timing| timing.waiting),
+                share(|timing| timing.summing),
                 ring_bytes(turn.parameters, ranks) / 1e6,
             ))?;
         }
@@ -140,14 +130,13 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
 /// The timings of so many processes, with a thread each.
 fn turn(arguments: &ScalingArguments, preset: &str, case: Case) -> anyhow::Result<Turn> {
     let program = std::env::current_exe().context("cannot find out where this program lies")?;
-    let Case { ranks, part_of, afterwards } = case;
+    let Case { ranks, part_of } = case;
     let output = Command::new("mpirun")
         .args(["--allow-run-as-root", "--oversubscribe", "-x", "RAYON_NUM_THREADS=1", "-n", &ranks.to_string()])
         .args(arguments.mpirun.split_whitespace())
         .arg(program)
         .args(["scaling", "--as-rank", "--presets", preset, "--steps", &arguments.steps.to_string()])
         .args(["--part-of", &part_of.to_string()])
-        .args(afterwards.then_some("--afterwards"))
         .output()
         .context("cannot start mpirun; is it installed (Debian: openmpi-bin)?")?;
     if !output.status.success() {
@@ -166,7 +155,7 @@ fn median(timings: &[Timing], part: fn(&Timing) -> f64) -> f64 {
 /// Trains as one of the processes; rank 0 prints its timings.
 fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
     let group = parallel::start(&Arc::new(AtomicBool::new(false)))?;
-    let group = Arc::new(Timed { group, spent: Mutex::default(), afterwards: arguments.afterwards });
+    let group = Arc::new(Timed { group, spent: Mutex::default() });
     let mut config = Config::preset(arguments.presets.first().context("no preset")?)?;
     // one thread computes
     config.training.parallel_parts = 1;
@@ -174,8 +163,7 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
     let training = config.training.clone();
     let images = images_like(&config)?;
     let (_, device) = device::open_or_default(None)?;
-    let mut trainer = Trainer::new(config, images, &device)?.among(Arc::clone(&group) as Arc<dyn Group>)?;
-    trainer = trainer.with_sums_meanwhile(!arguments.afterwards);
+    let mut trainer = Trainer::new(config, images, &device)?.distributed(Arc::clone(&group) as Arc<dyn ProcessGroup>)?;
     trainer.step()?;
     let mut timings = Vec::new();
     for _ in 0..arguments.steps {
@@ -186,8 +174,8 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
         let [waiting, summing] = *group.spent.lock().unwrap_or_else(PoisonError::into_inner);
         timings.push(Timing { step, waiting: waiting.as_secs_f64(), summing: summing.as_secs_f64() });
     }
-    group.finish()?;
-    if group.is_first() {
+    group.finalize()?;
+    if group.is_main() {
         let parameters = trainer.config().unet.parameters() as usize;
         let images_in_step = training.batch_size * training.gradient_accumulate_every;
         print(&serde_json::to_string(&Turn { parameters, images_in_step, timings })?)?;
@@ -198,39 +186,34 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
 /// A group with a clock: how long it waits until all have come to a sum, and how long the sum takes then.
 #[derive(Debug)]
 struct Timed {
-    group: Arc<dyn Group>,
+    group: Arc<dyn ProcessGroup>,
     spent: Mutex<[Duration; 2]>,
-    /// Whether sums come after the backward pass; those that go on with it are not timed.
-    afterwards: bool,
 }
 
-impl Group for Timed {
+impl ProcessGroup for Timed {
     fn rank(&self) -> usize {
         self.group.rank()
     }
-    fn size(&self) -> usize {
-        self.group.size()
+    fn world_size(&self) -> usize {
+        self.group.world_size()
     }
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
-        if !self.afterwards {
-            return self.group.sum(values);
-        }
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
         let began = Instant::now();
-        self.group.gather(Vec::new())?;
+        self.group.barrier()?;
         let all_there = Instant::now();
-        let sums = self.group.sum(values)?;
+        let sums = self.group.all_reduce(values)?;
         let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
         *spent = [spent[0] + (all_there - began), spent[1] + all_there.elapsed()];
         Ok(sums)
     }
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        self.group.gather(mine)
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        self.group.all_gather(value)
     }
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        self.group.broadcast(of_the_first)
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        self.group.broadcast(value)
     }
-    fn finish(&self) -> Result<(), GroupError> {
-        self.group.finish()
+    fn finalize(&self) -> Result<(), GroupError> {
+        self.group.finalize()
     }
 }
 

@@ -8,7 +8,7 @@ use clap::Args;
 use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, manifold};
 use sampler::Variance;
-use schedule::{Family, LevelDistribution, LossWeight, Objective, Spacing};
+use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, Spacing};
 use train::{Config, Trainer};
 
 use crate::{
@@ -81,7 +81,7 @@ fn learned_variance(config: &mut Config) {
 fn edm(config: &mut Config) {
     config.diffusion.objective = Objective::Edm { sigma_data: 0.5 };
     config.diffusion.loss_weight = LossWeight::Uniform;
-    config.diffusion.schedule.family = Family::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 };
+    config.diffusion.schedule.family = BetaSchedule::Edm { sigma_min: 0.002, sigma_max: 80.0, rho: 7.0 };
     config.sampling.sampler = SamplerKind::Heun;
     config.sampling.spacing = Spacing::Karras;
     config.sampling.steps = 18;
@@ -117,7 +117,7 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
 
     let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
     print(
-        "| target | seconds of training | sampler | evaluations | confidence ratio | class asked for | Fréchet | precision | \
+        "| target | seconds of training | sampler | NFE | confidence ratio | class asked for | Fréchet | precision | \
          recall |",
     )?;
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
@@ -154,7 +154,7 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
         }
         for (name, model) in models {
             let sampling = &model.header.sampling;
-            let (kind, evaluations) = (sampling.sampler, sampling.sampler.evaluations(sampling.steps));
+            let (kind, nfe) = (sampling.sampler, sampling.sampler.nfe(sampling.steps));
             let request = Request::even(count, model.header.unet.classes);
             let judged = judge.classifier.classify(&draw(&model, &request, arguments.seed)?)?;
             let called = request.labels.as_ref().map_or("-".to_owned(), |labels| {
@@ -162,7 +162,7 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
             });
             let near = manifold(&judged.features, &judge.some_real, FEATURES, 3)?;
             print(&format!(
-                "| {name} | {seconds:.0} | {kind} | {evaluations} | {:.3} | {called} | {:.1} | {:.3} | {:.3} |",
+                "| {name} | {seconds:.0} | {kind} | {nfe} | {:.3} | {called} | {:.1} | {:.3} | {:.3} |",
                 confident(&judged) / judge.confident_real,
                 frechet_distance(&judged.features, &judge.real.features, FEATURES)?,
                 near.precision,

@@ -1,7 +1,7 @@
 //! Images from a model.
 
 use burn::tensor::{DType, Int, Tensor, TensorData};
-use noise::{Noise, Prediction, Stream, network_input, network_times};
+use noise::{Noise, Prediction, Purpose, network_input, network_times};
 use sampler::{
     CfgPlusPlus, Classifier, ClassifierGuided, Denoiser, Guided, KindOptions, NoiseLevel, Observer, SamplerError,
     SamplerKind,
@@ -264,14 +264,14 @@ pub fn generate_guided(
                 Box::new(guided)
             }
         };
-        let x_t = noise.stream(Stream::Start).normal_images(samples, 0, shape, &device);
+        let x_t = noise.stream(Purpose::InitialNoise).normal_images(samples, 0, shape, &device);
         let kind = KindOptions {
             eta: options.eta,
             churn: options.churn,
             variance: options.variance,
             // CFG++ clips x_0 itself
             clip: clip.filter(|_| !plus_plus),
-            samples: Some(samples.to_vec()),
+            noise_indices: Some(samples.to_vec()),
         };
         let level_at = |sigma| schedule.level_at_sigma(sigma);
         drawn.push(options.sampler.sample(&*denoiser, x_t, &levels, &level_at, kind, noise, observe)?);

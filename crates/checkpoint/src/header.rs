@@ -48,7 +48,7 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFormat {
-    /// 1 grey, 3 colour, 4 colour and alpha.
+    /// 1 gray, 3 color, 4 color and alpha.
     pub channels: usize,
     /// Height that the network sees.
     pub height: usize,

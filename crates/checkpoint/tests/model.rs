@@ -100,7 +100,7 @@ fn a_model_that_is_not_finite_is_never_written() {
     model().save(&path).expect("written");
     let before = fs::read(&path).expect("a file");
     let mut broken = model();
-    broken.unet = broken.unet.initialise(|_, out| out.fill(f32::NAN), |_, out| out.fill(0.5));
+    broken.unet = broken.unet.initialize(|_, out| out.fill(f32::NAN), |_, out| out.fill(0.5));
     assert!(matches!(broken.save(&path), Err(CheckpointError::NotFinite { .. })));
     assert!(fs::read(&path).expect("a file") == before);
 }
@@ -178,7 +178,7 @@ fn guides_lead_or_are_refused() {
 fn a_state_in_f64_stays_in_f64() {
     let model = model();
     let denoiser = NetworkDenoiser::new(&model, None);
-    let x_t = Noise::new(1).stream(noise::Stream::Start).normal_images(&[0], 0, [1, 8, 8], &Device::flex());
+    let x_t = Noise::new(1).stream(noise::Purpose::InitialNoise).normal_images(&[0], 0, [1, 8, 8], &Device::flex());
     let level = model.header.schedule.build().expect("a schedule").level(400);
     let wide = Tensor::<4>::from_data(x_t.to_data(), (&Device::flex(), DType::F64));
     let (found, expected) = (denoiser.denoise(wide, level, None), denoiser.denoise(x_t, level, None));

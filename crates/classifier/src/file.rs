@@ -7,7 +7,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use checkpoint::{CheckpointError, FORMAT_VERSION, ImageFormat, file};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use schedule::ScheduleConfig;
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ impl NoisedClassifier {
             return Err(broken(format!("its weights do not fit {classes} classes of images {image:?}")).into());
         }
         let (mut index, mut problem) = (0, None);
-        let network = Network::new(sizes, classes, Noise::new(0).stream(Stream::Weights), device);
+        let network = Network::new(sizes, classes, Noise::new(0).stream(Purpose::Weights), device);
         let network = network.map_parameters(|into, shape| {
             match values[index].shape()[..] == *shape {
                 true => into.copy_from_slice(&values[index].iter::<f32>().collect::<Vec<_>>()),

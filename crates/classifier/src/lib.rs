@@ -24,4 +24,4 @@ mod network;
 mod noised;
 
 pub use error::ClassifierError;
-pub use noised::{LabelledClassifier, NoisedClassifier, TrainingOptions};
+pub use noised::{LabeledClassifier, NoisedClassifier, TrainingOptions};

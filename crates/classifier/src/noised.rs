@@ -7,19 +7,19 @@ use burn::{
 };
 use checkpoint::ImageFormat;
 use data::{ImageSet, order::Order};
-use noise::{Noise, NoiseLevel, Stream, forward::q_sample};
+use noise::{Noise, NoiseLevel, Purpose, forward::q_sample};
 use sampler::Classifier;
 use schedule::ScheduleConfig;
 
 use crate::{error::ClassifierError, network::Network};
 
 /// Initial weights; numbers of their own, so that they are not those of a diffusion model with the same seed.
-const WEIGHTS: Stream = Stream::Custom(0x6e6f_6973);
+const WEIGHTS: Purpose = Purpose::Custom(0x6e6f_6973);
 
 /// How a classifier is trained.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingOptions {
-    /// Optimiser steps, at least 1.
+    /// Optimizer steps, at least 1.
     pub steps: usize,
     /// Images in a step, at least 1.
     pub batch_size: usize,
@@ -81,7 +81,7 @@ impl NoisedClassifier {
         let noise = Noise::new(seed);
         let autodiff = device.clone().autodiff();
         let mut network = Network::new([channels, height, width], classes, noise.stream(WEIGHTS), &autodiff);
-        let mut optimiser = AdamConfig::new().with_epsilon(1e-8).init();
+        let mut optimizer = AdamConfig::new().with_epsilon(1e-8).init();
         let mut order = Order::new(images.len(), seed);
         for step in 0..steps {
             let positions: Vec<u64> = (0..batch_size as u64).map(|index| (step * batch_size) as u64 + index).collect();
@@ -95,13 +95,13 @@ impl NoisedClassifier {
                 if let Some(class) = images.label(index) {
                     label[class as usize] = 1.0;
                 }
-                let t = noise.stream(Stream::Timesteps).below(*position, 0, chain.timesteps() as u64);
+                let t = noise.stream(Purpose::Timesteps).below(*position, 0, chain.timesteps() as u64);
                 levels.push(chain.level(t as usize));
             }
             let x_0 = Tensor::from_data(TensorData::new(pixels, [batch_size, channels, height, width]), &autodiff);
             let labels = Tensor::<2>::from_data(TensorData::new(labels, [batch_size, classes]), &autodiff);
             let epsilon =
-                noise.stream(Stream::Training).normal_images(&positions, 0, [channels, height, width], &autodiff);
+                noise.stream(Purpose::Epsilon).normal_images(&positions, 0, [channels, height, width], &autodiff);
             let logits = network.forward(q_sample(x_0, epsilon, &levels), &levels);
             let loss = -(log_softmax(logits, 1) * labels).sum() / batch_size as f64;
             let value = f64::from(loss.clone().inner().into_scalar::<f32>());
@@ -111,7 +111,7 @@ impl NoisedClassifier {
             let gradients = GradientsParams::from_grads(loss.backward(), &network);
             let done = step as f64 / steps as f64;
             let rate = learning_rate * 0.5 * (1.0 + (core::f64::consts::PI * done).cos());
-            network = optimiser.step(rate, network, gradients);
+            network = optimizer.step(rate, network, gradients);
             observe(step + 1, value);
         }
         let (content_height, content_width) = images.content_size();
@@ -153,20 +153,20 @@ impl NoisedClassifier {
     }
 
     /// As a guide: `labels` `[batch]` are the classes that the images of a batch are to have.
-    pub fn towards(&self, labels: Tensor<1, Int>) -> LabelledClassifier<'_> {
-        LabelledClassifier { classifier: self, labels }
+    pub fn towards(&self, labels: Tensor<1, Int>) -> LabeledClassifier<'_> {
+        LabeledClassifier { classifier: self, labels }
     }
 }
 
 /// A classifier and the classes that it leads to.
 #[derive(Clone, Debug)]
-pub struct LabelledClassifier<'a> {
+pub struct LabeledClassifier<'a> {
     classifier: &'a NoisedClassifier,
     /// `[batch]`
     labels: Tensor<1, Int>,
 }
 
-impl Classifier for LabelledClassifier<'_> {
+impl Classifier for LabeledClassifier<'_> {
     fn log_probability_gradient(&self, x_t: Tensor<4>, level: NoiseLevel) -> Tensor<4> {
         let (batch, format) = (x_t.dims()[0], x_t.dtype());
         // the network is f32, whatever a sampler keeps its state in

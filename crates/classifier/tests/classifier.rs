@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use classifier::{NoisedClassifier, TrainingOptions};
 use data::ImageSet;
-use noise::{Noise, Stream, forward::q_sample};
+use noise::{Noise, Purpose, forward::q_sample};
 use sampler::Classifier;
 use schedule::{NoiseLevel, ScheduleConfig};
 
@@ -32,7 +32,7 @@ fn it_knows_held_out_digits_the_better_the_less_noise_and_leads_to_a_class() {
     let held_out = digits.subset(4000..4400);
     let (x_0, schedule) = (tensor(&held_out), ScheduleConfig::default().build().expect("a schedule"));
     let samples: Vec<u64> = (0..400).collect();
-    let epsilon = Noise::new(3).stream(Stream::Evaluation).normal_images(&samples, 0, [1, 28, 28], &Device::flex());
+    let epsilon = Noise::new(3).stream(Purpose::Evaluation).normal_images(&samples, 0, [1, 28, 28], &Device::flex());
     let accuracy = |level: NoiseLevel| {
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &[level; 400]);
         let called = classifier.log_probabilities(x_t, &[level; 400]).argmax(1).into_data();
@@ -102,8 +102,8 @@ fn what_cannot_be_learnt_is_refused() {
             .to_string()
     };
     let digits = digits();
-    let unlabelled = ImageSet::new("unlabelled", vec![0; 2 * 64], [2, 8, 8, 1], None, None).expect("images");
-    assert!(train(&unlabelled, options).contains("`unlabelled` has no labels"));
+    let unlabeled = ImageSet::new("unlabeled", vec![0; 2 * 64], [2, 8, 8, 1], None, None).expect("images");
+    assert!(train(&unlabeled, options).contains("`unlabeled` has no labels"));
     let tiny = ImageSet::new("tiny", vec![0; 2 * 6], [2, 2, 3, 1], Some(vec![0, 1]), None).expect("images");
     assert!(train(&tiny, options).contains("2x3"));
     assert!(train(&digits, TrainingOptions { steps: 0, ..options }).contains("steps = 0"));

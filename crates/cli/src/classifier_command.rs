@@ -19,7 +19,7 @@ pub struct ClassifierArguments {
     /// The run or model that it is to guide: its noise levels and its size of images
     #[arg(value_name = "RUN|FILE")]
     model: PathBuf,
-    /// Labelled images like those that the model was trained on
+    /// Labeled images like those that the model was trained on
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use checkpoint::{Model, NetworkDenoiser};
 use clap::{Args, Subcommand};
 use data::{LoadOptions, Split};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
 use sampler::{
     DdimOptions, Denoiser, Guided, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised, repaint, slerp,
@@ -248,7 +248,8 @@ impl<'a> Editor<'a> {
         let noise = Noise::new(self.common.seed);
         let samples: Vec<u64> = (0..count as u64).collect();
         let start = noised(image.clone().repeat_dim(0, count), levels[0], &samples, &noise);
-        let options = DdimOptions { clip: self.clip(), eta: self.model.header.sampling.eta, samples: Some(samples) };
+        let options =
+            DdimOptions { clip: self.clip(), eta: self.model.header.sampling.eta, noise_indices: Some(samples) };
         let made = ddim(&*self.denoiser(count)?, start, levels, options, &noise, &mut |_| ())?;
         self.finish(vec![image, made])
     }
@@ -278,12 +279,13 @@ impl<'a> Editor<'a> {
         let noise = Noise::new(self.common.seed);
         let samples: Vec<u64> = (0..count as u64).collect();
         let [_, channels, height, width] = image.dims();
-        let start = noise.stream(Stream::Start).normal_images(&samples, 0, [channels, height, width], &self.device);
+        let start =
+            noise.stream(Purpose::InitialNoise).normal_images(&samples, 0, [channels, height, width], &self.device);
         let (known, mask) = (image.clone().repeat_dim(0, count), kept.clone().repeat_dim(0, count));
         let levels = self.levels()?;
-        let options = RepaintOptions { samples: Some(samples), ..options };
+        let options = RepaintOptions { noise_indices: Some(samples), ..options };
         let made = repaint(&*self.denoiser(count)?, known, mask, start, &levels, options, &noise, &mut |_| ())?;
-        // what was there to see: grey where it is to be filled in
+        // what was there to see: gray where it is to be filled in
         let shown = image.clone() * kept;
         self.finish(vec![image, shown, made])
     }

@@ -9,7 +9,7 @@ use clap::Args;
 use data::{ImageSet, Split};
 use files::{Action, FileError};
 use metrics::{
-    DigitClassifier, FEATURES, INCEPTION_FEATURES, Inception, Judgement, KernelOptions, frechet_distance,
+    DigitClassifier, FEATURES, INCEPTION_FEATURES, Inception, Judgment, KernelOptions, frechet_distance,
     kernel_distance, manifold, nearest_distance, nearest_other_distance, pixels,
 };
 use noise::Noise;
@@ -29,7 +29,7 @@ pub struct EvaluateArguments {
     /// A run directory or a model file
     #[arg(value_name = "RUN|FILE")]
     model: PathBuf,
-    /// Images like those that the model was trained on: the reference; labelled, or else with --inception
+    /// Images like those that the model was trained on: the reference; labeled, or else with --inception
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
     #[command(flatten)]
@@ -50,9 +50,9 @@ pub struct EvaluateArguments {
     /// Passes of the classifier, whose features are compared, over the reference
     #[arg(long, default_value_t = 12)]
     classifier_epochs: usize,
-    /// Neighbours that make a neighbourhood, for precision and recall
+    /// Neighbors that make a neighborhood, for precision and recall
     #[arg(long, default_value_t = 3)]
-    neighbours: usize,
+    neighbors: usize,
     /// Everything random follows from it
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -109,7 +109,7 @@ struct Classes {
 }
 
 /// Does the model collapse to some classes, and does it draw what is asked for?
-fn classes_of(judged: &Judgement, asked: Option<&[usize]>) -> Classes {
+fn classes_of(judged: &Judgment, asked: Option<&[usize]>) -> Classes {
     let called = judged.called();
     let mut histogram = vec![0usize; judged.classes];
     called.iter().for_each(|(class, _)| histogram[*class] += 1);
@@ -173,11 +173,9 @@ fn trained(
 }
 
 pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
-    for (name, value, least) in [
-        ("count", arguments.count, 4),
-        ("references", arguments.references, 4),
-        ("neighbours", arguments.neighbours, 1),
-    ] {
+    for (name, value, least) in
+        [("count", arguments.count, 4), ("references", arguments.references, 4), ("neighbors", arguments.neighbors, 1)]
+    {
         if value < least {
             return Err(UsageError(format!("--{name} {value} is not possible: it must be at least {least}")).into());
         }
@@ -240,7 +238,7 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
         KernelOptions { seed: arguments.seed, ..KernelOptions::default() },
     )?;
     // sets of one size: coverage falls with the number of references
-    let manifold = manifold(&sample_features, &some, dim, arguments.neighbours)?;
+    let manifold = manifold(&sample_features, &some, dim, arguments.neighbors)?;
     let classes = judged.as_ref().map(|judged| classes_of(judged, request.labels.as_deref()));
     let nearest = nearest_distance(&samples, &real_pixels, images.image_len())?;
     let mut null = nearest_other_distance(&real_pixels, images.image_len())?;

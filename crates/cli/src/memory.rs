@@ -103,7 +103,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_backends_say_is_recognised_and_nothing_else() {
+    fn what_backends_say_is_recognized_and_nothing_else() {
         for (message, expected) in MESSAGES {
             assert_eq!(reason(message).as_deref(), Some(expected));
         }

@@ -83,13 +83,13 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
     let schedule = model.header.schedule.build()?;
     let noise = Noise::new(arguments.seed);
     let mut bits = Vec::new();
-    let (mut terms, mut prior, mut evaluations) = (vec![Vec::new(); schedule.timesteps()], Vec::new(), 0);
+    let (mut terms, mut prior, mut nfe) = (vec![Vec::new(); schedule.timesteps()], Vec::new(), 0);
     for start in (0..images.len()).step_by(model.header.sampling.batch_size.max(1)) {
         let end = (start + model.header.sampling.batch_size.max(1)).min(images.len());
         let x_0 = batch(&images, start..end, &device);
         let labels = labels(&model, &images, start..end, &device);
         let denoiser = NetworkDenoiser::new(&model, labels);
-        let samples = Some((start as u64..end as u64).collect());
+        let noise_indices = Some((start as u64..end as u64).collect());
         match arguments.method {
             Method::Bound => {
                 let variance = match model.header.sampling.variance {
@@ -97,7 +97,7 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
                     Variance::Beta => BoundVariance::Beta,
                     Variance::Learned => BoundVariance::Learned,
                 };
-                let options = BoundOptions { variance, samples, ..BoundOptions::default() };
+                let options = BoundOptions { variance, noise_indices, ..BoundOptions::default() };
                 let bound = variational_bound(&denoiser, x_0, &schedule, options, &noise, &mut |t| {
                     if t.is_multiple_of(100) {
                         eprintln!("images {start} to {}: timestep {t}", end - 1);
@@ -108,7 +108,7 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
                 terms.iter_mut().zip(bound.terms).for_each(|(all, term)| all.extend(term));
             }
             Method::Flow => {
-                let options = FlowOptions { tolerance: arguments.tolerance, samples, ..FlowOptions::default() };
+                let options = FlowOptions { tolerance: arguments.tolerance, noise_indices, ..FlowOptions::default() };
                 let mut steps = 0;
                 let found = flow_bits(&denoiser, x_0, &schedule, options, &noise, &mut |sigma| {
                     steps += 1;
@@ -117,11 +117,11 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
                     }
                 })?;
                 bits.extend(found.bits);
-                evaluations += found.evaluations;
+                nfe += found.nfe;
             }
         }
     }
-    report(&arguments, &images, &bits, &prior, &terms, evaluations)
+    report(&arguments, &images, &bits, &prior, &terms, nfe)
 }
 
 fn report(
@@ -130,7 +130,7 @@ fn report(
     bits: &[f64],
     prior: &[f64],
     terms: &[Vec<f64>],
-    evaluations: usize,
+    nfe: usize,
 ) -> anyhow::Result<()> {
     let (mean, error) = mean_and_error(bits);
     let means: Vec<f64> = terms.iter().map(|term| mean_and_error(term).0).collect();
@@ -151,7 +151,7 @@ fn report(
                 value["prior"] = mean_and_error(prior).0.into();
                 value["terms"] = means.into();
             }
-            Method::Flow => value["evaluations"] = evaluations.into(),
+            Method::Flow => value["nfe"] = nfe.into(),
         }
         return print_result(value);
     }
@@ -161,9 +161,7 @@ fn report(
         images.name()
     ))?;
     match arguments.method {
-        Method::Flow => {
-            print_result(format_args!("network   asked {evaluations} times for each batch and its gradient"))
-        }
+        Method::Flow => print_result(format_args!("network   asked {nfe} times for each batch and its gradient")),
         Method::Bound => {
             print_result(format_args!("prior     {:.5}", mean_and_error(prior).0))?;
             print_result(format_args!("decoder   {:.4} (timestep 0)", means[0]))?;

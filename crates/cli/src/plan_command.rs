@@ -76,7 +76,7 @@ struct Trial {
     sampler: SamplerKind,
     spacing: Spacing,
     steps: usize,
-    evaluations: usize,
+    nfe: usize,
     seconds: f64,
     /// Root mean square distance to the reference from the same noise, in units of [-1, 1] pixels.
     error: f64,
@@ -114,7 +114,7 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
                 let (images, seconds) = draw(&model)?;
                 let squares: f64 = images.iter().zip(&reference).map(|(a, b)| f64::from(a - b).powi(2)).sum();
                 let error = (squares / images.len() as f64).sqrt();
-                trials.push(Trial { sampler, spacing, steps, evaluations: sampler.evaluations(steps), seconds, error });
+                trials.push(Trial { sampler, spacing, steps, nfe: sampler.nfe(steps), seconds, error });
                 if seconds > arguments.budget {
                     break; // more steps take longer
                 }
@@ -152,12 +152,10 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
             "chosen": chosen, "stored": !arguments.keep, "front": front, "plot": chart.map(|_| plot),
         }));
     }
-    print_result(
-        "| sampler | spacing | steps | evaluations | seconds | error |\n| --- | --- | --- | --- | --- | --- |",
-    )?;
+    print_result("| sampler | spacing | steps | NFE | seconds | error |\n| --- | --- | --- | --- | --- | --- |")?;
     for trial in &front {
-        let Trial { sampler, spacing, steps, evaluations, seconds, error } = trial;
-        print_result(format_args!("| {sampler} | {spacing} | {steps} | {evaluations} | {seconds:.3} | {error:.4} |"))?;
+        let Trial { sampler, spacing, steps, nfe, seconds, error } = trial;
+        print_result(format_args!("| {sampler} | {spacing} | {steps} | {nfe} | {seconds:.3} | {error:.4} |"))?;
     }
     print_result(format_args!("chosen  {} over {} in {} steps", chosen.sampler, chosen.spacing, chosen.steps))?;
     if !arguments.keep {
@@ -170,7 +168,7 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
 /// else the machine does.
 fn pareto(trials: &[Trial]) -> Vec<Trial> {
     let mut sorted = trials.to_vec();
-    sorted.sort_by(|a, b| a.evaluations.cmp(&b.evaluations).then(a.error.total_cmp(&b.error)));
+    sorted.sort_by(|a, b| a.nfe.cmp(&b.nfe).then(a.error.total_cmp(&b.error)));
     let mut front = Vec::<Trial>::new();
     for trial in sorted {
         if front.last().is_none_or(|best| trial.error < best.error) {
@@ -183,15 +181,14 @@ fn pareto(trials: &[Trial]) -> Vec<Trial> {
 /// Error against evaluations, each sampler with its best spacing; None where there are no lines to draw.
 fn chart(trials: &[Trial]) -> Option<LineChart> {
     let title = "Distance to the exact chain";
-    let mut chart = LineChart::new(title, "evaluations of the network", "root mean square error").with_log_y();
+    let mut chart = LineChart::new(title, "network evaluations (NFE)", "root mean square error").with_log_y();
     let mut lines = 0;
     for kind in KINDS {
         let own: Vec<Trial> = trials.iter().filter(|trial| trial.sampler == kind).cloned().collect();
         let front = pareto(&own);
         if front.len() > 1 {
             lines += 1;
-            chart = chart
-                .with_series(kind.name(), front.iter().map(|trial| (trial.evaluations as f64, trial.error.max(1e-6))));
+            chart = chart.with_series(kind.name(), front.iter().map(|trial| (trial.nfe as f64, trial.error.max(1e-6))));
         }
     }
     (lines > 0).then_some(chart)
@@ -211,16 +208,16 @@ mod tests {
 
     #[test]
     fn the_front_holds_what_nothing_beats() {
-        let trial = |evaluations: usize, error: f64| Trial {
+        let trial = |nfe: usize, error: f64| Trial {
             sampler: SamplerKind::Ddim,
             spacing: Spacing::Uniform,
-            steps: evaluations,
-            evaluations,
-            seconds: evaluations as f64,
+            steps: nfe,
+            nfe,
+            seconds: nfe as f64,
             error,
         };
         let trials = [trial(10, 0.5), trial(5, 0.6), trial(10, 0.4), trial(20, 0.45), trial(7, 0.7), trial(30, 0.1)];
-        let front: Vec<(usize, f64)> = pareto(&trials).iter().map(|trial| (trial.evaluations, trial.error)).collect();
+        let front: Vec<(usize, f64)> = pareto(&trials).iter().map(|trial| (trial.nfe, trial.error)).collect();
         assert_eq!(front, [(5, 0.6), (10, 0.4), (30, 0.1)]);
     }
 }

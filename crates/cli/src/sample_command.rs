@@ -24,7 +24,7 @@ enum Output {
     Grid,
     /// One PNG for each image
     Png,
-    /// samples.npz: arr_0 u8 (u16 where the model learnt 16 bits) [N, H, W, C], arr_1 i64 labels
+    /// samples.npz: arr_0 u8 (u16 where the model learned 16 bits) [N, H, W, C], arr_1 i64 labels
     Npz,
     /// The denoising of the grid as an animation
     Gif,
@@ -221,7 +221,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         (None, classes) if classes > 0 => arguments.count.div_ceil(classes),
         _ => (pictures.len() as f64).sqrt().ceil() as usize,
     };
-    // what was learnt in 16 bits is drawn in 16 bits; grids and animations are to be looked at
+    // what was learned in 16 bits is drawn in 16 bits; grids and animations are to be looked at
     let deep = match image.bits {
         16 => {
             let values: Vec<f32> = images.into_data().iter::<f32>().collect();

@@ -6,9 +6,9 @@ use anyhow::Context;
 use burn::tensor::Tensor;
 use clap::Args;
 use data::LoadOptions;
-use noise::{Noise, Stream, forward::q_sample};
+use noise::{Noise, Purpose, forward::q_sample};
 use picture::{LineChart, Panels, Pixels, save_png, strip};
-use schedule::{Family, NoiseLevel, Schedule};
+use schedule::{BetaSchedule, NoiseLevel, Schedule};
 
 use crate::{UsageError, print_result};
 
@@ -29,7 +29,7 @@ pub struct ScheduleArguments {
 }
 
 pub fn run(arguments: ScheduleArguments) -> anyhow::Result<()> {
-    let family: Family = arguments.family.parse().map_err(|error| UsageError(format!("--family: {error}")))?;
+    let family: BetaSchedule = arguments.family.parse().map_err(|error| UsageError(format!("--family: {error}")))?;
     let schedule = Schedule::new(&family, arguments.timesteps)?;
     let mut files = Vec::new();
     if let Some(folder) = &arguments.out {
@@ -91,7 +91,7 @@ fn destroyed(schedule: &Schedule) -> anyhow::Result<Pixels> {
     images.write_chw_f32(0, false, &mut values);
     let shape = [images.channels(), images.height(), images.width()];
     let x_0 = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, shape[0], shape[1], shape[2]]);
-    let epsilon = Noise::new(0).stream(Stream::Evaluation).normal_images(&[0], 0, shape, &device);
+    let epsilon = Noise::new(0).stream(Purpose::Evaluation).normal_images(&[0], 0, shape, &device);
     let last = schedule.timesteps() - 1;
     let levels = std::iter::once(NoiseLevel::CLEAN).chain((1..10).map(|part| schedule.level(last * part / 9)));
     let mut frames = Vec::new();

@@ -15,7 +15,7 @@ use burn::module::Module;
 use clap::Args;
 use data::{DataError, ImageSet, LoadOptions, Loaded, Split};
 use indicatif::{ProgressBar, ProgressStyle};
-use parallel::{Group, Placement};
+use parallel::{Placement, ProcessGroup};
 use train::{
     Config, Control, Event, Mean, Run, RunFiles, TrainError, Trainer,
     doctor::{Finding, Severity, check_data, check_schedule},
@@ -113,36 +113,40 @@ pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
     let ended = run_in_group(&arguments, &group, &stop);
     match ended {
         Ok(ended) => {
-            group.finish()?;
+            group.finalize()?;
             Ok(ended)
         }
         // the others learn of it when this process ends
-        Err(error) if group.is_first() => Err(error),
+        Err(error) if group.is_main() => Err(error),
         Err(error) => Err(error.context(format!("rank {}", group.rank()))),
     }
 }
 
-fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<AtomicBool>) -> anyhow::Result<Ended> {
+fn run_in_group(
+    arguments: &TrainArguments,
+    group: &Arc<dyn ProcessGroup>,
+    stop: &Arc<AtomicBool>,
+) -> anyhow::Result<Ended> {
     // an impossible device is said before anything else is done
     let placement = parallel::placement(&**group)?;
     let (device_name, device) = device::open_for_rank(arguments.device.as_deref(), placement.local_rank)?;
-    if group.size() > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+    if group.world_size() > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
         rayon::ThreadPoolBuilder::new().num_threads(placement.threads).build_global()?;
     }
     let say = |text: std::fmt::Arguments<'_>| {
-        if group.is_first() {
+        if group.is_main() {
             eprintln!("{text}");
         }
     };
-    let resumed = match (arguments.resume, group.is_first()) {
+    let resumed = match (arguments.resume, group.is_main()) {
         (false, _) => None,
         (true, true) => Some(directory_to_resume(arguments.run.as_deref())?),
         (true, false) => Some(PathBuf::new()),
     };
-    let resumed = resumed.map(|directory| path_of_the_first(&**group, directory)).transpose()?;
+    let resumed = resumed.map(|directory| broadcast_path(&**group, directory)).transpose()?;
     let config = match &resumed {
         Some(directory) => {
-            let kept = if group.is_first() { Some(Run::config_of(directory)?) } else { None };
+            let kept = if group.is_main() { Some(Run::config_of(directory)?) } else { None };
             let text = kept.map(|config| toml::to_string(&config)).transpose()?.unwrap_or_default();
             let kept: Config = toml::from_str(&String::from_utf8(group.broadcast(text.into_bytes())?)?)?;
             arguments.layers.lay_over(Layers::of(&kept, "the run")?)?
@@ -150,35 +154,35 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
     }
     .resolve()?;
-    let open = |options: &LoadOptions| match group.is_first() {
+    let open = |options: &LoadOptions| match group.is_main() {
         true => open_data(&config.data.path, options),
         false => data::open(&config.data.path, options),
     };
     // what rank 0 decodes the others find in the cache; other machines may have one of their own, and there one decodes for all
-    let turn = match (group.is_first(), placement.local_rank) {
+    let turn = match (group.is_main(), placement.local_rank) {
         (true, _) => 0,
         (false, 0) => 1,
         _ => 2,
     };
     for _ in 0..turn {
-        group.any(false)?;
+        group.barrier()?;
     }
     let loaded = open(&config.load_options())?;
     let skipped = loaded.skipped;
     let (images, held_out) = split(&config, loaded.images, &open, &say)?;
     for _ in turn..2 {
-        group.any(false)?;
+        group.barrier()?;
     }
     for (path, reason) in &skipped {
         say(format_args!("warning: left out {}: {reason}", path.display()));
     }
-    let trainer = Trainer::new(config, images.clone(), &device)?.among(Arc::clone(group))?;
+    let trainer = Trainer::new(config, images.clone(), &device)?.distributed(Arc::clone(group))?;
     let config = trainer.config().clone();
     let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
     say(format_args!("device      {device_name}"));
-    if group.size() > 1 {
+    if group.world_size() > 1 {
         let Placement { local_size, threads, .. } = placement;
-        say(format_args!("ranks       {}, {local_size} on this machine; {threads} thread(s) here", group.size()));
+        say(format_args!("ranks       {}, {local_size} on this machine; {threads} thread(s) here", group.world_size()));
     }
     let (content_height, content_width) = images.content_size();
     let border = match (content_height, content_width) == (images.height(), images.width()) {
@@ -209,7 +213,7 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         say(format_args!("{severity}: {text}"));
     }
     if arguments.dry_run {
-        if group.is_first() {
+        if group.is_main() {
             print_result(toml::to_string(&config)?)?;
         }
         return Ok(Ended::Done);
@@ -219,7 +223,7 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         None => {
             let directory = match &arguments.run {
                 Some(directory) => directory.clone(),
-                None => path_of_the_first(&**group, next_directory(&arguments.layers.preset)?)?,
+                None => broadcast_path(&**group, next_directory(&arguments.layers.preset)?)?,
             };
             Run::create(trainer, &directory)?
         }
@@ -238,20 +242,20 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         say(format_args!("going on after step {}", run.trainer.steps_done()));
     }
 
-    let (asked, is_first) = (Arc::clone(stop), group.is_first());
+    let (asked, is_main) = (Arc::clone(stop), group.is_main());
     ctrlc::set_handler(move || {
         if asked.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        if is_first {
+        if is_main {
             eprintln!("\nstopping after this step; the state is being saved (once more: stop at once, without)");
         }
     })
     .context("cannot listen for Ctrl-C")?;
 
-    let bar = if is_first { progress(config.training.steps, run.trainer.steps_done())? } else { ProgressBar::hidden() };
+    let bar = if is_main { progress(config.training.steps, run.trainer.steps_done())? } else { ProgressBar::hidden() };
     let outcome = run.train(&mut |event| {
-        if is_first {
+        if is_main {
             show(&event, &bar, config.training.steps);
         }
         if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
@@ -266,7 +270,7 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
         say(format_args!("stopped after step {} of {}; {go_on}", outcome.steps, config.training.steps));
         return Ok(Ended::Interrupted);
     }
-    if !is_first {
+    if !is_main {
         return Ok(Ended::Done);
     }
     eprintln!("{} steps in {:.1} s, loss {:.5}", outcome.steps, outcome.seconds, outcome.loss);
@@ -288,8 +292,8 @@ fn run_in_group(arguments: &TrainArguments, group: &Arc<dyn Group>, stop: &Arc<A
 }
 
 /// The path that rank 0 gives.
-fn path_of_the_first(group: &dyn Group, path: PathBuf) -> anyhow::Result<PathBuf> {
-    if group.size() == 1 {
+fn broadcast_path(group: &dyn ProcessGroup, path: PathBuf) -> anyhow::Result<PathBuf> {
+    if group.world_size() == 1 {
         return Ok(path);
     }
     let text = path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))?;
@@ -305,7 +309,7 @@ fn split(
     say: &dyn Fn(std::fmt::Arguments<'_>),
 ) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
     let count = config.data.held_out.min(images.len() / 10);
-    // fewer than one for each quarter of the timesteps say nothing
+    // fewer than one for each quartile of the timesteps say nothing
     if count < train::QUARTILES || config.training.evaluate_every == 0 {
         return Ok((images, None));
     }
@@ -335,12 +339,12 @@ fn split(
 }
 
 /// What a report says of machine and program.
-fn environment(device: &str, group: &dyn Group) -> Vec<String> {
+fn environment(device: &str, group: &dyn ProcessGroup) -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
     vec![
         format!("diffuse {}", env!("CARGO_PKG_VERSION")),
         format!("{} on {}, {cores} cores", std::env::consts::OS, std::env::consts::ARCH),
-        format!("device {device}, {} process(es)", group.size()),
+        format!("device {device}, {} process(es)", group.world_size()),
         std::env::args().collect::<Vec<_>>().join(" "),
     ]
 }
@@ -359,8 +363,8 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
     match event {
         Event::Step { report, log, images_per_second } => {
             bar.set_position(report.step);
-            if let Some(trouble) = &report.trouble {
-                say(format!("warning: this step is skipped: {trouble}"));
+            if let Some(non_finite) = &report.non_finite {
+                say(format!("warning: this step is skipped: {non_finite}"));
                 return;
             }
             bar.set_message(format!("loss {:.5} {images_per_second:.0} images/s", report.loss));
@@ -384,10 +388,10 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
                 text(training)
             ));
         }
-        Event::WentBack { trouble, to_step } => {
+        Event::WentBack { non_finite, to_step } => {
             bar.set_position(*to_step);
             say(format!(
-                "warning: the weights are not finite, going back to the checkpoint of step {to_step}: {trouble}"
+                "warning: the weights are not finite, going back to the checkpoint of step {to_step}: {non_finite}"
             ));
         }
     }

@@ -442,8 +442,8 @@ mod tests {
         assert_eq!((last.len(), last.height(), last.width(), last.channels()), (2, 1, 2, 3));
         assert_eq!(last.image(0), [1, 3, 5, 2, 4, 6]);
         assert_eq!(last.content_hash(), second.content_hash());
-        let grey = load("grey.npy", &npy("|u1", "2, 1, 3", &[1, 2, 3, 4, 5, 6]));
-        assert_eq!((grey.channels(), grey.image(1)), (1, [4, 5, 6].as_slice()));
+        let gray = load("gray.npy", &npy("|u1", "2, 1, 3", &[1, 2, 3, 4, 5, 6]));
+        assert_eq!((gray.channels(), gray.image(1)), (1, [4, 5, 6].as_slice()));
 
         let deep = [0x0101u16, 0xffff, 0x8000, 1];
         let little: Vec<u8> = deep.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -493,8 +493,8 @@ mod tests {
         };
         let named = open(&path, &named).unwrap().images;
         assert_eq!((named.image(0)[0], named.labels()), (20, Some([3, 1].as_slice())));
-        let unlabelled = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
-        assert_eq!(open(&path, &unlabelled).unwrap().images.labels(), None);
+        let unlabeled = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
+        assert_eq!(open(&path, &unlabeled).unwrap().images.labels(), None);
     }
 
     #[test]

@@ -311,7 +311,7 @@ mod tests {
 
     use super::*;
     use crate::open::{Cached, Loaded, Progress, Reading, open_with};
-    use crate::testing::{grey, write};
+    use crate::testing::{gray, write};
 
     /// A folder of pictures, two days old, and a cache that nothing is too small for.
     struct Place {
@@ -325,7 +325,7 @@ mod tests {
             let cache = Cache { folder: folder.path().join("cache/images"), at_least: 0, decoded_at_least: 0 };
             let place = Self { folder, cache };
             for number in 0..10 {
-                place.put(&format!("pictures/{}/{number}.png", ["cat", "dog"][number % 2]), &grey(3, 5, number as u8));
+                place.put(&format!("pictures/{}/{number}.png", ["cat", "dog"][number % 2]), &gray(3, 5, number as u8));
             }
             place
         }
@@ -390,24 +390,24 @@ mod tests {
         assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
         // but not where only labels or errors differ
         let other = LoadOptions { ignore_classes: true, skip_unreadable: true, ..options.clone() };
-        let unlabelled = place.open("pictures", &other);
-        assert_eq!((unlabelled.cached, unlabelled.images.labels()), (Cached::Read, None));
+        let unlabeled = place.open("pictures", &other);
+        assert_eq!((unlabeled.cached, unlabeled.images.labels()), (Cached::Read, None));
         // a folder that was moved is the same
         fs::rename(place.folder.path().join("pictures"), place.folder.path().join("moved")).unwrap();
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
         // so is one that was only touched
-        let picture = grey(3, 5, 0);
+        let picture = gray(3, 5, 0);
         write(&place.folder, "moved/cat/0.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
         // another picture of the same length and age is not
-        let other = grey(3, 5, 200);
+        let other = gray(3, 5, 200);
         assert_eq!(other.len(), picture.len());
         write(&place.folder, "moved/cat/0.png", &other);
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 200));
         // nor is one with the times of the one before, or in another place
         let before = fs::metadata(place.folder.path().join("moved/cat/0.png")).unwrap().modified().unwrap();
-        let path = write(&place.folder, "moved/cat/0.png", &grey(3, 5, 201));
+        let path = write(&place.folder, "moved/cat/0.png", &gray(3, 5, 201));
         File::options().append(true).open(path).unwrap().set_modified(before).unwrap();
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 201));
@@ -472,7 +472,7 @@ mod tests {
     fn a_full_disk_leaves_the_images_in_memory() {
         let place = Place::new();
         for number in 0..40 {
-            place.put(&format!("large/{number:02}.png"), &grey(100, 100, number));
+            place.put(&format!("large/{number:02}.png"), &gray(100, 100, number));
         }
         fs::create_dir_all(&place.cache.folder).unwrap();
         let mounted = std::process::Command::new("mount")

@@ -495,7 +495,7 @@ impl Table {
                     return Err(DataError::bad_file(&self.path, "changed while it was read"));
                 };
                 let mut at = start;
-                // neighbours are read together
+                // neighbors are read together
                 for run in inside.chunk_by(|left, right| left + 1 == *right).flat_map(|run| run.chunks(ROWS)) {
                     let skipped = run[0] - at;
                     let short = |got: usize| {
@@ -550,7 +550,7 @@ mod tests {
     use parquet::schema::parser::parse_message_type;
 
     use super::*;
-    use crate::testing::{grey, write};
+    use crate::testing::{gray, write};
 
     const PETS: &str = r#"{"info": {"features": {"label": {"names": ["cat", "dog", "eel"], "_type": "ClassLabel"},
         "image": {"_type": "Image"}}}}"#;
@@ -595,7 +595,7 @@ mod tests {
 
     /// Rows whose images have the shades 0, 1, 2, … and whose labels go round.
     fn rows(count: u8) -> Vec<Row> {
-        (0..count).map(|shade| (Some(grey(3, 2, shade)), i64::from(shade % 3))).collect()
+        (0..count).map(|shade| (Some(gray(3, 2, shade)), i64::from(shade % 3))).collect()
     }
 
     fn pets(count: u8) -> Vec<u8> {

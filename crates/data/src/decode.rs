@@ -192,7 +192,7 @@ fn decoder<'a, R: BufRead + Seek + 'a>(reader: ImageReader<R>) -> Result<impl Im
 }
 
 /// Whether an end marker (ff d9) comes after the first start of scan (ff da): the decoder is lenient and would fill what
-/// is missing with grey. The segments before it are stepped over, for a thumbnail in them has its own end marker; in
+/// is missing with gray. The segments before it are stepped over, for a thumbnail in them has its own end marker; in
 /// a scan, ff is always followed by 00 or a restart marker.
 pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2;

@@ -421,7 +421,7 @@ mod tests {
             width: 2,
             channels: 1,
             classes: vec![],
-            licence: "none".into(),
+            license: "none".into(),
             source: "a test".into(),
             mirrors: vec![],
             files: vec![file],
@@ -654,7 +654,7 @@ mod tests {
         assert_eq!(images.class_names().unwrap()[9], "Ankle boot");
         let inspection = crate::inspect(&images);
         assert!(inspection.classes.iter().all(|(_, count)| *count == 6000));
-        // 0.2860 and 0.3530: the constants that training scripts normalise Fashion-MNIST with
+        // 0.2860 and 0.3530: the constants that training scripts normalize Fashion-MNIST with
         assert!((inspection.mean[0] - 0.2860).abs() < 1e-4 && (inspection.deviation[0] - 0.3530).abs() < 1e-4);
     }
 }

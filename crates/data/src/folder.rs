@@ -191,7 +191,7 @@ mod tests {
 
     use super::*;
     use crate::decode::jpeg_ends;
-    use crate::testing::{encoded, grey, write};
+    use crate::testing::{encoded, gray, write};
     use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
     fn load_default(root: &tempfile::TempDir) -> Result<Loaded, DataError> {
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn sixteen_bits_and_every_colour_type() {
+    fn sixteen_bits_and_every_color_type() {
         let root = tempfile::tempdir().unwrap();
         let deep: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_fn(2, 1, |x, _| Luma([[0x8080, 0xffff][x as usize]]));
         write(&root, "a.png", &encoded(deep, ImageFormat::Png));
@@ -310,16 +310,16 @@ mod tests {
     #[test]
     fn sub_folders_are_classes() {
         let root = tempfile::tempdir().unwrap();
-        write(&root, "dog/2.png", &grey(2, 2, 3));
-        write(&root, "cat/deep/er/1.png", &grey(2, 2, 2));
-        write(&root, "cat/1.png", &grey(2, 2, 1));
+        write(&root, "dog/2.png", &gray(2, 2, 3));
+        write(&root, "cat/deep/er/1.png", &gray(2, 2, 2));
+        write(&root, "cat/1.png", &gray(2, 2, 1));
         write(&root, "empty/readme.txt", b"no image here");
         let set = load_default(&root).unwrap().images;
         assert_eq!(set.class_names(), Some(["cat".to_string(), "dog".to_string()].as_slice()));
         assert_eq!(set.labels(), Some([0, 0, 1].as_slice()));
         assert_eq!([set.image(0)[0], set.image(1)[0], set.image(2)[0]], [1, 2, 3]);
 
-        write(&root, "stray.png", &grey(2, 2, 9));
+        write(&root, "stray.png", &gray(2, 2, 9));
         let error = load_default(&root).unwrap_err().to_string();
         assert!(error.contains("stray.png") && error.contains("data.ignore_classes"), "{error}");
         let options = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
@@ -331,7 +331,7 @@ mod tests {
     fn a_table_says_which_images_and_what_they_are() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("1.png", 1), ("deep/2.png", 2), ("3.png", 3)] {
-            write(&root, name, &grey(2, 2, shade));
+            write(&root, name, &gray(2, 2, shade));
         }
         write(&root, "metadata.csv", b"file_name,label,breed\ndeep/2.png,dog,7\n1.png,cat,0\n");
         let set = load_default(&root).unwrap().images;
@@ -360,7 +360,7 @@ mod tests {
     fn folders_called_train_and_test_are_splits() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("train/cat/1.png", 1), ("train/dog/1.png", 2), ("test/cat/1.png", 3)] {
-            write(&root, name, &grey(2, 2, shade));
+            write(&root, name, &gray(2, 2, shade));
         }
         let train = load_default(&root).unwrap().images;
         assert_eq!((train.labels(), train.image(1)[0]), (Some([0, 1].as_slice()), 2));
@@ -376,7 +376,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let deep: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_fn(2, 1, |x, _| Luma([[0x8081, 0xfffe][x as usize]]));
         write(&root, "a.png", &encoded(deep, ImageFormat::Png));
-        write(&root, "b.png", &grey(1, 2, 0x40));
+        write(&root, "b.png", &gray(1, 2, 0x40));
         let keep = LoadOptions { sixteen_bits: true, ..LoadOptions::default() };
         let set = load("deep", root.path(), &keep).unwrap().images;
         assert!(set.sixteen_bits());
@@ -389,9 +389,9 @@ mod tests {
     #[test]
     fn different_sizes_need_a_target() {
         let root = tempfile::tempdir().unwrap();
-        write(&root, "a.png", &grey(10, 20, 50));
-        write(&root, "b.png", &grey(10, 20, 50));
-        write(&root, "c.png", &grey(30, 15, 50));
+        write(&root, "a.png", &gray(10, 20, 50));
+        write(&root, "b.png", &gray(10, 20, 50));
+        write(&root, "c.png", &gray(30, 15, 50));
         let error = load_default(&root).unwrap_err().to_string();
         assert!(error.contains("a.png is 10x20") && error.contains("c.png is 30x15"), "{error}");
         let options = LoadOptions { size: Some((8, 8)), ..LoadOptions::default() };
@@ -425,7 +425,7 @@ mod tests {
         flipped[middle..middle + 8].fill(0xaa);
         write(root, "bad/flipped.png", &flipped);
         // a PNG of 100 bytes that claims 60,000 x 60,000 pixels
-        let mut bomb = grey(1, 1, 0);
+        let mut bomb = gray(1, 1, 0);
         bomb[16..24].copy_from_slice(&[0, 0, 0xea, 0x60, 0, 0, 0xea, 0x60]);
         write(root, "bad/bomb.png", &bomb);
         write(root, "bad/bomb.pgm", b"P5 60000 60000 255\nabc");
@@ -438,8 +438,8 @@ mod tests {
     #[test]
     fn unreadable_files_are_counted_and_named() {
         let root = tempfile::tempdir().unwrap();
-        write(&root, "good/1.png", &grey(64, 64, 1));
-        write(&root, "good/2.png", &grey(64, 64, 2));
+        write(&root, "good/1.png", &gray(64, 64, 1));
+        write(&root, "good/2.png", &gray(64, 64, 2));
         let names = broken(&root);
         let options = LoadOptions { skip_unreadable: true, channels: Some(1), ..LoadOptions::default() };
         let loaded = load("broken", root.path(), &options).unwrap();
@@ -514,7 +514,7 @@ mod tests {
     #[test]
     fn an_unreadable_image_alone_is_an_error_even_when_skipping() {
         let root = tempfile::tempdir().unwrap();
-        write(&root, "a.png", &grey(8, 8, 1)[..40]);
+        write(&root, "a.png", &gray(8, 8, 1)[..40]);
         let options = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
         let error = load("bad", root.path(), &options).unwrap_err().to_string();
         assert!(error.contains("1 of 1") && error.contains("a.png"), "{error}");
@@ -538,7 +538,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         for class in ["a", "b", "c"] {
             for number in 0..4 {
-                write(&root, &format!("{class}/{number}.png"), &grey(2, 2, 1));
+                write(&root, &format!("{class}/{number}.png"), &gray(2, 2, 1));
             }
         }
         let options = LoadOptions { limit: Some(3), ..LoadOptions::default() };
@@ -550,7 +550,7 @@ mod tests {
     fn parallel_reading_keeps_the_order() {
         let root = tempfile::tempdir().unwrap();
         for number in 0..200u8 {
-            write(&root, &format!("{number:03}.png"), &grey(if number % 3 == 0 { 90 } else { 4 }, 4, number));
+            write(&root, &format!("{number:03}.png"), &gray(if number % 3 == 0 { 90 } else { 4 }, 4, number));
         }
         let options = LoadOptions { size: Some((4, 4)), ..LoadOptions::default() };
         let set = load("order", root.path(), &options).unwrap().images;
@@ -561,7 +561,7 @@ mod tests {
     #[test]
     fn links_are_followed_and_loops_are_named() {
         let root = tempfile::tempdir().unwrap();
-        write(&root, "a/1.png", &grey(2, 2, 1));
+        write(&root, "a/1.png", &gray(2, 2, 1));
         std::os::unix::fs::symlink(root.path().join("a"), root.path().join("b")).unwrap();
         assert_eq!(load_default(&root).unwrap().images.len(), 2);
         std::os::unix::fs::symlink(root.path(), root.path().join("a/loop")).unwrap();

@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_images_have_four_dimensions() {
+    fn color_images_have_four_dimensions() {
         let folder = tempfile::tempdir().unwrap();
         let images = write(&folder, "images-idx4-ubyte", &idx(&[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6]));
         assert_eq!(load("rgb", &images, None).unwrap().channels(), 3);

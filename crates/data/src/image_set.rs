@@ -74,7 +74,7 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Wraps `pixels` of shape `[count, height, width, channels]`; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// Wraps `pixels` of shape `[count, height, width, channels]`; `channels` is 1 (gray), 3 (RGB) or 4 (RGBA).
     ///
     /// `labels`, where there are any, are one per image, each below the number of `class_names`; without names, the
     /// number of classes is the largest label + 1.
@@ -180,7 +180,7 @@ impl ImageSet {
         self.len() == 0
     }
 
-    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -440,7 +440,7 @@ pub struct Item {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
     /// The class, where the data has labels.
     pub label: Option<u32>,
@@ -538,14 +538,14 @@ mod tests {
         assert_eq!(set.content_hash(), ten().content_hash());
         assert_eq!(set.content_hash().len(), 64);
         assert_eq!(set.subset(0..10).content_hash(), set.content_hash());
-        let relabelled =
+        let relabeled =
             ImageSet::new("ten", set.pixels.as_slice().to_vec(), [10, 2, 3, 1], Some(vec![4; 10]), None).unwrap();
         let reshaped =
             ImageSet::new("ten", set.pixels.as_slice().to_vec(), [10, 3, 2, 1], set.labels.clone(), None).unwrap();
         let mut pixels = set.pixels.as_slice().to_vec();
         pixels[59] ^= 1;
         let touched = ImageSet::new("ten", pixels, [10, 2, 3, 1], set.labels.clone(), None).unwrap();
-        for other in [relabelled, reshaped, touched, set.subset(0..9)] {
+        for other in [relabeled, reshaped, touched, set.subset(0..9)] {
             assert_ne!(other.content_hash(), set.content_hash());
         }
     }

@@ -16,7 +16,7 @@ pub struct Inspection {
     pub height: usize,
     /// Columns of every image.
     pub width: usize,
-    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
     /// 8, or 16 where values were kept as such.
     pub bits: usize,

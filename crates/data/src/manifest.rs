@@ -24,12 +24,12 @@ pub struct Manifest {
     pub height: usize,
     /// Columns of every image.
     pub width: usize,
-    /// 1 (grey) or 3 (RGB).
+    /// 1 (gray) or 3 (RGB).
     pub channels: usize,
     /// What the classes are called, in order of their labels.
     pub classes: Vec<String>,
-    /// The licence, as an SPDX expression where there is one.
-    pub licence: String,
+    /// The license, as an SPDX expression where there is one.
+    pub license: String,
     /// Who made it, and where it is described.
     pub source: String,
     /// URLs, each ending in `/`, to which a file's name is added; tried in order. Empty where it is in the repository.

@@ -65,7 +65,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
     };
     let (mut files, mut values) = (Vec::with_capacity(rows.len()), Vec::new());
     let mut seen = BTreeSet::new();
-    let labelled = asked.is_some() || rows.iter().any(|row| row.label.is_some());
+    let labeled = asked.is_some() || rows.iter().any(|row| row.label.is_some());
     for Row { line, file, label } in rows {
         let inner = inner_path(&file)
             .ok_or_else(|| bad(format!("line {line}: {FILE_NAME} `{file}` is not a path inside the folder")))?;
@@ -75,7 +75,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
         files.push(inner);
         match label {
             Some(label) => values.push(label),
-            None if labelled => {
+            None if labeled => {
                 let hint = "fill it in, or name another column with `data.label_column`";
                 return Err(bad(format!("line {line}: `{file}` has no `{column}`; {hint}")));
             }
@@ -85,7 +85,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
     if files.is_empty() {
         return Err(bad("lists no image".into()));
     }
-    let classes = match labelled && !options.ignore_classes {
+    let classes = match labeled && !options.ignore_classes {
         true => Some(Classes::by_value(path, values, None)?),
         false => None,
     };
@@ -176,8 +176,8 @@ mod tests {
         assert_eq!(table("metadata.csv", text, &breed).unwrap().classes.unwrap().labels, Some(vec![3, 0]));
         let without = LoadOptions { ignore_classes: true, ..breed };
         assert_eq!(table("metadata.csv", text, &without).unwrap().classes, None);
-        let colour = LoadOptions { label_column: Some("colour".into()), ..LoadOptions::default() };
-        assert!(table("metadata.csv", text, &colour).unwrap_err().contains("line 2: `1.png` has no `colour`"));
+        let color = LoadOptions { label_column: Some("color".into()), ..LoadOptions::default() };
+        assert!(table("metadata.csv", text, &color).unwrap_err().contains("line 2: `1.png` has no `color`"));
     }
 
     #[test]

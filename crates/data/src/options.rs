@@ -20,10 +20,10 @@ use crate::transform;
 #[serde(deny_unknown_fields, default)]
 pub struct LoadOptions {
     /// Target (height, width), each in `1..=16384`: the short side is resized to it and the long side cropped at the
-    /// centre. `None`: as the data is; then all images must have one size.
+    /// center. `None`: as the data is; then all images must have one size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<(usize, usize)>,
-    /// 1 (grey), 3 (RGB) or 4 (RGBA). `None`: as the data; in a folder that mixes them, the most that any image has.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA). `None`: as the data; in a folder that mixes them, the most that any image has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// A border around each image, after resizing.
@@ -112,7 +112,7 @@ impl LoadOptions {
         if let Some(channels) = self.channels
             && transform::check_channels(channels).is_err()
         {
-            let problem = format!("{channels} is none of 1 (grey), 3 (RGB), 4 (RGBA)");
+            let problem = format!("{channels} is none of 1 (gray), 3 (RGB), 4 (RGBA)");
             return Err(DataError::BadOption { key: "channels", problem });
         }
         if self.limit == Some(0) {

@@ -139,7 +139,7 @@ mod tests {
 
     /// Each of the 6 orders of 3 images comes up about as often: 60,000 draws, 10,000 expected, deviation 91.
     #[test]
-    fn no_order_is_favoured() {
+    fn no_order_is_favored() {
         let mut counts = std::collections::BTreeMap::new();
         for epoch in 0..60_000 {
             *counts.entry(permutation(3, 1, epoch)).or_insert(0i32) += 1;

@@ -37,6 +37,6 @@ pub(crate) fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Ve
 }
 
 /// A PNG file of one shade.
-pub(crate) fn grey(height: u32, width: u32, value: u8) -> Vec<u8> {
+pub(crate) fn gray(height: u32, width: u32, value: u8) -> Vec<u8> {
     encoded(GrayImage::from_pixel(width, height, Luma([value])), ImageFormat::Png)
 }

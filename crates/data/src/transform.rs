@@ -101,7 +101,7 @@ pub struct Raster<V = u8> {
 }
 
 impl<V: Value> Raster<V> {
-    /// Wraps `pixels`, which must hold `height * width * channels` values; `channels` is 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// Wraps `pixels`, which must hold `height * width * channels` values; `channels` is 1 (gray), 3 (RGB) or 4 (RGBA).
     ///
     /// # Errors
     /// [`DataError::BadShape`] if a side is 0, the channels are none of these, or the length does not fit.
@@ -133,7 +133,7 @@ impl<V: Value> Raster<V> {
         self.width
     }
 
-    /// 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -144,17 +144,17 @@ pub(crate) fn check_channels(channels: usize) -> Result<(), DataError> {
         1 | 3 | 4 => Ok(()),
         other => Err(DataError::BadShape {
             what: "channels",
-            expected: "1 (grey), 3 (RGB) or 4 (RGBA)".into(),
+            expected: "1 (gray), 3 (RGB) or 4 (RGBA)".into(),
             got: other.to_string(),
         }),
     }
 }
 
 /// Scales the picture until it just covers `height` x `width`, with its own aspect ratio, and cuts away evenly what
-/// sticks out: the short side is resized and the long side cropped at the centre, never squashed.
+/// sticks out: the short side is resized and the long side cropped at the center, never squashed.
 ///
 /// The filter is Catmull-Rom (a = -0.5, the "bicubic" of Pillow), widened when shrinking, so nothing aliases. RGBA is
-/// resized with its colours multiplied by alpha. A picture of the right size comes back as it is.
+/// resized with its colors multiplied by alpha. A picture of the right size comes back as it is.
 ///
 /// # Errors
 /// [`DataError::BadOption`] if a target side is 0 or above [`LARGEST_SIDE`].
@@ -234,9 +234,9 @@ pub fn flip_horizontal<V: Value>(picture: &Raster<V>) -> Raster<V> {
     flipped
 }
 
-/// The same picture with 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+/// The same picture with 1 (gray), 3 (RGB) or 4 (RGBA) channels.
 ///
-/// Grey out of colour is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; colour out of grey repeats
+/// Gray out of color is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; color out of gray repeats
 /// it; alpha is put over white when it is dropped, and is opaque when it is added.
 ///
 /// # Errors
@@ -250,7 +250,7 @@ pub fn convert_channels<V: Value>(picture: &Raster<V>, channels: usize) -> Resul
     for pixel in picture.pixels.chunks_exact(picture.channels) {
         let opaque = V::from_number(V::MOST);
         let (red, green, blue, alpha) = match *pixel {
-            [grey] => (grey, grey, grey, opaque),
+            [gray] => (gray, gray, gray, opaque),
             [red, green, blue] => (red, green, blue, opaque),
             [red, green, blue, alpha] => (red, green, blue, alpha),
             _ => (opaque, opaque, opaque, opaque),
@@ -286,14 +286,14 @@ pub(crate) fn check_target(key: &'static str, height: usize, width: usize) -> Re
 mod tests {
     use super::*;
 
-    fn grey(height: usize, width: usize, value: impl Fn(usize, usize) -> u8) -> Raster {
+    fn gray(height: usize, width: usize, value: impl Fn(usize, usize) -> u8) -> Raster {
         let pixels = (0..height * width).map(|at| value(at / width, at % width)).collect();
         Raster::new(pixels, height, width, 1).unwrap()
     }
 
     /// White disc of `radius` in the middle, on black.
     fn disc(height: usize, width: usize, radius: f64) -> Raster {
-        grey(height, width, |row, column| {
+        gray(height, width, |row, column| {
             let down = row as f64 + 0.5 - height as f64 / 2.0;
             let across = column as f64 + 0.5 - width as f64 / 2.0;
             if down.hypot(across) < radius { 255 } else { 0 }
@@ -318,7 +318,7 @@ mod tests {
     #[test]
     fn the_centre_is_kept_when_cropping() {
         // columns 0..100 rise from 0 to 198; a square cut out of the middle third runs from 66 to 132
-        let ramp = grey(100, 300, |_, column| (column * 2 / 3).min(255) as u8);
+        let ramp = gray(100, 300, |_, column| (column * 2 / 3).min(255) as u8);
         let square = resize_short_side_and_centre_crop(&ramp, 100, 100).unwrap();
         assert_eq!(square.pixels()[0], ramp.pixels()[100]);
         assert_eq!(square.pixels()[99], ramp.pixels()[199]);
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn shrinking_does_not_alias() {
         // stripes one pixel wide: any filter that samples instead of averaging gives black or white
-        let stripes = grey(128, 128, |_, column| if column % 2 == 0 { 255 } else { 0 });
+        let stripes = gray(128, 128, |_, column| if column % 2 == 0 { 255 } else { 0 });
         let small = resize_short_side_and_centre_crop(&stripes, 16, 16).unwrap();
         for &value in small.pixels() {
             assert!((120..=135).contains(&value), "{value}");
@@ -360,13 +360,13 @@ mod tests {
     fn the_filter_is_catmull_rom() {
         for (source, target) in [(24, 10), (10, 24)] {
             let value = |column: usize| ((column * 67) % 200 + 20) as u8;
-            let picture = grey(source, source, |_, column| value(column));
+            let picture = gray(source, source, |_, column| value(column));
             let resized = resize_short_side_and_centre_crop(&picture, target, target).unwrap();
             let scale = source as f64 / target as f64;
             let support = scale.max(1.0);
             for column in 0..target {
-                let centre = (column as f64 + 0.5) * scale;
-                let weight = |at: usize| cubic((at as f64 + 0.5 - centre) / support);
+                let center = (column as f64 + 0.5) * scale;
+                let weight = |at: usize| cubic((at as f64 + 0.5 - center) / support);
                 let total: f64 = (0..source).map(weight).sum();
                 let sum: f64 = (0..source).map(|at| weight(at) * f64::from(value(at))).sum();
                 let expected = (sum / total).clamp(0.0, 255.0);
@@ -378,13 +378,13 @@ mod tests {
 
     #[test]
     fn the_right_size_is_left_alone() {
-        let picture = grey(7, 5, |row, column| (row * 31 + column * 7) as u8);
+        let picture = gray(7, 5, |row, column| (row * 31 + column * 7) as u8);
         assert_eq!(resize_short_side_and_centre_crop(&picture, 7, 5).unwrap(), picture);
     }
 
     #[test]
     fn extreme_pictures_do_not_blow_up() {
-        let line = grey(1, 60_000, |_, column| (column % 256) as u8);
+        let line = gray(1, 60_000, |_, column| (column % 256) as u8);
         let square = resize_short_side_and_centre_crop(&line, 64, 64).unwrap();
         assert_eq!((square.height(), square.width()), (64, 64));
         assert!(matches!(resize_short_side_and_centre_crop(&line, 0, 64), Err(DataError::BadOption { .. })));
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn transparent_colours_do_not_bleed() {
+    fn transparent_colors_do_not_bleed() {
         // the left half is opaque white, the right half transparent black
         let pixels = (0..32 * 32).flat_map(|at| if at % 32 < 16 { [255u8; 4] } else { [0; 4] }).collect();
         let picture = Raster::new(pixels, 32, 32, 4).unwrap();
@@ -403,8 +403,8 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_centred() {
-        let picture = grey(2, 3, |row, column| (10 * row + column + 1) as u8);
+    fn padding_is_centered() {
+        let picture = gray(2, 3, |row, column| (10 * row + column + 1) as u8);
         let padded = pad_to(&picture, 5, 5, 9).unwrap();
         #[rustfmt::skip]
         assert_eq!(padded.pixels(), [
@@ -432,12 +432,12 @@ mod tests {
         let rgb = Raster::new(vec![255u8, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255], 1, 4, 3).unwrap();
         // Pillow 10: Image.fromarray(rgb).convert("L")
         assert_eq!(convert_channels(&rgb, 1).unwrap().pixels(), [76, 150, 29, 255]);
-        let grey = Raster::new(vec![7u8], 1, 1, 1).unwrap();
-        assert_eq!(convert_channels(&grey, 3).unwrap().pixels(), [7, 7, 7]);
-        assert_eq!(convert_channels(&grey, 4).unwrap().pixels(), [7, 7, 7, 255]);
+        let gray = Raster::new(vec![7u8], 1, 1, 1).unwrap();
+        assert_eq!(convert_channels(&gray, 3).unwrap().pixels(), [7, 7, 7]);
+        assert_eq!(convert_channels(&gray, 4).unwrap().pixels(), [7, 7, 7, 255]);
         let clear = Raster::new(vec![0u8, 0, 0, 0, 0, 0, 0, 255, 0, 100, 200, 128], 1, 3, 4).unwrap();
         assert_eq!(convert_channels(&clear, 3).unwrap().pixels(), [255, 255, 255, 0, 0, 0, 127, 177, 227]);
-        assert!(convert_channels(&grey, 2).is_err());
+        assert!(convert_channels(&gray, 2).is_err());
     }
 
     #[test]
@@ -458,12 +458,12 @@ mod tests {
         for channels in [1, 3, 4] {
             same(&convert_channels(&bytes, channels).unwrap(), &convert_channels(&words, channels).unwrap());
         }
-        let grey = Raster::new(bytes.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
-        let deep_grey = Raster::new(words.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
+        let gray = Raster::new(bytes.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
+        let deep_gray = Raster::new(words.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
         for (height, width) in [(5, 5), (18, 10)] {
             same(
-                &resize_short_side_and_centre_crop(&grey, height, width).unwrap(),
-                &resize_short_side_and_centre_crop(&deep_grey, height, width).unwrap(),
+                &resize_short_side_and_centre_crop(&gray, height, width).unwrap(),
+                &resize_short_side_and_centre_crop(&deep_gray, height, width).unwrap(),
             );
         }
         same(&pad_to(&bytes, 12, 12, 200).unwrap(), &pad_to(&words, 12, 12, 200).unwrap());

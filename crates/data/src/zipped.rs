@@ -199,7 +199,7 @@ mod tests {
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;
-    use crate::testing::{grey, write};
+    use crate::testing::{gray, write};
 
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_archive_is_a_folder() {
-        let [one, two, three] = [1, 2, 3].map(|value| grey(2, 3, value));
+        let [one, two, three] = [1, 2, 3].map(|value| gray(2, 3, value));
         let files: [(&str, &[u8]); 6] = [
             ("pictures/dog/2.png", &three),
             ("pictures/cat/1.PNG", &one),
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn tables_and_splits_are_read() {
-        let [one, two, three] = [1, 2, 3].map(|value| grey(2, 2, value));
+        let [one, two, three] = [1, 2, 3].map(|value| gray(2, 2, value));
         let table = b"file_name,label\nb.png,x\na.png,y\n";
         let files: [(&str, &[u8]); 4] =
             [("train/a.png", &one), ("train/b.png", &two), ("train/metadata.csv", table), ("test/c.png", &three)];
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn bombs_and_broken_archives_are_refused() {
-        let good = grey(2, 2, 1);
+        let good = gray(2, 2, 1);
         // a hundred megabytes of zeros behind a good picture
         let mut bomb = good.clone();
         bomb.resize(100 << 20, 0);

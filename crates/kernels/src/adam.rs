@@ -51,7 +51,7 @@ pub struct AdamParameter {
 pub fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     #[cfg(feature = "flex")]
     if crate::cpu::operation::is_native(&parameter.value) {
-        return crate::cpu::optimiser::adam(step, parameter);
+        return crate::cpu::optimizer::adam(step, parameter);
     }
     plain(step, parameter)
 }
@@ -83,7 +83,7 @@ pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f6
     let gradients: Vec<&Tensor<1>> = gradients.into_iter().collect();
     #[cfg(feature = "flex")]
     if gradients.iter().all(|gradient| crate::cpu::operation::is_native(gradient)) {
-        return crate::cpu::optimiser::global_norm(&gradients);
+        return crate::cpu::optimizer::global_norm(&gradients);
     }
     let squares = gradients.into_iter().map(|gradient| (gradient.clone() * gradient.clone()).sum());
     squares.reduce(|sum, square| sum + square).map_or(0.0, |sum| f64::from(sum.into_scalar::<f32>()).sqrt())

@@ -61,7 +61,7 @@ impl Convolution {
         Self { stride: size, padding: 0, upsample: false }
     }
 
-    /// Doubles height and width by nearest neighbour, then is [`same`](Self::same).
+    /// Doubles height and width by nearest neighbor, then is [`same`](Self::same).
     pub const fn upsampled(kernel: usize) -> Self {
         Self { upsample: true, ..Self::same(kernel) }
     }
@@ -203,20 +203,6 @@ pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>
     plain::loss(kind, prediction, target, weights)
 }
 
-/// A number at which a backward pass begins: with `gradient` at `x`, which has the same shape and no graph. Several of them, added up
-/// but not multiplied, begin one pass at several tensors. The number itself says nothing.
-///
-/// # Panics
-/// If the shapes differ.
-pub fn backward_from<const D: usize>(x: Tensor<D>, gradient: Tensor<D>) -> Tensor<1> {
-    assert_eq!(x.dims(), gradient.dims(), "a gradient has the shape of its tensor");
-    #[cfg(feature = "flex")]
-    if is_native(&x) && is_native(&gradient) {
-        return cpu::seed::backward_from(x, gradient);
-    }
-    (x * gradient).sum()
-}
-
 /// `e^x / sum e^x` over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     #[cfg(feature = "flex")]
@@ -262,7 +248,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     plain::attention(qkv, memory)
 }
 
-/// Linear attention: keys are normalised over positions, queries over channels, so that `k v^T` is computed once
+/// Linear attention: keys are normalized over positions, queries over channels, so that `k v^T` is computed once
 /// (Shen et al. 2018, arXiv:1812.01243).
 ///
 /// # Shapes

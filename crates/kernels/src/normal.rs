@@ -64,7 +64,7 @@ fn logarithm(bits: u32) -> f64 {
     const LN_2_HIGH: f64 = f64::from_bits(0x3FE6_2E42_FEE0_0000); // 33 bits: a small whole number times it is exact
     const LN_2_LOW: f64 = f64::from_bits(0x3DEA_39EF_3579_3C76);
     let raw = (f64::from(bits) + 0.5).to_bits();
-    // the exponent, counted so that the mantissa is centred on 1
+    // the exponent, counted so that the mantissa is centered on 1
     let shifted = raw.wrapping_sub(core::f64::consts::FRAC_1_SQRT_2.to_bits());
     // an arithmetic shift; whole numbers below 2^32 come to f64 by way of i32, for which every machine has vectors
     let exponent = ((shifted as i64) >> 52) as i32;

@@ -145,9 +145,9 @@ pub fn group_norm(
     let [batch, height, width, channels] = x.dims();
     let grouped = x.reshape([batch, height * width, groups, channels / groups]);
     let mean = grouped.clone().mean_dim(1).mean_dim(3);
-    let centred = grouped - mean;
-    let variance = (centred.clone() * centred.clone()).mean_dim(1).mean_dim(3);
-    let normed = (centred / (variance + epsilon).sqrt()).reshape([batch, height, width, channels]);
+    let centered = grouped - mean;
+    let variance = (centered.clone() * centered.clone()).mean_dim(1).mean_dim(3);
+    let normed = (centered / (variance + epsilon).sqrt()).reshape([batch, height, width, channels]);
     let z = normed * weight.reshape([1, 1, 1, channels]) + bias.reshape([1, 1, 1, channels]);
     let z = match scale_shift {
         None => z,

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 use core::f64::consts::LN_2;
-use noise::{Noise, Stream, forward::q_sample};
+use noise::{Noise, Purpose, forward::q_sample};
 use sampler::Denoiser;
 use schedule::Schedule;
 
@@ -28,12 +28,12 @@ pub struct BoundOptions {
     /// x_0 is clipped to ± this; None leaves it as it is.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for BoundOptions {
     fn default() -> Self {
-        Self { variance: BoundVariance::Posterior, clip: Some(1.0), samples: None }
+        Self { variance: BoundVariance::Posterior, clip: Some(1.0), noise_indices: None }
     }
 }
 
@@ -70,7 +70,7 @@ pub fn variational_bound(
 ) -> Result<Bound, LikelihoodError> {
     let [batch, channels, height, width] = x_0.dims();
     let dimensions = channels * height * width;
-    let samples = options.samples.unwrap_or_else(|| (0..batch as u64).collect());
+    let noise_indices = options.noise_indices.unwrap_or_else(|| (0..batch as u64).collect());
     let device = x_0.device();
     let clean = read(&x_0);
     let timesteps = schedule.timesteps();
@@ -88,8 +88,12 @@ pub fn variational_bound(
     let mut epsilon_errors = vec![Vec::new(); timesteps];
     for t in (0..timesteps).rev() {
         let level = schedule.level(t);
-        let epsilon =
-            noise.stream(Stream::Evaluation).normal_images(&samples, t as u64, [channels, height, width], &device);
+        let epsilon = noise.stream(Purpose::Evaluation).normal_images(
+            &noise_indices,
+            t as u64,
+            [channels, height, width],
+            &device,
+        );
         let epsilon = Tensor::<4>::from_data(epsilon.into_data(), (&device, x_0.dtype()));
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &vec![level; batch]);
         let prediction = denoiser.denoise(x_t.clone(), level, None);

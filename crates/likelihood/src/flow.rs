@@ -3,7 +3,7 @@
 
 use burn::tensor::Tensor;
 use core::f64::consts::{LN_2, TAU};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use sampler::Denoiser;
 use schedule::{NoiseLevel, Schedule};
 
@@ -18,16 +18,16 @@ pub struct FlowOptions {
     pub most_steps: usize,
     /// Random directions for the trace, each another backward pass a step; at least 1.
     pub probes: usize,
-    /// Whether pixels of 256 values are spread evenly over their step (uniform dequantisation): then the result is a bound of the
+    /// Whether pixels of 256 values are spread evenly over their step (uniform dequantization): then the result is a bound of the
     /// bits of the discrete image. Otherwise `x_0` is taken as it is, and the result is that of its density times the step.
-    pub dequantise: bool,
+    pub dequantize: bool,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for FlowOptions {
     fn default() -> Self {
-        Self { tolerance: 1e-4, most_steps: 2000, probes: 1, dequantise: true, samples: None }
+        Self { tolerance: 1e-4, most_steps: 2000, probes: 1, dequantize: true, noise_indices: None }
     }
 }
 
@@ -37,7 +37,7 @@ pub struct FlowResult {
     /// Bits for each dimension, one for each image.
     pub bits: Vec<f64>,
     /// How often the denoiser was asked.
-    pub evaluations: usize,
+    pub nfe: usize,
 }
 
 /// `-log2 p(x_0)` in bits for each dimension, one for each image.
@@ -73,15 +73,15 @@ pub fn flow_bits(
     }
     let [batch, channels, height, width] = x_0.dims();
     let dimensions = (channels * height * width) as f64;
-    let samples = options.samples.clone().unwrap_or_else(|| (0..batch as u64).collect());
+    let noise_indices = options.noise_indices.clone().unwrap_or_else(|| (0..batch as u64).collect());
     let device = x_0.device();
     let format = x_0.dtype();
     let draw = |step: u64| {
-        let values: Vec<f64> = samples
+        let values: Vec<f64> = noise_indices
             .iter()
             .flat_map(|sample| {
                 let mut values = vec![0f32; channels * height * width];
-                noise.stream(Stream::Evaluation).uniform(*sample, step, &mut values);
+                noise.stream(Purpose::Evaluation).uniform(*sample, step, &mut values);
                 values
             })
             .map(f64::from)
@@ -89,12 +89,12 @@ pub fn flow_bits(
         let data = burn::tensor::TensorData::new(values, [batch, channels, height, width]);
         Tensor::<4>::from_data(data, (&device, format))
     };
-    let x_0 = if options.dequantise { x_0 + (draw(0) - 0.5) * (2.0 / 255.0) } else { x_0 };
+    let x_0 = if options.dequantize { x_0 + (draw(0) - 0.5) * (2.0 / 255.0) } else { x_0 };
     let probes: Vec<Tensor<4>> = (1..=options.probes as u64).map(|probe| (draw(probe) - 0.5).sign()).collect();
 
-    let mut evaluations = 0;
+    let mut nfe = 0;
     let mut slope = |state: &State, time: f64| {
-        evaluations += 1;
+        nfe += 1;
         slope(denoiser, schedule, &probes, state, time.exp())
     };
     // the first timestep's image is taken for the clean one
@@ -116,7 +116,7 @@ pub fn flow_bits(
         })
         .collect();
     match bits.iter().all(|bits| bits.is_finite()) {
-        true => Ok(FlowResult { bits, evaluations }),
+        true => Ok(FlowResult { bits, nfe }),
         false => Err(LikelihoodError::NotFinite { timestep: last.timestep }),
     }
 }

@@ -9,9 +9,9 @@
 //! use likelihood::{BoundOptions, variational_bound};
 //! use noise::Noise;
 //! use sampler::GaussianMixture;
-//! use schedule::{Family, Schedule};
+//! use schedule::{BetaSchedule, Schedule};
 //!
-//! let schedule = Schedule::new(&Family::default(), 50)?;
+//! let schedule = Schedule::new(&BetaSchedule::default(), 50)?;
 //! let images = Tensor::<4>::zeros([2, 1, 4, 4], &Device::flex());
 //! // data that is spread around 0: zeros are likely
 //! let model = GaussianMixture::new(vec![(1.0, 0.0, 0.2)]);

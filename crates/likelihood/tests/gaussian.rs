@@ -5,9 +5,9 @@ use core::f64::consts::{LN_2, TAU};
 use likelihood::{
     BoundOptions, BoundVariance, FlowOptions, LikelihoodError, flow_bits, mean_and_error, variational_bound,
 };
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use sampler::GaussianMixture;
-use schedule::{Family, Schedule};
+use schedule::{BetaSchedule, Schedule};
 
 const MEAN: f64 = 0.1;
 const DEVIATION: f64 = 0.25;
@@ -19,7 +19,7 @@ fn model() -> GaussianMixture {
 /// Images of the model, to the nearest of 256 values or not.
 fn images(count: u64, side: usize, whole_values: bool, device: &Device) -> Tensor<4> {
     let samples: Vec<u64> = (0..count).collect();
-    let noise = Noise::new(3).stream(Stream::Custom(1)).normal_images(&samples, 0, [1, side, side], &Device::flex());
+    let noise = Noise::new(3).stream(Purpose::Custom(1)).normal_images(&samples, 0, [1, side, side], &Device::flex());
     let value = |z: f64| MEAN + DEVIATION * z;
     let round = |x: f64| if whole_values { ((x + 1.0) * 127.5).round().clamp(0.0, 255.0) / 127.5 - 1.0 } else { x };
     let values: Vec<f64> = noise.into_data().iter::<f64>().map(|z| round(value(z))).collect();
@@ -44,7 +44,7 @@ fn expected_terms(schedule: &Schedule) -> Vec<f64> {
 
 #[test]
 fn the_terms_of_the_bound_are_those_of_the_closed_form() {
-    let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let images = images(4, 32, true, &Device::flex());
     let options = BoundOptions { clip: None, ..BoundOptions::default() };
     let mut seen = Vec::new();
@@ -79,7 +79,7 @@ fn the_terms_of_the_bound_are_those_of_the_closed_form() {
 fn the_bound_approaches_the_bits_of_the_images() {
     let mut above = Vec::new();
     for timesteps in [50, 200, 800] {
-        let schedule = Schedule::new(&Family::default(), timesteps).expect("a schedule");
+        let schedule = Schedule::new(&BetaSchedule::default(), timesteps).expect("a schedule");
         let images = images(2, 32, true, &Device::flex());
         // the bits of these very images: a value's step times its density
         let bits = |x: f64| {
@@ -96,7 +96,7 @@ fn the_bound_approaches_the_bits_of_the_images() {
 
 #[test]
 fn a_variance_that_nobody_learned_is_refused() {
-    let schedule = Schedule::new(&Family::default(), 50).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 50).expect("a schedule");
     let options = BoundOptions { variance: BoundVariance::Learned, ..BoundOptions::default() };
     let images = images(1, 4, true, &Device::flex());
     let bound = variational_bound(&model(), images, &schedule, options, &Noise::new(1), &mut |_| ());
@@ -106,7 +106,7 @@ fn a_variance_that_nobody_learned_is_refused() {
 /// The posterior's variance is that of a step where x_0 is known; it is too small for the first steps, and costs bits.
 #[test]
 fn the_wrong_variance_costs_bits() {
-    let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let total = |variance| {
         let options = BoundOptions { variance, clip: None, ..BoundOptions::default() };
         let images = images(2, 16, true, &Device::flex());
@@ -119,11 +119,11 @@ fn the_wrong_variance_costs_bits() {
 /// The density of each image, exactly: every pixel has its own, and the trace of a diagonal matrix is exact with signs.
 #[test]
 fn the_flow_gives_the_density() {
-    let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let device = Device::flex().autodiff();
     let images = images(3, 8, false, &device);
     let first = schedule.level(0);
-    let options = FlowOptions { tolerance: 1e-7, dequantise: false, ..FlowOptions::default() };
+    let options = FlowOptions { tolerance: 1e-7, dequantize: false, ..FlowOptions::default() };
     let mut sigmas = Vec::new();
     let found =
         flow_bits(&model(), images.clone(), &schedule, options, &Noise::new(2), &mut |sigma| sigmas.push(sigma));
@@ -147,19 +147,19 @@ fn the_flow_gives_the_density() {
 /// Spread over their steps, whole values have at least the bits of the entropy.
 #[test]
 fn the_flow_of_whole_values_gives_the_entropy() {
-    let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let images = images(2, 32, true, &Device::flex().autodiff());
     let found = flow_bits(&model(), images, &schedule, FlowOptions::default(), &Noise::new(2), &mut |_| ());
     let found = found.expect("a likelihood");
     let (mean, _) = mean_and_error(&found.bits);
     // 2048 pixels: a standard error of the mean of -log2 p of sqrt(1/2) / ln 2 / sqrt(2048)
     assert!((mean - entropy()).abs() < 5.0 * 0.0225 + 1e-3, "{mean}, not {}", entropy());
-    assert!(found.evaluations < 400, "{}", found.evaluations);
+    assert!(found.nfe < 400, "{}", found.nfe);
 }
 
 #[test]
 fn impossible_flows_are_refused() {
-    let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let no_signal = schedule.rescale_zero_terminal_snr().expect("a schedule");
     let images = || images(1, 4, true, &Device::flex().autodiff());
     let run =
@@ -185,15 +185,15 @@ impl sampler::Denoiser for WithVariance {
 fn the_loss_of_a_learned_variance_is_made_of_the_terms_of_the_bound() {
     use noise::{forward::q_sample, variational::variational_terms};
     use sampler::Denoiser;
-    let schedule = Schedule::new(&Family::default(), 20).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 20).expect("a schedule");
     let device = Device::flex();
     let x_0 = images(3, 8, true, &device);
     let noise = Noise::new(1);
-    let options = BoundOptions { clip: None, variance: BoundVariance::Learned, samples: None };
+    let options = BoundOptions { clip: None, variance: BoundVariance::Learned, noise_indices: None };
     let denoiser = WithVariance(model());
     let bound = variational_bound(&denoiser, x_0.clone(), &schedule, options, &noise, &mut |_| ()).expect("a bound");
     for t in [0usize, 1, 7, 19] {
-        let epsilon = noise.stream(Stream::Evaluation).normal_images(&[0, 1, 2], t as u64, [1, 8, 8], &device);
+        let epsilon = noise.stream(Purpose::Evaluation).normal_images(&[0, 1, 2], t as u64, [1, 8, 8], &device);
         let epsilon = Tensor::<4>::from_data(epsilon.into_data(), (&device, DType::F64));
         let x_t = q_sample(x_0.clone(), epsilon, &[schedule.level(t); 3]);
         let prediction = denoiser.denoise(x_t.clone(), schedule.level(t), None);

@@ -9,7 +9,7 @@ use burn::{
     },
 };
 use data::{ImageSet, order::Order};
-use noise::{Noise, NoiseStream, Stream};
+use noise::{Noise, NoiseStream, Purpose};
 
 use crate::error::{MetricsError, rows};
 
@@ -17,9 +17,9 @@ use crate::error::{MetricsError, rows};
 pub const FEATURES: usize = 128;
 
 /// Initial weights; numbers of their own, so that they are not those of a diffusion model with the same seed.
-const WEIGHTS: Stream = Stream::Custom(0x6a75_6467);
+const WEIGHTS: Purpose = Purpose::Custom(0x6a75_6467);
 /// Shifts of the training images.
-const SHIFTS: Stream = Stream::Custom(0x6a75_6468);
+const SHIFTS: Purpose = Purpose::Custom(0x6a75_6468);
 
 const CHANNELS: [usize; 2] = [16, 32];
 const KERNEL: usize = 5;
@@ -113,7 +113,7 @@ pub fn pixels(images: &ImageSet) -> Vec<f32> {
 
 /// What the classifier says of some images.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Judgement {
+pub struct Judgment {
     /// `[count, FEATURES]`, row-major; what the last layer but one sees, at least 0.
     pub features: Vec<f32>,
     /// `[count, classes]`, row-major; each row sums to 1.
@@ -122,7 +122,7 @@ pub struct Judgement {
     pub classes: usize,
 }
 
-impl Judgement {
+impl Judgment {
     /// The most probable class of each image, and its probability: the confidence. `[count]`
     pub fn called(&self) -> Vec<(usize, f32)> {
         let largest = |row: &[f32]| {
@@ -135,7 +135,7 @@ impl Judgement {
 }
 
 /// A small convolutional network (after LeNet-5, LeCun et al. 1998) that says which class an image shows; made for digits
-/// of 28 x 28, and possible for any labelled images of at least 4 x 4.
+/// of 28 x 28, and possible for any labeled images of at least 4 x 4.
 #[derive(Clone, Debug)]
 pub struct DigitClassifier {
     network: Network,
@@ -165,7 +165,7 @@ impl DigitClassifier {
         }
         let autodiff = device.clone().autodiff();
         let mut network = Network::new(image, classes, seed, &autodiff);
-        let mut optimiser = AdamConfig::new().with_epsilon(1e-8).init();
+        let mut optimizer = AdamConfig::new().with_epsilon(1e-8).init();
         let (mut order, shifts) = (Order::new(images.len(), seed), Noise::new(seed).stream(SHIFTS));
         let total = (epochs * images.len()) as u64;
         for start in (0..total).step_by(BATCH_SIZE) {
@@ -177,7 +177,7 @@ impl DigitClassifier {
             let gradients = GradientsParams::from_grads(loss.backward(), &network);
             let done = start as f64 / total as f64;
             let rate = LEARNING_RATE * 0.5 * (1.0 + (core::f64::consts::PI * done).cos());
-            network = optimiser.step(rate, network, gradients);
+            network = optimizer.step(rate, network, gradients);
         }
         Ok(Self { network: network.valid(), image, classes, device: device.clone() })
     }
@@ -189,7 +189,7 @@ impl DigitClassifier {
     ///
     /// # Errors
     /// [`MetricsError`] if `pixels` is no whole number of such images, or holds a value that is not finite.
-    pub fn classify(&self, pixels: &[f32]) -> Result<Judgement, MetricsError> {
+    pub fn classify(&self, pixels: &[f32]) -> Result<Judgment, MetricsError> {
         let [channels, height, width] = self.image;
         let length = channels * height * width;
         let count = rows("pixels to classify", pixels, length, 0)?;
@@ -202,7 +202,7 @@ impl DigitClassifier {
             features.extend(part_features.into_data().iter::<f32>());
             probabilities.extend(activation::softmax(logits, 1).into_data().iter::<f32>());
         }
-        Ok(Judgement { features, probabilities, classes: self.classes })
+        Ok(Judgment { features, probabilities, classes: self.classes })
     }
 
     /// The names of [`state`](Self::state)'s tensors, in its order.
@@ -350,8 +350,8 @@ mod tests {
 
     #[test]
     fn the_called_class_is_the_most_probable() {
-        let judgement = Judgement { features: vec![], probabilities: vec![0.2, 0.5, 0.3, 0.9, 0.1, 0.0], classes: 3 };
-        assert_eq!(judgement.called(), [(1, 0.5), (0, 0.9)]);
+        let judgment = Judgment { features: vec![], probabilities: vec![0.2, 0.5, 0.3, 0.9, 0.1, 0.0], classes: 3 };
+        assert_eq!(judgment.called(), [(1, 0.5), (0, 0.9)]);
     }
 
     #[test]
@@ -361,10 +361,10 @@ mod tests {
         let held_out = digits.subset(0..1000);
         let accuracy = accuracy(&classifier, &held_out);
         assert!(accuracy > 0.9, "{accuracy}");
-        let judgement = classifier.classify(&pixels(&held_out)).unwrap();
-        assert_eq!(judgement.features.len(), 1000 * FEATURES);
-        assert!(judgement.features.iter().all(|feature| *feature >= 0.0));
-        for row in judgement.probabilities.chunks(10) {
+        let judgment = classifier.classify(&pixels(&held_out)).unwrap();
+        assert_eq!(judgment.features.len(), 1000 * FEATURES);
+        assert!(judgment.features.iter().all(|feature| *feature >= 0.0));
+        for row in judgment.probabilities.chunks(10) {
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{row:?}");
         }
     }
@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_do_not_change_the_judgement() {
+    fn batches_do_not_change_the_judgment() {
         let digits = digits();
         let classifier = DigitClassifier::train(&digits.subset(0..50), 0, 1, &Device::flex()).unwrap();
         // more than are classified at a time

@@ -66,7 +66,7 @@ pub enum MetricsError {
         /// Why not.
         reason: String,
     },
-    /// Inception sees grey or colour.
+    /// Inception sees gray or color.
     #[error("images of {channels} channels cannot be judged by Inception: it needs 1 or 3")]
     Channels {
         /// How many there are.

@@ -17,8 +17,8 @@ const ITERATIONS: usize = 1_000_000;
 /// # Errors
 /// [`MetricsError`] if an array is no whole number of rows, has less than 2, or holds a value that is not finite.
 pub fn frechet_distance(features_a: &[f32], features_b: &[f32], dim: usize) -> Result<f64, MetricsError> {
-    let (mean_a, a) = centred("features_a", features_a, dim)?;
-    let (mean_b, b) = centred("features_b", features_b, dim)?;
+    let (mean_a, a) = centered("features_a", features_a, dim)?;
+    let (mean_b, b) = centered("features_b", features_b, dim)?;
     let root_trace = match a.nrows().min(b.nrows()) < dim {
         true => root_trace_of_rows(&a, &b)?,
         false => root_trace_of_covariances(&a.tr_mul(&a), &b.tr_mul(&b))?,
@@ -48,15 +48,15 @@ fn sum_of_roots(matrix: DMatrix<f64>) -> Result<f64, MetricsError> {
 
 /// The mean `[dim]` of `[count, dim]` features, and what they differ from it by, over `sqrt(count - 1)`: a matrix A whose `A^T A`
 /// is the unbiased covariance.
-fn centred(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector<f64>, DMatrix<f64>), MetricsError> {
+fn centered(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector<f64>, DMatrix<f64>), MetricsError> {
     let count = rows(what, features, dim, 2)?;
-    let mut centred = DMatrix::from_row_iterator(count, dim, features.iter().map(|value| f64::from(*value)));
-    let mean = centred.row_mean().transpose();
-    for (mut column, mean) in centred.column_iter_mut().zip(mean.iter()) {
+    let mut centered = DMatrix::from_row_iterator(count, dim, features.iter().map(|value| f64::from(*value)));
+    let mean = centered.row_mean().transpose();
+    for (mut column, mean) in centered.column_iter_mut().zip(mean.iter()) {
         column.add_scalar_mut(-mean);
     }
-    centred /= ((count - 1) as f64).sqrt();
-    Ok((mean, centred))
+    centered /= ((count - 1) as f64).sqrt();
+    Ok((mean, centered))
 }
 
 /// The symmetric root of a positive semi-definite matrix.
@@ -75,12 +75,12 @@ fn eigen(what: &'static str, matrix: DMatrix<f64>) -> Result<SymmetricEigen<f64,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use noise::{Noise, Stream};
+    use noise::{Noise, Purpose};
 
     /// `[count, dim]` standard normal numbers.
     fn normal(seed: u64, count: usize, dim: usize) -> Vec<f32> {
         let mut values = vec![0.0; count * dim];
-        Noise::new(seed).stream(Stream::Evaluation).normal(0, 0, &mut values);
+        Noise::new(seed).stream(Purpose::Evaluation).normal(0, 0, &mut values);
         values
     }
 

@@ -86,7 +86,7 @@ impl Inception {
     }
 
     /// The features of images, `[count, 2048]` row-major: stretched to 299x299 (bilinear, as PyTorch's `interpolate` with
-    /// `align_corners = False`, without a low-pass), grey ones with three equal channels.
+    /// `align_corners = False`, without a low-pass), gray ones with three equal channels.
     ///
     /// # Shapes
     /// - `pixels`: `[count, channels, height, width]` in [-1, 1], row-major, with 1 or 3 channels
@@ -209,12 +209,12 @@ impl Inception {
     }
 }
 
-/// The mean of 3x3 neighbours; the border has fewer.
+/// The mean of 3x3 neighbors; the border has fewer.
 fn mean(x: Tensor<4>) -> Tensor<4> {
     avg_pool2d(x, AvgPoolOptions::new([3, 3]).with_stride([1, 1]).with_padding([1, 1]).with_count_include_pad(false))
 }
 
-/// The largest of 3x3 neighbours.
+/// The largest of 3x3 neighbors.
 fn largest(x: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([stride; 2]).with_padding([padding; 2]))
 }
@@ -331,7 +331,7 @@ mod tests {
         let mut out = Vec::new();
         stretch(&[0.0, 1.0], [1, 2], &mut out);
         assert_eq!(out.len(), SIDE * SIDE);
-        // constant beyond the centres of the outer pixels, a line between
+        // constant beyond the centers of the outer pixels, a line between
         assert_eq!((out[0], out[SIDE / 4 - 1], out[SIDE - 1]), (0.0, 0.0, 1.0));
         assert!((out[SIDE / 2] - 0.5).abs() < 1e-6);
         assert!((out.iter().sum::<f32>() / out.len() as f32 - 0.5).abs() < 1e-4);

@@ -1,6 +1,6 @@
 //! The kernel distance between two clouds of features (KID).
 
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use rayon::prelude::*;
 
 use crate::error::{MetricsError, rows};
@@ -59,7 +59,7 @@ pub fn kernel_distance(
     let row = |features: &[f32], index: usize| -> Vec<f64> {
         features[index * dim..(index + 1) * dim].iter().map(|value| f64::from(*value)).collect()
     };
-    let noise = Noise::new(options.seed).stream(Stream::Evaluation);
+    let noise = Noise::new(options.seed).stream(Purpose::Evaluation);
     let draw = |features: &[f32], count: usize, subset: usize, which: u64| -> Vec<Vec<f64>> {
         // the first of a shuffled list (Fisher and Yates)
         let mut indices: Vec<usize> = (0..count).collect();
@@ -129,7 +129,7 @@ mod tests {
 
     fn normal(seed: u64, count: usize, dim: usize) -> Vec<f32> {
         let mut values = vec![0.0; count * dim];
-        Noise::new(seed).stream(Stream::Custom(5)).normal(0, 0, &mut values);
+        Noise::new(seed).stream(Purpose::Custom(5)).normal(0, 0, &mut values);
         values
     }
 

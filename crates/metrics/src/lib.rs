@@ -1,6 +1,6 @@
 //! Judges of pictures: how good samples are, how varied, and whether they are copies.
 //!
-//! [`DigitClassifier`] is a small network that is trained on real labelled images and then says what samples show and how
+//! [`DigitClassifier`] is a small network that is trained on real labeled images and then says what samples show and how
 //! sure it is; [`frechet_distance`] and [`kernel_distance`] compare two sets in its features, [`manifold`] says which part of
 //! each lies within the other. [`Inception`] has the features that published distances are measured in, if its weights are
 //! there; [`nearest_distance`] finds, for each picture,
@@ -34,7 +34,7 @@ mod kernel;
 mod manifold;
 mod nearest;
 
-pub use classifier::{DigitClassifier, FEATURES, Judgement, pixels};
+pub use classifier::{DigitClassifier, FEATURES, Judgment, pixels};
 pub use error::MetricsError;
 pub use frechet::frechet_distance;
 pub use inception::{INCEPTION_FEATURES, Inception};

@@ -1,4 +1,4 @@
-//! Precision and recall by the neighbourhoods of features.
+//! Precision and recall by the neighborhoods of features.
 
 use rayon::prelude::*;
 
@@ -7,35 +7,35 @@ use crate::error::{MetricsError, rows};
 /// How two clouds of features lie in each other. All are shares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Manifold {
-    /// Of the samples, those that lie in the neighbourhood of some real image: are they good? (Kynkäänniemi et al. 2019,
+    /// Of the samples, those that lie in the neighborhood of some real image: are they good? (Kynkäänniemi et al. 2019,
     /// arXiv:1904.06991)
     pub precision: f64,
-    /// Of the real images, those that lie in the neighbourhood of some sample: are all kinds there?
+    /// Of the real images, those that lie in the neighborhood of some sample: are all kinds there?
     pub recall: f64,
-    /// Neighbourhoods of real images that a sample lies in, on average over samples and over k: precision that outliers do not
+    /// Neighborhoods of real images that a sample lies in, on average over samples and over k: precision that outliers do not
     /// mislead; may exceed 1 (Naeem et al. 2020, arXiv:2002.09797).
     pub density: f64,
-    /// Of the real images, those with a sample in their neighbourhood.
+    /// Of the real images, those with a sample in their neighborhood.
     pub coverage: f64,
 }
 
-/// Compares samples with real images; a neighbourhood reaches to the `neighbours`-th nearest of the same set.
+/// Compares samples with real images; a neighborhood reaches to the `neighbors`-th nearest of the same set.
 ///
 /// # Shapes
-/// - `samples`: `[count, dim]`, `real`: `[any, dim]`, row-major, each with more rows than `neighbours`
+/// - `samples`: `[count, dim]`, `real`: `[any, dim]`, row-major, each with more rows than `neighbors`
 ///
 /// # Errors
 /// [`MetricsError`] if an array is no whole number of rows, has too few, or holds a value that is not finite; or if
-/// `neighbours` is 0.
-pub fn manifold(samples: &[f32], real: &[f32], dim: usize, neighbours: usize) -> Result<Manifold, MetricsError> {
-    if neighbours == 0 {
-        return Err(MetricsError::TooFew { what: "neighbours", rows: 0, needed: 1 });
+/// `neighbors` is 0.
+pub fn manifold(samples: &[f32], real: &[f32], dim: usize, neighbors: usize) -> Result<Manifold, MetricsError> {
+    if neighbors == 0 {
+        return Err(MetricsError::TooFew { what: "neighbors", rows: 0, needed: 1 });
     }
-    let sample_count = rows("samples", samples, dim, neighbours + 1)?;
-    let real_count = rows("real", real, dim, neighbours + 1)?;
-    let (sample_radii, real_radii) = (radii(samples, dim, neighbours), radii(real, dim, neighbours));
+    let sample_count = rows("samples", samples, dim, neighbors + 1)?;
+    let real_count = rows("real", real, dim, neighbors + 1)?;
+    let (sample_radii, real_radii) = (radii(samples, dim, neighbors), radii(real, dim, neighbors));
 
-    // for each sample: neighbourhoods of real images that it lies in
+    // for each sample: neighborhoods of real images that it lies in
     let within: Vec<usize> =
         samples.par_chunks_exact(dim).map(|sample| inside(sample, real, &real_radii, dim)).collect();
     let recalled = real.par_chunks_exact(dim).filter(|image| inside(image, samples, &sample_radii, dim) > 0).count();
@@ -48,22 +48,22 @@ pub fn manifold(samples: &[f32], real: &[f32], dim: usize, neighbours: usize) ->
     Ok(Manifold {
         precision: share(within.iter().filter(|count| **count > 0).count(), sample_count),
         recall: share(recalled, real_count),
-        density: share(within.iter().sum(), sample_count * neighbours),
+        density: share(within.iter().sum(), sample_count * neighbors),
         coverage: share(covered, real_count),
     })
 }
 
-/// How many of the neighbourhoods around `centres` hold a point.
-fn inside(point: &[f32], centres: &[f32], radii: &[f64], dim: usize) -> usize {
-    centres.chunks_exact(dim).zip(radii).filter(|(centre, radius)| squared(point, centre) <= **radius).count()
+/// How many of the neighborhoods around `centers` hold a point.
+fn inside(point: &[f32], centers: &[f32], radii: &[f64], dim: usize) -> usize {
+    centers.chunks_exact(dim).zip(radii).filter(|(center, radius)| squared(point, center) <= **radius).count()
 }
 
-/// The squared distance of each row to its `neighbours`-th nearest other row.
-fn radii(features: &[f32], dim: usize, neighbours: usize) -> Vec<f64> {
+/// The squared distance of each row to its `neighbors`-th nearest other row.
+fn radii(features: &[f32], dim: usize, neighbors: usize) -> Vec<f64> {
     let radius = |(index, row): (usize, &[f32])| {
         let others = features.chunks_exact(dim).enumerate().filter(|(other, _)| *other != index);
         let mut distances: Vec<f64> = others.map(|(_, other)| squared(row, other)).collect();
-        *distances.select_nth_unstable_by(neighbours - 1, f64::total_cmp).1
+        *distances.select_nth_unstable_by(neighbors - 1, f64::total_cmp).1
     };
     features.par_chunks_exact(dim).enumerate().map(radius).collect()
 }

@@ -59,7 +59,7 @@ fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use noise::{Noise, Stream};
+    use noise::{Noise, Purpose};
 
     #[test]
     fn the_nearest_is_found() {
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_not_its_own_neighbour() {
+    fn an_image_is_not_its_own_neighbor() {
         assert_eq!(nearest_other_distance(&[0.0, 1.0, 5.0, 5.0], 1).unwrap(), [1.0, 1.0, 0.0, 0.0]);
         assert!(nearest_other_distance(&[0.0], 1).is_err());
     }
@@ -80,7 +80,7 @@ mod tests {
         // 37 = 2 * LANES + 5: whole lanes and a rest
         let dim = 2 * LANES + 5;
         let mut values = vec![0.0; 7 * dim];
-        Noise::new(1).stream(Stream::Evaluation).normal(0, 0, &mut values);
+        Noise::new(1).stream(Purpose::Evaluation).normal(0, 0, &mut values);
         let (queries, references) = values.split_at(3 * dim);
         let found = nearest_distance(queries, references, dim).unwrap();
         for (query, found) in queries.chunks(dim).zip(found) {

@@ -49,7 +49,7 @@ fn the_kernel_distance_is_scikit_learn_s() {
 }
 
 #[test]
-fn precision_and_recall_are_scikit_learn_s_neighbours() {
+fn precision_and_recall_are_scikit_learn_s_neighbors() {
     let expected = doubles("manifold");
     let ours = manifold(&floats("a"), &floats("b"), 12, 3).expect("shares");
     for (ours, theirs) in [ours.precision, ours.recall, ours.density, ours.coverage].into_iter().zip(expected) {
@@ -108,11 +108,11 @@ fn inception_s_features_are_pytorch_fid_s() {
     for (ours, theirs) in features.iter().zip(&expected) {
         assert!((ours - theirs).abs() < 1e-3 * deviation, "{ours} is not {theirs}");
     }
-    // grey images are three equal channels
-    let grey: Vec<f32> = pixels[..32 * 40].to_vec();
-    let grey_features = inception.features(&grey, [1, 32, 40]).expect("features");
-    let colour: Vec<f32> = [&grey[..]; 3].concat();
-    assert_eq!(grey_features, inception.features(&colour, [3, 32, 40]).expect("features"));
+    // gray images are three equal channels
+    let gray: Vec<f32> = pixels[..32 * 40].to_vec();
+    let gray_features = inception.features(&gray, [1, 32, 40]).expect("features");
+    let color: Vec<f32> = [&gray[..]; 3].concat();
+    assert_eq!(gray_features, inception.features(&color, [3, 32, 40]).expect("features"));
     assert!(matches!(inception.features(&pixels, [2, 32, 40]), Err(MetricsError::Channels { channels: 2 })));
 
     let refused = |bytes: &[u8], says: &str| {

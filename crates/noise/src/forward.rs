@@ -53,9 +53,9 @@ pub fn coefficients(values: impl Iterator<Item = f64>, like: &Tensor<4>) -> Tens
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Noise, Stream};
+    use crate::{Noise, Purpose};
     use burn::tensor::Device;
-    use schedule::{Family, Schedule};
+    use schedule::{BetaSchedule, Schedule};
 
     fn moments(x: &Tensor<4>) -> (f64, f64) {
         let values: Vec<f32> = x.to_data().try_to_vec().expect("f32");
@@ -68,7 +68,7 @@ mod tests {
     fn end_points() {
         let device = Device::flex();
         let x_0 = Tensor::<4>::ones([1, 1, 4, 4], &device) * 0.5;
-        let epsilon = Noise::new(1).stream(Stream::Training).normal_images(&[0], 0, [1, 4, 4], &device);
+        let epsilon = Noise::new(1).stream(Purpose::Epsilon).normal_images(&[0], 0, [1, 4, 4], &device);
         let clean = q_sample(x_0.clone(), epsilon.clone(), &[NoiseLevel::CLEAN]);
         clean.into_data().assert_eq(&x_0.clone().into_data(), true);
         let gone = NoiseLevel { timestep: 999.0, alpha_bar: 0.0 };
@@ -78,14 +78,14 @@ mod tests {
     #[test]
     fn markov_steps_reach_the_closed_form() {
         let device = Device::flex();
-        let schedule = Schedule::new(&"linear".parse::<Family>().expect("a name"), 50).expect("a schedule");
+        let schedule = Schedule::new(&"linear".parse::<BetaSchedule>().expect("a name"), 50).expect("a schedule");
         let count = 64 * 64 * 16;
         let start = 0.7f32;
         let mut x = Tensor::<4>::ones([16, 1, 64, 64], &device) * start;
         let samples: Vec<u64> = (0..16).collect();
         for (step, &beta) in schedule.betas().iter().enumerate().take(30) {
             let epsilon =
-                Noise::new(3).stream(Stream::Evaluation).normal_images(&samples, step as u64, [1, 64, 64], &device);
+                Noise::new(3).stream(Purpose::Evaluation).normal_images(&samples, step as u64, [1, 64, 64], &device);
             x = q_step(x, epsilon, &[beta; 16]);
         }
         let level = schedule.level(29);

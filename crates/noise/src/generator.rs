@@ -10,9 +10,9 @@ use rayon::prelude::*;
 /// noise of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Stream {
+pub enum Purpose {
     /// epsilon of a training step: sample = position in the run, step = training step.
-    Training,
+    Epsilon,
     /// t of a training step.
     Timesteps,
     /// Horizontal flips of training images.
@@ -26,28 +26,28 @@ pub enum Stream {
     /// Initial weights of the network: sample = index of the parameter.
     Weights,
     /// x_T, where the reverse chain starts: sample = index of the image.
-    Start,
+    InitialNoise,
     /// The noise that the reverse chain adds: sample = index of the image, step = sampling step.
-    Reverse,
+    SamplerNoise,
     /// Frozen draws for held-out losses and figures.
     Evaluation,
     /// Anything else; the number keeps purposes apart.
     Custom(u32),
 }
 
-impl Stream {
+impl Purpose {
     /// The number that is mixed into the key. It is part of the format: changing one changes every run.
     const fn id(self) -> u64 {
         match self {
-            Self::Training => 1,
+            Self::Epsilon => 1,
             Self::Timesteps => 2,
             Self::Flips => 3,
             Self::LabelDropout => 4,
             Self::Dropout => 5,
             Self::SelfConditioning => 6,
             Self::Weights => 7,
-            Self::Start => 8,
-            Self::Reverse => 9,
+            Self::InitialNoise => 8,
+            Self::SamplerNoise => 9,
             Self::Evaluation => 10,
             Self::Custom(number) => (1 << 32) | number as u64,
         }
@@ -72,7 +72,7 @@ impl Noise {
     }
 
     /// The numbers that are for one purpose.
-    pub const fn stream(&self, stream: Stream) -> NoiseStream {
+    pub const fn stream(&self, stream: Purpose) -> NoiseStream {
         NoiseStream { seed: self.seed, stream }
     }
 }
@@ -84,7 +84,7 @@ impl Noise {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseStream {
     seed: u64,
-    stream: Stream,
+    stream: Purpose,
 }
 
 impl NoiseStream {
@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn draw(stream: Stream, sample: u64, step: u64, count: usize) -> Vec<f32> {
+    fn draw(stream: Purpose, sample: u64, step: u64, count: usize) -> Vec<f32> {
         let mut out = vec![0f32; count];
         Noise::new(7).stream(stream).normal(sample, step, &mut out);
         out
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn moments_are_those_of_a_standard_normal() {
         let count = 1_000_000;
-        let values = draw(Stream::Training, 0, 0, count);
+        let values = draw(Purpose::Epsilon, 0, 0, count);
         let moment = |power: i32| values.iter().map(|&v| f64::from(v).powi(power)).sum::<f64>() / count as f64;
         // standard errors: 1/sqrt(n), sqrt(2/n), sqrt(15/n), sqrt(96/n); four of them
         let allowed = |variance: f64| 4.0 * (variance / count as f64).sqrt();
@@ -207,8 +207,8 @@ mod tests {
     }
 
     #[test]
-    fn neighbouring_numbers_are_uncorrelated() {
-        let values = draw(Stream::Training, 3, 9, 100_000);
+    fn neighboring_numbers_are_uncorrelated() {
+        let values = draw(Purpose::Epsilon, 3, 9, 100_000);
         let products: f64 = values.windows(2).map(|w| f64::from(w[0]) * f64::from(w[1])).sum();
         assert!((products / 1e5).abs() < 4.0 / 1e5f64.sqrt());
     }
@@ -216,27 +216,27 @@ mod tests {
     #[test]
     fn bits_are_frozen() {
         // A change here changes every run that was ever seeded: raise the format version if it must be.
-        let bits: Vec<u32> = draw(Stream::Training, 17, 3, 4).iter().map(|v| v.to_bits()).collect();
+        let bits: Vec<u32> = draw(Purpose::Epsilon, 17, 3, 4).iter().map(|v| v.to_bits()).collect();
         assert_eq!(bits, FROZEN);
     }
     const FROZEN: [u32; 4] = [1_060_602_374, 1_065_590_993, 1_070_511_013, 1_054_323_684];
 
     #[test]
     fn each_part_of_the_address_matters() {
-        let base = draw(Stream::Training, 1, 1, 8);
-        assert_ne!(base, draw(Stream::Timesteps, 1, 1, 8));
-        assert_ne!(base, draw(Stream::Training, 2, 1, 8));
-        assert_ne!(base, draw(Stream::Training, 1, 2, 8));
+        let base = draw(Purpose::Epsilon, 1, 1, 8);
+        assert_ne!(base, draw(Purpose::Timesteps, 1, 1, 8));
+        assert_ne!(base, draw(Purpose::Epsilon, 2, 1, 8));
+        assert_ne!(base, draw(Purpose::Epsilon, 1, 2, 8));
         let mut other = vec![0f32; 8];
-        Noise::new(8).stream(Stream::Training).normal(1, 1, &mut other);
+        Noise::new(8).stream(Purpose::Epsilon).normal(1, 1, &mut other);
         assert_ne!(base, other);
-        assert_ne!(Stream::Custom(1).id(), Stream::Training.id());
+        assert_ne!(Purpose::Custom(1).id(), Purpose::Epsilon.id());
     }
 
     #[test]
     fn an_image_is_the_same_alone_or_in_a_batch_on_any_number_of_threads() {
         let device = Device::flex();
-        let stream = Noise::new(5).stream(Stream::Start);
+        let stream = Noise::new(5).stream(Purpose::InitialNoise);
         let values = |samples: &[u64]| -> Vec<f32> {
             stream.normal_images(samples, 0, [3, 5, 7], &device).into_data().try_to_vec().expect("f32")
         };
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn offset_noise_shifts_whole_channels_and_leaves_the_rest() {
         let device = Device::flex();
-        let stream = Noise::new(5).stream(Stream::Training);
+        let stream = Noise::new(5).stream(Purpose::Epsilon);
         let plain = stream.normal_images(&[4], 2, [3, 5, 5], &device);
         let offset = stream.offset_images(&[4], 2, [3, 5, 5], 0.1, &device);
         let difference: Vec<f32> = (offset - plain).into_data().try_to_vec().expect("f32");
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn below_is_uniform() {
-        let stream = Noise::new(1).stream(Stream::Timesteps);
+        let stream = Noise::new(1).stream(Purpose::Timesteps);
         let mut counts = [0f64; 7];
         for sample in 0..70_000 {
             counts[stream.below(sample, 0, 7) as usize] += 1.0;
@@ -278,14 +278,14 @@ mod tests {
         #[test]
         fn uniform_stays_inside(seed: u64, sample: u64, step: u64) {
             let mut values = [0f32; 64];
-            Noise::new(seed).stream(Stream::Flips).uniform(sample, step, &mut values);
+            Noise::new(seed).stream(Purpose::Flips).uniform(sample, step, &mut values);
             prop_assert!(values.iter().all(|value| *value > 0.0 && *value < 1.0));
         }
 
         #[test]
         fn a_longer_draw_begins_with_the_shorter(sample: u64, step: u64, length in 1usize..64) {
-            let long = draw(Stream::Reverse, sample, step, 64);
-            prop_assert_eq!(&draw(Stream::Reverse, sample, step, length)[..], &long[..length]);
+            let long = draw(Purpose::SamplerNoise, sample, step, 64);
+            prop_assert_eq!(&draw(Purpose::SamplerNoise, sample, step, length)[..], &long[..length]);
         }
     }
 }

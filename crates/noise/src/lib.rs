@@ -9,13 +9,13 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use noise::{Noise, Stream, forward::q_sample};
-//! use schedule::{Family, Schedule};
+//! use noise::{Noise, Purpose, forward::q_sample};
+//! use schedule::{BetaSchedule, Schedule};
 //!
 //! let device = Device::flex();
-//! let schedule = Schedule::new(&Family::default(), 1000)?;
+//! let schedule = Schedule::new(&BetaSchedule::default(), 1000)?;
 //! let x_0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
-//! let epsilon = Noise::new(42).stream(Stream::Training).normal_images(&[0, 1], 0, [1, 8, 8], &device);
+//! let epsilon = Noise::new(42).stream(Purpose::Epsilon).normal_images(&[0, 1], 0, [1, 8, 8], &device);
 //! let x_t = q_sample(x_0, epsilon, &[schedule.level(10), schedule.level(900)]);
 //! assert_eq!(x_t.dims(), [2, 1, 8, 8]);
 //! # Ok::<(), schedule::ScheduleError>(())
@@ -28,7 +28,7 @@ pub mod loss;
 pub mod objective;
 pub mod variational;
 
-pub use generator::{Noise, NoiseStream, Stream};
+pub use generator::{Noise, NoiseStream, Purpose};
 pub use loss::LossType;
 pub use objective::{Prediction, network_input, network_times, target};
 pub use schedule::{NoiseLevel, Objective};

@@ -132,16 +132,16 @@ fn epsilon_of(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Noise, Stream, forward::q_sample};
+    use crate::{Noise, Purpose, forward::q_sample};
     use burn::tensor::Tolerance;
-    use schedule::{Family, Schedule};
+    use schedule::{BetaSchedule, Schedule};
 
     #[test]
     fn every_objective_recovers_x_0_and_epsilon() {
         let device = Device::flex();
-        let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+        let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
         let levels = [0, 10, 500, 900].map(|t| schedule.level(t));
-        let stream = Noise::new(2).stream(Stream::Evaluation);
+        let stream = Noise::new(2).stream(Purpose::Evaluation);
         let samples = [0, 1, 2, 3];
         let x_0 = stream.normal_images(&samples, 0, [2, 4, 4], &device);
         let epsilon = stream.normal_images(&samples, 1, [2, 4, 4], &device);
@@ -159,9 +159,9 @@ mod tests {
     #[test]
     fn networks_of_the_classic_objectives_are_fed_x_t_and_t() {
         let device = Device::flex();
-        let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+        let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
         let levels = [3, 700].map(|t| schedule.level(t));
-        let x_t = Noise::new(2).stream(Stream::Start).normal_images(&[0, 1], 0, [1, 4, 4], &device);
+        let x_t = Noise::new(2).stream(Purpose::InitialNoise).normal_images(&[0, 1], 0, [1, 4, 4], &device);
         for objective in [Objective::Epsilon, Objective::X0, Objective::V] {
             network_input(objective, x_t.clone(), &levels).into_data().assert_eq(&x_t.to_data(), true);
             network_times(objective, &levels, &device).into_data().assert_eq(&TensorData::from([3f32, 700.0]), true);
@@ -179,7 +179,7 @@ mod tests {
     fn at_zero_terminal_snr_x_0_and_v_stay_finite() {
         let device = Device::flex();
         let level = [NoiseLevel { timestep: 999.0, alpha_bar: 0.0 }];
-        let x_t = Noise::new(2).stream(Stream::Start).normal_images(&[0], 0, [1, 4, 4], &device);
+        let x_t = Noise::new(2).stream(Purpose::InitialNoise).normal_images(&[0], 0, [1, 4, 4], &device);
         let x_0 = x_t.clone() * 0.1;
         for prediction in [
             Prediction::from_x_0(x_0.clone(), x_t.clone(), &level),

@@ -62,9 +62,9 @@ fn discrete_log_likelihood(x: Tensor<4>, mean: Tensor<4>, log_deviation: Tensor<
         let inner = (x.clone() + x.powi_scalar(3) * 0.044_715) * (2.0 / core::f64::consts::PI).sqrt();
         (inner.tanh() + 1.0) / 2.0
     };
-    let centred = x.clone() - mean;
-    let upper = cdf((centred.clone() + 1.0 / 255.0) * inverse.clone());
-    let lower = cdf((centred - 1.0 / 255.0) * inverse);
+    let centered = x.clone() - mean;
+    let upper = cdf((centered.clone() + 1.0 / 255.0) * inverse.clone());
+    let lower = cdf((centered - 1.0 / 255.0) * inverse);
     // the outermost values take the tails
     let lower = lower.mask_fill(x.clone().lower_elem(-0.999), 0.0);
     let upper = upper.mask_fill(x.greater_elem(0.999), 1.0);
@@ -74,17 +74,17 @@ fn discrete_log_likelihood(x: Tensor<4>, mean: Tensor<4>, log_deviation: Tensor<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Noise, Stream, forward::q_sample};
+    use crate::{Noise, Purpose, forward::q_sample};
     use burn::tensor::Device;
-    use schedule::Family;
+    use schedule::BetaSchedule;
 
     /// Terms and the gradient of their mean at the variances, of a prediction that is off by 0.05.
     fn terms(variance: f64) -> (Vec<f32>, Vec<f32>) {
         let device = Device::flex().autodiff();
-        let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+        let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
         let timesteps = [0, 1, 50, 99];
         let levels = timesteps.map(|t| schedule.level(t));
-        let stream = Noise::new(4).stream(Stream::Evaluation);
+        let stream = Noise::new(4).stream(Purpose::Evaluation);
         let x_0 =
             (stream.normal_images(&[0, 1, 2, 3], 0, [1, 4, 4], &device) * 127.0).round().clamp(-127.0, 127.0) / 127.5;
         let epsilon = stream.normal_images(&[0, 1, 2, 3], 1, [1, 4, 4], &device);

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 use noise::{NoiseLevel, Objective, Prediction, forward::q_sample, target};
 use safetensors::{Dtype, SafeTensors};
-use schedule::{Family, Schedule};
+use schedule::{BetaSchedule, Schedule};
 
 struct Golden(Vec<u8>);
 
@@ -43,7 +43,7 @@ fn close(what: &str, ours: Tensor<4>, theirs: Tensor<4>, levels: &[NoiseLevel]) 
 fn check(family: &str, file: &str) {
     let device = Device::flex();
     let golden = Golden::open(file);
-    let schedule = Schedule::new(&family.parse::<Family>().expect("a name"), 1000).expect("a schedule");
+    let schedule = Schedule::new(&family.parse::<BetaSchedule>().expect("a name"), 1000).expect("a schedule");
     let levels: Vec<NoiseLevel> = golden.timesteps().into_iter().map(|t| schedule.level(t)).collect();
     let get = |name: &str| golden.images(name, &device);
     let (x_0, epsilon) = (get("x0"), get("eps"));

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{Alone, Group, GroupError};
+use crate::{GroupError, ProcessGroup, SingleProcess};
 
 /// How long rank 0, told to stop, waits for the others. Open MPI's mpirun kills a second after it told the ranks to stop,
 /// and in the rest of that second the state is to be saved.
@@ -54,20 +54,20 @@ fn launched_by(variable: impl Fn(&str) -> Option<String>) -> Option<Launch> {
 ///
 /// # Errors
 /// [`GroupError`] if there are others, and this build or its MPI cannot talk to them.
-pub fn start(is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+pub fn start(is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn ProcessGroup>, GroupError> {
     match launched() {
-        None => Ok(Arc::new(Alone)),
+        None => Ok(Arc::new(SingleProcess)),
         Some(launch) => start_mpi(launch, is_asked_to_stop),
     }
 }
 
 #[cfg(feature = "mpi")]
-fn start_mpi(launch: Launch, is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+fn start_mpi(launch: Launch, is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn ProcessGroup>, GroupError> {
     Ok(Arc::new(crate::mpi::Mpi::start(launch, Arc::clone(is_asked_to_stop))?))
 }
 
 #[cfg(not(feature = "mpi"))]
-fn start_mpi(Launch { launcher, size }: Launch, _: &Arc<AtomicBool>) -> Result<Arc<dyn Group>, GroupError> {
+fn start_mpi(Launch { launcher, size }: Launch, _: &Arc<AtomicBool>) -> Result<Arc<dyn ProcessGroup>, GroupError> {
     Err(GroupError::NotBuilt { launcher, size })
 }
 

@@ -1,15 +1,14 @@
-//! Ranks that compute together: processes on one machine or many, or threads, that each have a number and exchange
-//! numbers with all the others at once.
+//! Collective operations between ranks: processes on one machine or many, or threads of one process.
 //!
-//! A [`Group`] is what one rank knows of the others. There is one that is [`alone`](Alone), one of [`threads`], and with the
-//! feature `mpi` one of the processes that `mpirun` or `srun` started ([`start`]).
+//! A [`ProcessGroup`] is one rank's handle on its group. [`SingleProcess`] is a group of one, [`threads`] makes a group of
+//! threads, and with the feature `mpi` [`start`] joins the processes that `mpirun` or `srun` launched.
 //!
 //! ```
-//! use parallel::{Group, threads};
+//! use parallel::{ProcessGroup, threads};
 //!
 //! let sums: Vec<Vec<f32>> = std::thread::scope(|scope| {
 //!     let ranks = threads(3).into_iter();
-//!     let running: Vec<_> = ranks.map(|rank| scope.spawn(move || rank.sum(vec![rank.rank() as f32, 1.0]))).collect();
+//!     let running: Vec<_> = ranks.map(|rank| scope.spawn(move || rank.all_reduce(vec![rank.rank() as f32, 1.0]))).collect();
 //!     running.into_iter().map(|thread| thread.join().expect("no panic")).collect::<Result<_, _>>()
 //! })?;
 //! assert_eq!(sums, vec![vec![3.0, 3.0]; 3]);
@@ -31,72 +30,79 @@ pub use launcher::{Launch, PATIENCE, PATIENCE_OF_OTHERS, launched, start};
 pub use placement::{Placement, placement};
 pub use threads::{ThreadRank, threads};
 
-/// What one rank knows of its group. All ranks call the same methods in the same order; each returns when all have called it.
+/// One rank's handle on its group. All ranks call the same methods in the same order; each call returns once all ranks have made it.
+/// The operations are those of MPI and of `torch.distributed`.
 ///
 /// # Errors
-/// Every method that exchanges something fails with [`GroupError::Gone`] if a rank has ended, and with
-/// [`GroupError::Unanswered`] if this process was told to stop and the others do not answer; the group is of no use then.
-pub trait Group: Debug + Send + Sync {
+/// Every collective operation fails with [`GroupError::Gone`] if a rank has ended, and with [`GroupError::Unanswered`] if this
+/// process was told to stop and the other ranks do not answer. The group cannot be used after an error.
+pub trait ProcessGroup: Debug + Send + Sync {
     /// The number of this rank, from 0.
     fn rank(&self) -> usize;
 
-    /// How many ranks there are, at least 1.
-    fn size(&self) -> usize;
+    /// The number of ranks, at least 1.
+    fn world_size(&self) -> usize;
 
-    /// The sum of all ranks' `values`, element by element; `values` is of the same length on all of them. The result has the
-    /// same bits on every rank, and the same bits again when a group of the same size sums the same values.
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError>;
+    /// The elementwise sum of all ranks' `values`, which have the same length on every rank. The result has the same bits on
+    /// every rank, and again when a group of the same size sums the same values.
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError>;
 
-    /// What each rank gave, in the order of the ranks; lengths may differ.
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
+    /// The `value` of each rank, in the order of the ranks; lengths may differ.
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError>;
 
-    /// What rank 0 gave; what the others give is not looked at.
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError>;
+    /// The `value` of rank 0; those of other ranks are ignored.
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError>;
 
-    /// Leaves in good order, when all ranks do. A rank that ends with an error does not: the others then learn that it is gone.
-    fn finish(&self) -> Result<(), GroupError> {
+    /// Leaves the group once all ranks do. A rank that ends with an error leaves without it, which the others see as
+    /// [`GroupError::Gone`].
+    fn finalize(&self) -> Result<(), GroupError> {
         Ok(())
     }
 
-    /// Whether this is rank 0, which writes files and speaks to the user.
-    fn is_first(&self) -> bool {
+    /// Whether this is rank 0, which writes files and prints.
+    fn is_main(&self) -> bool {
         self.rank() == 0
     }
 
-    /// Whether any rank says so.
-    fn any(&self, says: bool) -> Result<bool, GroupError> {
-        Ok(self.gather(vec![u8::from(says)])?.concat().contains(&1))
+    /// Whether `flag` is set on any rank: an all-reduce with logical or.
+    fn any(&self, flag: bool) -> Result<bool, GroupError> {
+        Ok(self.all_gather(vec![u8::from(flag)])?.concat().contains(&1))
+    }
+
+    /// Returns once all ranks have called it.
+    fn barrier(&self) -> Result<(), GroupError> {
+        self.all_gather(Vec::new()).map(drop)
     }
 }
 
-/// The share of `count` things that a rank has: neighbours, and at most one more than any other rank has.
-pub fn share(count: usize, rank: usize, size: usize) -> std::ops::Range<usize> {
-    count * rank / size..count * (rank + 1) / size
+/// The shard of `count` items that belongs to `rank`: a contiguous range, at most one longer than that of any other rank.
+pub fn shard(count: usize, rank: usize, world_size: usize) -> std::ops::Range<usize> {
+    count * rank / world_size..count * (rank + 1) / world_size
 }
 
 /// A group of one.
 #[derive(Clone, Copy, Debug)]
-pub struct Alone;
+pub struct SingleProcess;
 
-impl Group for Alone {
+impl ProcessGroup for SingleProcess {
     fn rank(&self) -> usize {
         0
     }
 
-    fn size(&self) -> usize {
+    fn world_size(&self) -> usize {
         1
     }
 
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
         Ok(values)
     }
 
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        Ok(vec![mine])
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        Ok(vec![value])
     }
 
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        Ok(of_the_first)
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        Ok(value)
     }
 }
 
@@ -105,20 +111,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shares_are_whole_and_fair() {
+    fn shards_are_whole_and_fair() {
         for (count, size) in [(8, 1), (8, 2), (8, 3), (5, 4), (3, 3), (2, 5)] {
-            let shares: Vec<_> = (0..size).map(|rank| share(count, rank, size)).collect();
-            assert!(shares.iter().cloned().flatten().eq(0..count), "{shares:?}");
-            let lengths = || shares.iter().map(std::ops::Range::len);
-            assert!(lengths().max() <= lengths().min().map(|least| least + 1), "{shares:?}");
+            let shards: Vec<_> = (0..size).map(|rank| shard(count, rank, size)).collect();
+            assert!(shards.iter().cloned().flatten().eq(0..count), "{shards:?}");
+            let lengths = || shards.iter().map(std::ops::Range::len);
+            assert!(lengths().max() <= lengths().min().map(|least| least + 1), "{shards:?}");
         }
     }
 
     #[test]
-    fn one_alone_keeps_what_it_has() {
-        assert_eq!(Alone.sum(vec![1.5]), Ok(vec![1.5]));
-        assert_eq!(Alone.gather(vec![7]), Ok(vec![vec![7]]));
-        assert_eq!(Alone.broadcast(vec![7]), Ok(vec![7]));
-        assert_eq!((Alone.any(true), Alone.any(false)), (Ok(true), Ok(false)));
+    fn a_single_process_keeps_its_values() {
+        assert_eq!(SingleProcess.all_reduce(vec![1.5]), Ok(vec![1.5]));
+        assert_eq!(SingleProcess.all_gather(vec![7]), Ok(vec![vec![7]]));
+        assert_eq!(SingleProcess.broadcast(vec![7]), Ok(vec![7]));
+        assert_eq!((SingleProcess.any(true), SingleProcess.any(false)), (Ok(true), Ok(false)));
     }
 }

@@ -1,7 +1,7 @@
-//! Ranks that are processes, on one machine or many, over MPI.
+//! Process groups over MPI, on one machine or many.
 //!
-//! MPI is spoken by a thread of its own. A collective call that waits for a rank which died cannot be given up; the thread that
-//! asked for it can give up waiting, save what it has and end the process.
+//! All MPI calls are made by one thread of their own. A collective call that waits for a dead rank cannot be canceled, but the
+//! thread that asked for it can stop waiting, save its state and end the process.
 
 use std::{
     sync::{
@@ -22,24 +22,24 @@ use mpi::{
 };
 
 use crate::{
-    Group, GroupError,
+    GroupError, ProcessGroup,
     launcher::{Launch, PATIENCE, PATIENCE_OF_OTHERS},
 };
 
-/// How often a rank that waits looks whether it was told to stop.
+/// How often a waiting rank checks whether it was told to stop.
 const LOOK: Duration = Duration::from_millis(20);
-/// Elements of one call: MPI counts in 32 bits.
+/// Elements of one call: MPI counts are 32 bits wide.
 const LARGEST: usize = 1 << 26;
 
-/// Work for the thread that speaks MPI, and where the answer goes.
+/// A collective operation for the thread that calls MPI, and the channel for its result.
 enum Job {
-    Sum(Vec<f32>, Sender<Vec<f32>>),
-    Gather(Vec<u8>, Sender<Vec<Vec<u8>>>),
+    AllReduce(Vec<f32>, Sender<Vec<f32>>),
+    AllGather(Vec<u8>, Sender<Vec<Vec<u8>>>),
     Broadcast(Vec<u8>, Sender<Vec<u8>>),
-    Finish(Sender<()>),
+    Finalize(Sender<()>),
 }
 
-/// The processes that a launcher started.
+/// A group of processes that a launcher started.
 #[derive(Debug)]
 pub(crate) struct Mpi {
     rank: usize,
@@ -49,7 +49,7 @@ pub(crate) struct Mpi {
 }
 
 impl Mpi {
-    /// Starts MPI, which knows the other processes from the launcher.
+    /// Initializes MPI, which learns of the other processes from the launcher.
     pub(crate) fn start(launch: Launch, is_asked_to_stop: Arc<AtomicBool>) -> Result<Self, GroupError> {
         let (jobs, todo) = channel();
         let (tell, told) = channel();
@@ -78,9 +78,9 @@ impl Mpi {
         Ok(Self { rank, size, jobs, is_asked_to_stop })
     }
 
-    /// The answer to a job, or an error where it does not come.
+    /// The result of a job, or an error if it does not come.
     fn ask<T>(&self, job: impl FnOnce(Sender<T>) -> Job) -> Result<T, GroupError> {
-        let patience = if self.is_first() { PATIENCE } else { PATIENCE_OF_OTHERS };
+        let patience = if self.is_main() { PATIENCE } else { PATIENCE_OF_OTHERS };
         self.ask_patiently(job, patience)
     }
 
@@ -105,55 +105,55 @@ impl Mpi {
     }
 }
 
-impl Group for Mpi {
+impl ProcessGroup for Mpi {
     fn rank(&self) -> usize {
         self.rank
     }
 
-    fn size(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.size
     }
 
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
-        self.ask(|answer| Job::Sum(values, answer))
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
+        self.ask(|answer| Job::AllReduce(values, answer))
     }
 
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        self.ask(|answer| Job::Gather(mine, answer))
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        self.ask(|answer| Job::AllGather(value, answer))
     }
 
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        self.ask(|answer| Job::Broadcast(of_the_first, answer))
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        self.ask(|answer| Job::Broadcast(value, answer))
     }
 
-    fn finish(&self) -> Result<(), GroupError> {
+    fn finalize(&self) -> Result<(), GroupError> {
         // rank 0 may be saving
-        self.ask_patiently(Job::Finish, PATIENCE_OF_OTHERS)
+        self.ask_patiently(Job::Finalize, PATIENCE_OF_OTHERS)
     }
 }
 
-/// Does what is asked until it is asked to finish. Whoever asked may have given up, so answers may find nobody.
+/// Serves jobs until [`Job::Finalize`]. A caller may have stopped waiting, so sending a result may fail.
 fn work(world: &SimpleCommunicator, todo: &Receiver<Job>, universe: Universe) {
     let mut kept = Vec::new();
     for job in todo {
         match job {
-            Job::Sum(values, answer) => drop(answer.send(sum(world, values, &mut kept))),
-            Job::Gather(mine, answer) => drop(answer.send(gather(world, &mine))),
+            Job::AllReduce(values, answer) => drop(answer.send(all_reduce(world, values, &mut kept))),
+            Job::AllGather(mine, answer) => drop(answer.send(all_gather(world, &mine))),
             Job::Broadcast(bytes, answer) => drop(answer.send(broadcast(world, bytes))),
-            Job::Finish(answer) => {
+            Job::Finalize(answer) => {
                 drop(universe);
-                // whoever asked may be gone
+                // the caller may have stopped waiting
                 let _ = answer.send(());
                 return;
             }
         }
     }
-    // this rank ends with an error: to leave in good order would be to wait for the others
+    // this rank ends with an error: MPI_Finalize would wait for the other ranks
     std::mem::forget(universe);
 }
 
-/// `kept` is memory that is used again from call to call.
-fn sum(world: &SimpleCommunicator, values: Vec<f32>, kept: &mut Vec<f32>) -> Vec<f32> {
+/// `kept` is a buffer that is reused from call to call.
+fn all_reduce(world: &SimpleCommunicator, values: Vec<f32>, kept: &mut Vec<f32>) -> Vec<f32> {
     kept.resize(values.len(), 0.0);
     for (values, sums) in values.chunks(LARGEST).zip(kept.chunks_mut(LARGEST)) {
         world.all_reduce_into(values, sums, SystemOperation::sum());
@@ -161,7 +161,7 @@ fn sum(world: &SimpleCommunicator, values: Vec<f32>, kept: &mut Vec<f32>) -> Vec
     std::mem::replace(kept, values)
 }
 
-fn gather(world: &SimpleCommunicator, mine: &[u8]) -> Vec<Vec<u8>> {
+fn all_gather(world: &SimpleCommunicator, mine: &[u8]) -> Vec<Vec<u8>> {
     let size = world.size() as usize;
     let mut lengths = vec![0u64; size];
     world.all_gather_into(&(mine.len() as u64), &mut lengths[..]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::{Group, GroupError};
+use crate::{GroupError, ProcessGroup};
 
 /// What a rank has of its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,10 +20,10 @@ pub struct Placement {
 /// Where this rank runs, which all ranks tell each other.
 ///
 /// # Errors
-/// As all exchanges of a [`Group`].
-pub fn placement(group: &dyn Group) -> Result<Placement, GroupError> {
+/// As all exchanges of a [`ProcessGroup`].
+pub fn placement(group: &dyn ProcessGroup) -> Result<Placement, GroupError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let all = group.gather(format!("{}\n{}", machine(), allowed_cores()).into_bytes())?;
+    let all = group.all_gather(format!("{}\n{}", machine(), allowed_cores()).into_bytes())?;
     Ok(place(&all, group.rank(), cores))
 }
 
@@ -59,7 +59,7 @@ fn allowed_cores() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Alone;
+    use crate::SingleProcess;
 
     #[test]
     fn cores_are_shared_with_those_that_may_use_the_same() {
@@ -81,6 +81,9 @@ mod tests {
     #[test]
     fn one_alone_has_the_machine() {
         let cores = std::thread::available_parallelism().unwrap().get();
-        assert_eq!(placement(&Alone), Ok(Placement { local_rank: 0, local_size: 1, machines: 1, threads: cores }));
+        assert_eq!(
+            placement(&SingleProcess),
+            Ok(Placement { local_rank: 0, local_size: 1, machines: 1, threads: cores })
+        );
     }
 }

@@ -1,17 +1,17 @@
-//! Ranks that are threads of one process: for tests, which need no MPI then.
+//! Process groups of threads: tests of several ranks need no MPI.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::{Group, GroupError};
+use crate::{GroupError, ProcessGroup};
 
-/// What is exchanged at the moment.
+/// The state of the collective operation that is going on.
 #[derive(Debug, Default)]
 struct Exchange {
-    /// What each rank gave, until all have.
+    /// The value of each rank, until all have arrived.
     given: Vec<Option<Vec<u8>>>,
-    /// What all gave, from then on until all have taken it.
+    /// All values, from then on until every rank has read them.
     all: Option<Arc<Vec<Vec<u8>>>>,
-    /// How many have taken it.
+    /// The number of ranks that have read them.
     taken: usize,
     /// Whether a rank has ended.
     is_one_gone: bool,
@@ -23,7 +23,7 @@ struct Shared {
     changed: Condvar,
 }
 
-/// A rank that is a thread. When it is dropped the others learn that it is gone.
+/// A rank that is a thread. When it is dropped, collective operations of the others fail with [`GroupError::Gone`].
 #[derive(Debug)]
 pub struct ThreadRank {
     rank: usize,
@@ -31,7 +31,7 @@ pub struct ThreadRank {
     shared: Arc<Shared>,
 }
 
-/// The ranks of a group of `size`, each for a thread of its own.
+/// The ranks of a group of `size`, each to be moved to its own thread.
 pub fn threads(size: usize) -> Vec<ThreadRank> {
     let exchange = Mutex::new(Exchange { given: vec![None; size], ..Exchange::default() });
     let shared = Arc::new(Shared { exchange, changed: Condvar::new() });
@@ -48,17 +48,17 @@ impl ThreadRank {
     }
 }
 
-impl Group for ThreadRank {
+impl ProcessGroup for ThreadRank {
     fn rank(&self) -> usize {
         self.rank
     }
 
-    fn size(&self) -> usize {
+    fn world_size(&self) -> usize {
         self.size
     }
 
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
-        let all = self.gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
+        let all = self.all_gather(values.iter().flat_map(|value| value.to_le_bytes()).collect())?;
         let mut sum = vec![0f32; values.len()];
         for bytes in all {
             for (sum, value) in sum.iter_mut().zip(bytes.chunks_exact(4)) {
@@ -68,13 +68,13 @@ impl Group for ThreadRank {
         Ok(sum)
     }
 
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
         let mut exchange = self.exchange();
-        // the one before may not be over for all
+        // the previous operation may not be over for all ranks
         while exchange.all.is_some() {
             exchange = self.wait(exchange);
         }
-        exchange.given[self.rank] = Some(mine);
+        exchange.given[self.rank] = Some(value);
         if exchange.given.iter().all(Option::is_some) {
             exchange.all = Some(Arc::new(exchange.given.iter_mut().filter_map(Option::take).collect()));
             self.shared.changed.notify_all();
@@ -95,9 +95,9 @@ impl Group for ThreadRank {
         Ok(all.to_vec())
     }
 
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        let given = if self.is_first() { of_the_first } else { Vec::new() };
-        Ok(self.gather(given)?.swap_remove(0))
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        let given = if self.is_main() { value } else { Vec::new() };
+        Ok(self.all_gather(given)?.swap_remove(0))
     }
 }
 
@@ -112,7 +112,7 @@ impl Drop for ThreadRank {
 mod tests {
     use super::*;
 
-    /// What `each` gives on every rank of a group.
+    /// The result of `each` on every rank of a group.
     fn on_all<T: Send>(size: usize, each: impl Fn(ThreadRank) -> T + Sync) -> Vec<T> {
         std::thread::scope(|scope| {
             let each = &each;
@@ -126,7 +126,7 @@ mod tests {
         let found = on_all(4, |group| {
             for round in 0..1000u32 {
                 let mine = (group.rank() as u32 + round).to_le_bytes().to_vec();
-                let all = group.gather(mine).unwrap();
+                let all = group.all_gather(mine).unwrap();
                 let expected: Vec<Vec<u8>> = (0..4u32).map(|rank| (rank + round).to_le_bytes().to_vec()).collect();
                 assert_eq!(all, expected, "round {round}");
             }
@@ -140,20 +140,20 @@ mod tests {
     fn the_sum_is_taken_in_the_order_of_ranks() {
         // in f32 the order shows: (1e8 + 1) - 1e8 is 0, (1e8 - 1e8) + 1 is not
         let values = [1e8f32, 1.0, -1e8];
-        let sums = on_all(3, |group| group.sum(vec![values[group.rank()], 2.0]).unwrap());
+        let sums = on_all(3, |group| group.all_reduce(vec![values[group.rank()], 2.0]).unwrap());
         assert_eq!(sums, vec![vec![0.0, 6.0]; 3]);
     }
 
     #[test]
-    fn a_rank_that_ends_is_missed() {
+    fn a_rank_that_ends_fails_the_others() {
         let found = on_all(3, |group| {
-            let together = group.any(false);
+            let together = group.barrier();
             if group.rank() == 1 {
                 return together;
             }
-            group.any(false)
+            group.barrier()
         });
         let gone = Err(GroupError::Gone { size: 3 });
-        assert_eq!(found, [gone.clone(), Ok(false), gone]);
+        assert_eq!(found, [gone.clone(), Ok(()), gone]);
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-use parallel::Group;
+use parallel::ProcessGroup;
 
 /// Set in the processes that `mpirun` starts.
 const WITHIN: &str = "PARALLEL_TEST_WITHIN_MPIRUN";
@@ -29,14 +29,14 @@ fn exchanges_over_mpi_are_those_of_threads() {
     }
     let group = parallel::start(&Arc::new(AtomicBool::new(false))).expect("a group");
     let (over_mpi, rank) = (exchanges(&*group), group.rank());
-    assert_eq!(group.size(), 3);
+    assert_eq!(group.world_size(), 3);
     let on_threads = std::thread::scope(|scope| {
         let ranks = parallel::threads(3).into_iter();
         let running: Vec<_> = ranks.map(|rank| scope.spawn(move || exchanges(&rank))).collect();
         running.into_iter().map(|thread| thread.join().expect("no panic")).nth(rank)
     });
     assert_eq!(Some(over_mpi), on_threads);
-    group.finish().expect("all finish");
+    group.finalize().expect("all finish");
 }
 
 /// What came of exchanges.
@@ -49,13 +49,13 @@ struct Exchanged {
 }
 
 /// Many exchanges, long, short and empty ones.
-fn exchanges(group: &dyn Group) -> Exchanged {
+fn exchanges(group: &dyn ProcessGroup) -> Exchanged {
     let mut all = Exchanged::default();
     for round in 0..20 {
         // whole numbers, whose sums are exact in any order
         let values = (0..round * round * 1000).map(|index| (index % 1000 + group.rank() * round) as f32).collect();
-        all.sums.push(group.sum(values).expect("a sum"));
-        all.gathered.push(group.gather(vec![round as u8; group.rank() * round]).expect("all"));
+        all.sums.push(group.all_reduce(values).expect("a sum"));
+        all.gathered.push(group.all_gather(vec![round as u8; group.rank() * round]).expect("all"));
         all.broadcasts.push(group.broadcast(vec![group.rank() as u8; 5 * round + group.rank()]).expect("the first's"));
         all.flags.push(group.any(group.rank() == round % 4).expect("flags"));
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use picture::{LineChart, Panels, Pixels, grid, labelled_grid, save_gif, save_png, strip};
+use picture::{LineChart, Panels, Pixels, grid, labeled_grid, save_gif, save_png, strip};
 
 /// From the time in `[0, 1]` to what is left of the signal.
 type Family = fn(f64) -> f64;
@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     save_png(&grid(&discs, 8, 2, 2)?, folder.join("grid.png"))?;
     save_png(&strip(&discs[..10], 4, 2)?, folder.join("strip.png"))?;
     let names = ["zero", "T-shirt/top", "ankle boot"];
-    save_png(&labelled_grid(&discs, 10, 2, 2, &names)?, folder.join("labelled.png"))?;
+    save_png(&labeled_grid(&discs, 10, 2, 2, &names)?, folder.join("labeled.png"))?;
     save_gif(&discs, folder.join("chain.gif"), 5, 100)?;
 
     // Noise, so that lines turn sharply; a plain linear congruential generator will do.

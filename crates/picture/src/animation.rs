@@ -7,14 +7,14 @@ use gif::{Encoder, Frame, Repeat};
 use crate::pixels::all_alike;
 use crate::{PictureError, Pixels};
 
-/// How carefully a palette is chosen for a frame of more than 256 colours: 1 is best, 30 is quickest.
+/// How carefully a palette is chosen for a frame of more than 256 colors: 1 is best, 30 is quickest.
 const PALETTE_SPEED: i32 = 5;
 
 /// The pictures as the bytes of a GIF file that repeats for ever.
 ///
 /// `frames` have one shape. Each is shown for `delay` hundredths of a second, the last for `last_delay`; viewers take
-/// delays under 2 as 10. Grey frames are kept exactly, and so are RGB frames of at most 256 colours; others get the best
-/// 256 colours of the frame. RGBA is laid over white.
+/// delays under 2 as 10. Gray frames are kept exactly, and so are RGB frames of at most 256 colors; others get the best
+/// 256 colors of the frame. RGBA is laid over white.
 ///
 /// # Errors
 /// No frames, frames of different shapes, or frames of more than 65,535 pixels in one direction.
@@ -28,11 +28,11 @@ pub fn to_gif(frames: &[Pixels], delay: u16, last_delay: u16) -> Result<Vec<u8>,
             limit: "65535 in one direction",
         });
     };
-    let greys: Vec<u8> = if first.channels() == 1 { (0..=255).flat_map(|grey| [grey; 3]).collect() } else { vec![] };
+    let grays: Vec<u8> = if first.channels() == 1 { (0..=255).flat_map(|gray| [gray; 3]).collect() } else { vec![] };
     let failed = |error: gif::EncodingError| PictureError::Encode { format: "GIF", reason: error.to_string() };
 
     let mut bytes = Vec::new();
-    let mut encoder = Encoder::new(&mut bytes, width, height, &greys).map_err(failed)?;
+    let mut encoder = Encoder::new(&mut bytes, width, height, &grays).map_err(failed)?;
     encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
     for (index, picture) in frames.iter().enumerate() {
         let mut frame = if picture.channels() == 1 {
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn grey_frames_are_read_back_exactly() {
+    fn gray_frames_are_read_back_exactly() {
         let frames: Vec<Pixels> = (0..3)
             .map(|shift| {
                 let data = (0..256).map(|index| (index * (2 * shift + 1) + 11 * shift) as u8).collect();
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn few_colours_are_kept_and_many_stay_near() {
+    fn few_colors_are_kept_and_many_stay_near() {
         let few = Pixels::new(1, 3, 3, vec![255, 0, 0, 1, 2, 3, 0, 200, 100]).unwrap();
         assert_eq!(read(to_gif(std::slice::from_ref(&few), 2, 2).unwrap()).0, [few.data()]);
 
@@ -104,7 +104,7 @@ mod tests {
             pixels[0].iter().zip(many.data()).map(|(read, drawn)| f64::from(read.abs_diff(*drawn))).sum::<f64>()
                 / many.data().len() as f64;
         assert!(error < 6.0, "mean error {error} of 255");
-        assert!(error > 0.0, "4096 colours cannot be exact");
+        assert!(error > 0.0, "4096 colors cannot be exact");
     }
 
     #[test]

@@ -21,8 +21,8 @@ const LARGEST_AREA: u32 = 1 << 22;
 /// The drawing grid is this much finer than a pixel: the library has whole coordinates only.
 const FINE: u32 = 4;
 
-/// Okabe and Ito's colours, which colour-blind people tell apart too, those of good contrast on white first.
-const COLOURS: [RGBColor; 7] = [
+/// Okabe and Ito's colors, which color-blind people tell apart too, those of good contrast on white first.
+const COLORS: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xB2), // blue
     RGBColor(0xD5, 0x5E, 0x00), // vermillion
     RGBColor(0x00, 0x9E, 0x73), // bluish green
@@ -55,7 +55,7 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// A chart of lines: title, legend, thin grid, one line per series in colours that colour-blind people tell apart.
+/// A chart of lines: title, legend, thin grid, one line per series in colors that color-blind people tell apart.
 ///
 /// ```
 /// use picture::LineChart;
@@ -443,15 +443,15 @@ impl Frame {
         y_ticks: &[Tick],
     ) -> Drawn<Backend> {
         let middle = TICK_EM * text::CAPITAL / 2.0;
-        let colour = |tick: &Tick| if tick.label.is_empty() { MINOR_LINE } else { GRID_LINE };
+        let color = |tick: &Tick| if tick.label.is_empty() { MINOR_LINE } else { GRID_LINE };
         for tick in y_ticks {
             let height = self.place((self.x_axis.low, tick.value)).1;
-            canvas.line(&[(self.left, height), (self.right, height)], &Stroke::thin(colour(tick)))?;
+            canvas.line(&[(self.left, height), (self.right, height)], &Stroke::thin(color(tick)))?;
             canvas.text(&tick.label, (self.left - 7.0, height + middle), TICK_EM, FAINT_INK, HPos::Right)?;
         }
         for tick in x_ticks {
             let across = self.place((tick.value, self.y_axis.low)).0;
-            canvas.line(&[(across, self.top), (across, self.bottom)], &Stroke::thin(colour(tick)))?;
+            canvas.line(&[(across, self.top), (across, self.bottom)], &Stroke::thin(color(tick)))?;
             canvas.line(&[(across, self.bottom), (across, self.bottom + 4.0)], &Stroke::thin(AXIS_LINE))?;
             let baseline = self.bottom + 8.0 + TICK_EM * text::CAPITAL;
             canvas.text(&tick.label, (across, baseline), TICK_EM, FAINT_INK, HPos::Center)?;
@@ -463,7 +463,7 @@ impl Frame {
     }
 }
 
-/// The line without what cannot be seen: of neighbours in one column of the fine grid, the first, the last and the two
+/// The line without what cannot be seen: of neighbors in one column of the fine grid, the first, the last and the two
 /// extremes are left. A run of a million steps draws as fast as one of a thousand.
 fn thinned(places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let column = |place: &(f64, f64)| (place.0 * f64::from(FINE)).round() as i64;
@@ -485,25 +485,25 @@ fn thinned(places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 
 /// How a line is drawn; lengths in pixels.
 struct Stroke {
-    colour: RGBColor,
+    color: RGBColor,
     width: f64,
     /// Length of dashes and of the gaps between them.
     dashes: Option<(f64, f64)>,
 }
 
 impl Stroke {
-    fn thin(colour: RGBColor) -> Self {
-        Self { colour, width: 1.0, dashes: None }
+    fn thin(color: RGBColor) -> Self {
+        Self { color, width: 1.0, dashes: None }
     }
 
-    /// Each colour once in full; then again dashed, then dotted.
+    /// Each color once in full; then again dashed, then dotted.
     fn of_series(index: usize) -> Self {
-        let dashes = match index / COLOURS.len() {
+        let dashes = match index / COLORS.len() {
             0 => None,
             1 => Some((8.0, 4.0)),
             _ => Some((2.0, 3.0)),
         };
-        Self { colour: COLOURS[index % COLOURS.len()], width: 2.0, dashes }
+        Self { color: COLORS[index % COLORS.len()], width: 2.0, dashes }
     }
 }
 
@@ -534,7 +534,7 @@ impl<Backend: DrawingBackend> Canvas<'_, Backend> {
     /// A line through `places`, or a dot where they are a single place.
     fn line(&self, places: &[(f64, f64)], stroke: &Stroke) -> Drawn<Backend> {
         let width = (stroke.width * f64::from(FINE)).round() as u32;
-        let style = ShapeStyle { color: stroke.colour.to_rgba(), filled: true, stroke_width: width };
+        let style = ShapeStyle { color: stroke.color.to_rgba(), filled: true, stroke_width: width };
         let mut points: Vec<(i32, i32)> = places.iter().map(|&place| self.fine(place)).collect();
         points.dedup();
         if let [point] = points[..] {
@@ -558,18 +558,18 @@ impl<Backend: DrawingBackend> Canvas<'_, Backend> {
     }
 
     /// Text whose baseline passes through `place`, at `em` pixels per em.
-    fn text(&self, text: &str, place: (f64, f64), em: f64, colour: RGBColor, side: HPos) -> Drawn<Backend> {
+    fn text(&self, text: &str, place: (f64, f64), em: f64, color: RGBColor, side: HPos) -> Drawn<Backend> {
         let (size_per_em, baseline) = self.font_measures();
         let font = text::font(em * f64::from(FINE), size_per_em);
-        let style = font.color(&colour).pos(Pos::new(side, VPos::Top));
+        let style = font.color(&color).pos(Pos::new(side, VPos::Top));
         self.area.draw_text(&printable(text), &style, self.fine((place.0, place.1 - baseline * em)))
     }
 
-    /// Text that reads upwards, centred at `place`.
-    fn vertical_text(&self, text: &str, place: (f64, f64), em: f64, colour: RGBColor) -> Drawn<Backend> {
+    /// Text that reads upwards, centered at `place`.
+    fn vertical_text(&self, text: &str, place: (f64, f64), em: f64, color: RGBColor) -> Drawn<Backend> {
         let (size_per_em, baseline) = self.font_measures();
         let font = text::font(em * f64::from(FINE), size_per_em).transform(FontTransform::Rotate270);
-        let style = font.color(&colour).pos(Pos::new(HPos::Center, VPos::Top));
+        let style = font.color(&color).pos(Pos::new(HPos::Center, VPos::Top));
         self.area.draw_text(&printable(text), &style, self.fine((place.0 - baseline * em, place.1)))
     }
 
@@ -605,20 +605,20 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_has_the_lines_colours_and_the_promised_size() {
+    fn the_picture_has_the_lines_colors_and_the_promised_size() {
         let picture = chart().with_size(400, 300).to_pixels().unwrap();
         assert_eq!((picture.height(), picture.width(), picture.channels()), (600, 800, 3));
-        for colour in &COLOURS[..2] {
-            let count = picture.data().chunks(3).filter(|pixel| *pixel == [colour.0, colour.1, colour.2]).count();
-            assert!(count > 200, "{count} pixels of {colour:?}");
+        for color in &COLORS[..2] {
+            let count = picture.data().chunks(3).filter(|pixel| *pixel == [color.0, color.1, color.2]).count();
+            assert!(count > 200, "{count} pixels of {color:?}");
         }
-        let third = [COLOURS[2].0, COLOURS[2].1, COLOURS[2].2];
+        let third = [COLORS[2].0, COLORS[2].1, COLORS[2].2];
         assert!(!picture.data().chunks(3).any(|pixel| pixel == third));
         assert_eq!(picture.pixel(0, 0), Some(&[255, 255, 255][..]));
         assert_eq!(picture, chart().with_size(400, 300).to_pixels().unwrap());
     }
 
-    /// The points of the first line in the colour of series 0 which is not the legend's.
+    /// The points of the first line in the color of series 0 which is not the legend's.
     fn polylines(svg: &str) -> Vec<Vec<(i32, i32)>> {
         svg.lines()
             .filter(|line| line.starts_with("<polyline") && line.contains("#0072B2"))
@@ -683,7 +683,7 @@ mod tests {
         assert!(entries.last().unwrap().line >= 3);
         assert!(entries.iter().all(|entry| entry.left + text::width(&entry.name, TEXT_EM) + SWATCH + 7.0 <= 600.0));
         let looks: Vec<String> =
-            (0..16).map(Stroke::of_series).map(|stroke| format!("{:?} {:?}", stroke.colour, stroke.dashes)).collect();
+            (0..16).map(Stroke::of_series).map(|stroke| format!("{:?} {:?}", stroke.color, stroke.dashes)).collect();
         let distinct: std::collections::BTreeSet<&String> = looks.iter().collect();
         assert_eq!(distinct.len(), 16);
         chart.to_pixels().unwrap();

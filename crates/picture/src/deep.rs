@@ -1,4 +1,4 @@
-//! Pictures of 16 bits a value, for models that learnt such.
+//! Pictures of 16 bits a value, for models that learned such.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use image::ExtendedColorType;
 
 use crate::{PictureError, pixels::checked_length, png::encode};
 
-/// A picture in memory: values of 16 bits in the order height, width, channels; 1 channel is grey, 3 are RGB, 4 are RGBA.
+/// A picture in memory: values of 16 bits in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeepPixels {
     height: usize,
@@ -46,13 +46,13 @@ impl DeepPixels {
 /// # Errors
 /// A picture of more than 2^32 - 1 pixels in one direction.
 pub fn to_png_sixteen_bits(picture: &DeepPixels) -> Result<Vec<u8>, PictureError> {
-    let colour = match picture.channels {
+    let color = match picture.channels {
         1 => ExtendedColorType::L16,
         3 => ExtendedColorType::Rgb16,
         _ => ExtendedColorType::Rgba16,
     };
     let data: Vec<u8> = picture.data.iter().flat_map(|value| value.to_ne_bytes()).collect();
-    encode(picture.height, picture.width, &data, colour)
+    encode(picture.height, picture.width, &data, color)
 }
 
 /// Writes the picture to `path` as a PNG file, whole or not at all; a file that stands there is replaced.

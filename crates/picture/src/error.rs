@@ -23,7 +23,7 @@ pub enum PictureError {
     },
 
     /// A number of channels that no picture format has.
-    #[error("a picture has 1 (grey), 3 (RGB) or 4 (RGBA) channels, not {channels}; choose or mix channels first")]
+    #[error("a picture has 1 (gray), 3 (RGB) or 4 (RGBA) channels, not {channels}; choose or mix channels first")]
     Channels {
         /// The number of channels asked for.
         channels: usize,

@@ -3,13 +3,13 @@
 use crate::pixels::all_alike;
 use crate::{PictureError, Pixels, text};
 
-/// The colour of gaps and of places without a picture.
+/// The color of gaps and of places without a picture.
 const GAP: u8 = 255;
 
 /// Sets `images`, all of one shape, in rows of `columns` from left to right, top to bottom.
 ///
 /// Each pixel becomes a square of `scale` x `scale` pixels (1 leaves it; 2 or 3 make a 28 x 28 picture comfortable to
-/// see); between neighbours lie `gap` white pixels, which are not scaled, and there is no outer border. The last row is
+/// see); between neighbors lie `gap` white pixels, which are not scaled, and there is no outer border. The last row is
 /// filled up with white; fewer images than `columns` make a single row of just these.
 ///
 /// The result is `rows * height * scale + (rows - 1) * gap` pixels high, and wide likewise, with the images' channels.
@@ -61,7 +61,7 @@ pub fn strip(frames: &[Pixels], gap: usize, scale: usize) -> Result<Pixels, Pict
 ///
 /// # Errors
 /// As [`grid`]; and [`PictureError::Labels`] where there is not one label per row.
-pub fn labelled_grid(
+pub fn labeled_grid(
     images: &[Pixels],
     columns: usize,
     gap: usize,
@@ -91,27 +91,27 @@ pub fn labelled_grid(
     Ok(picture)
 }
 
-/// A grey picture in 1, 3 or 4 channels, opaque.
-fn with_channels(grey: &Pixels, channels: usize) -> Result<Pixels, PictureError> {
+/// A gray picture in 1, 3 or 4 channels, opaque.
+fn with_channels(gray: &Pixels, channels: usize) -> Result<Pixels, PictureError> {
     let data = match channels {
-        1 => grey.data().to_vec(),
-        3 => grey.to_rgb().into_data(),
-        _ => grey.data().iter().flat_map(|&value| [value, value, value, 255]).collect(),
+        1 => gray.data().to_vec(),
+        3 => gray.to_rgb().into_data(),
+        _ => gray.data().iter().flat_map(|&value| [value, value, value, 255]).collect(),
     };
-    Pixels::new(grey.height(), grey.width(), channels, data)
+    Pixels::new(gray.height(), gray.width(), channels, data)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn greys(values: &[u8]) -> Vec<Pixels> {
+    fn grays(values: &[u8]) -> Vec<Pixels> {
         values.iter().map(|&value| Pixels::filled(1, 1, &[value]).unwrap()).collect()
     }
 
     #[test]
     fn pixels_of_a_grid_are_exact() {
-        let picture = grid(&greys(&[1, 2, 3]), 2, 1, 2).unwrap();
+        let picture = grid(&grays(&[1, 2, 3]), 2, 1, 2).unwrap();
         assert_eq!((picture.height(), picture.width(), picture.channels()), (5, 5, 1));
         #[rustfmt::skip]
         let expected = [
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_keep_their_orientation_and_colours() {
+    fn pictures_keep_their_orientation_and_colors() {
         let image = Pixels::new(2, 1, 3, vec![1, 2, 3, 4, 5, 6]).unwrap();
         let picture = grid(&[image.clone(), image], 2, 0, 1).unwrap();
         assert_eq!(picture.data(), [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6]);
@@ -133,16 +133,16 @@ mod tests {
 
     #[test]
     fn a_strip_is_one_row_and_few_images_make_a_short_one() {
-        let picture = strip(&greys(&[9, 8, 7]), 1, 1).unwrap();
+        let picture = strip(&grays(&[9, 8, 7]), 1, 1).unwrap();
         assert_eq!(picture.data(), [9, 255, 8, 255, 7]);
         assert_eq!(picture.height(), 1);
-        assert_eq!(grid(&greys(&[9, 8]), 10, 1, 1).unwrap().data(), [9, 255, 8]);
+        assert_eq!(grid(&grays(&[9, 8]), 10, 1, 1).unwrap().data(), [9, 255, 8]);
         assert!(matches!(strip(&[], 1, 1), Err(PictureError::Empty { .. })));
     }
 
     #[test]
     fn wrong_arguments_are_errors() {
-        let images = greys(&[1, 2]);
+        let images = grays(&[1, 2]);
         assert!(grid(&[], 1, 0, 1).unwrap_err().to_string().contains("no images"));
         assert!(grid(&images, 0, 0, 1).unwrap_err().to_string().contains("the number of columns is 0"));
         assert!(grid(&images, 1, 0, 0).unwrap_err().to_string().contains("the scale is 0"));
@@ -158,7 +158,7 @@ mod tests {
         for channels in [1, 3, 4] {
             let images = vec![Pixels::filled(16, 16, &[10; 4][..channels]).unwrap(); 4];
             let plain = grid(&images, 2, 3, 2).unwrap();
-            let picture = labelled_grid(&images, 2, 3, 2, &["", "long name"]).unwrap();
+            let picture = labeled_grid(&images, 2, 3, 2, &["", "long name"]).unwrap();
             assert_eq!((picture.height(), picture.channels()), (plain.height(), channels));
             let left = picture.width() - plain.width();
             let dark = |rows: std::ops::Range<usize>| {
@@ -177,8 +177,8 @@ mod tests {
                 assert!(picture.data().chunks(4).all(|pixel| pixel[3] == 255 || pixel[3] == 10));
             }
         }
-        let images = greys(&[1, 2, 3]);
-        let message = labelled_grid(&images, 2, 0, 1, &["only"]).unwrap_err().to_string();
+        let images = grays(&[1, 2, 3]);
+        let message = labeled_grid(&images, 2, 0, 1, &["only"]).unwrap_err().to_string();
         assert!(message.contains("1 row labels were given for a grid of 2 rows"), "{message}");
     }
 }

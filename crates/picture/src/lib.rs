@@ -1,7 +1,7 @@
 //! Grids, strips, GIFs and line charts from plain arrays.
 //!
 //! A picture is [`Pixels`]: `u8` values with a height, a width and 1, 3 or 4 channels, made from bytes or from a model's
-//! `[-1, 1]` floats. [`grid`], [`strip`] and [`labelled_grid`] set many side by side; [`to_png`] and [`to_gif`] encode them,
+//! `[-1, 1]` floats. [`grid`], [`strip`] and [`labeled_grid`] set many side by side; [`to_png`] and [`to_gif`] encode them,
 //! [`save_png`] and [`save_gif`] write files. [`LineChart`] and [`Panels`] draw curves as SVG and PNG, with an embedded
 //! font: nothing is asked of the system.
 //!
@@ -12,7 +12,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //!
-//! // What a model returned: 6 grey images of 4 x 4, in [-1, 1].
+//! // What a model returned: 6 gray images of 4 x 4, in [-1, 1].
 //! let values: Vec<f32> = (0..6 * 16).map(|index| index as f32 / 48.0 - 1.0).collect();
 //! let images = Pixels::from_nchw(4, 4, 1, &values)?;
 //!
@@ -41,6 +41,6 @@ pub use animation::{save_gif, to_gif};
 pub use chart::{LineChart, PNG_DENSITY, Panels, Series};
 pub use deep::{DeepPixels, save_png_sixteen_bits, to_png_sixteen_bits};
 pub use error::PictureError;
-pub use grid::{grid, labelled_grid, strip};
+pub use grid::{grid, labeled_grid, strip};
 pub use pixels::Pixels;
 pub use png::{save_png, to_png};

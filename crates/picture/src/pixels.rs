@@ -5,13 +5,13 @@ use crate::PictureError;
 /// No picture of this crate holds more values than this (1 GiB): larger ones are mistakes.
 const LARGEST: usize = 1 << 30;
 
-/// A picture in memory: `u8` values in the order height, width, channels; 1 channel is grey, 3 are RGB, 4 are RGBA.
+/// A picture in memory: `u8` values in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA.
 ///
 /// ```
 /// use picture::Pixels;
 ///
-/// let grey = Pixels::new(1, 2, 1, vec![0, 255])?;
-/// assert_eq!((grey.height(), grey.width(), grey.channels()), (1, 2, 1));
+/// let gray = Pixels::new(1, 2, 1, vec![0, 255])?;
+/// assert_eq!((gray.height(), gray.width(), gray.channels()), (1, 2, 1));
 ///
 /// // The range of a diffusion model: [-1, 1], channels first.
 /// let sample = Pixels::from_chw(1, 2, 3, &[-1.0, 1.0, 0.0, 0.0, 9.0, -9.0])?;
@@ -39,14 +39,14 @@ impl Pixels {
         Ok(Self { height, width, channels, data })
     }
 
-    /// A picture of one colour; `colour` holds one value per channel (1, 3 or 4).
+    /// A picture of one color; `color` holds one value per channel (1, 3 or 4).
     ///
     /// # Errors
-    /// A size of 0, a colour of another length, or a picture of more than 2^30 values.
-    pub fn filled(height: usize, width: usize, colour: &[u8]) -> Result<Self, PictureError> {
-        let length = checked_length("the picture", height, width, colour.len())?;
-        let data = colour.iter().copied().cycle().take(length).collect();
-        Self::new(height, width, colour.len(), data)
+    /// A size of 0, a color of another length, or a picture of more than 2^30 values.
+    pub fn filled(height: usize, width: usize, color: &[u8]) -> Result<Self, PictureError> {
+        let length = checked_length("the picture", height, width, color.len())?;
+        let data = color.iter().copied().cycle().take(length).collect();
+        Self::new(height, width, color.len(), data)
     }
 
     /// A picture from `values` in `[-1, 1]`, in the order channels, height, width (one image of a model's output).
@@ -88,7 +88,7 @@ impl Pixels {
         self.width
     }
 
-    /// Values per pixel: 1 (grey), 3 (RGB) or 4 (RGBA).
+    /// Values per pixel: 1 (gray), 3 (RGB) or 4 (RGBA).
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -142,10 +142,10 @@ impl Pixels {
         Self::new(height, width, self.channels, data)
     }
 
-    /// The picture in RGB: grey is repeated three times, RGBA is laid over white.
+    /// The picture in RGB: gray is repeated three times, RGBA is laid over white.
     pub fn to_rgb(&self) -> Self {
         let data = match self.channels {
-            1 => self.data.iter().flat_map(|&grey| [grey; 3]).collect(),
+            1 => self.data.iter().flat_map(|&gray| [gray; 3]).collect(),
             4 => self.data.chunks_exact(4).flat_map(over_white).collect(),
             _ => self.data.clone(),
         };
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn rgb_of_grey_and_of_transparency() {
+    fn rgb_of_gray_and_of_transparency() {
         assert_eq!(Pixels::new(1, 1, 1, vec![7]).unwrap().to_rgb().data(), [7, 7, 7]);
         let transparent = Pixels::new(1, 3, 4, vec![9, 9, 9, 0, 10, 20, 30, 255, 0, 100, 255, 51]).unwrap();
         assert_eq!(transparent.to_rgb().data(), [255, 255, 255, 10, 20, 30, 204, 224, 255]);

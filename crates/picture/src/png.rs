@@ -12,27 +12,27 @@ use crate::{PictureError, Pixels};
 /// # Errors
 /// A picture of more than 2^32 - 1 pixels in one direction.
 pub fn to_png(picture: &Pixels) -> Result<Vec<u8>, PictureError> {
-    let colour = match picture.channels() {
+    let color = match picture.channels() {
         1 => ExtendedColorType::L8,
         3 => ExtendedColorType::Rgb8,
         _ => ExtendedColorType::Rgba8,
     };
-    encode(picture.height(), picture.width(), picture.data(), colour)
+    encode(picture.height(), picture.width(), picture.data(), color)
 }
 
-/// The bytes of a PNG file; those of `data` are as `colour` says, in the machine's own order.
+/// The bytes of a PNG file; those of `data` are as `color` says, in the machine's own order.
 pub(crate) fn encode(
     height: usize,
     width: usize,
     data: &[u8],
-    colour: ExtendedColorType,
+    color: ExtendedColorType,
 ) -> Result<Vec<u8>, PictureError> {
     let (Ok(columns), Ok(rows)) = (u32::try_from(width), u32::try_from(height)) else {
         return Err(PictureError::TooLarge { what: "the PNG", width, height, limit: "2^32 - 1 in one direction" });
     };
     let mut bytes = Vec::new();
     PngEncoder::new_with_quality(&mut bytes, CompressionType::Default, FilterType::Adaptive)
-        .write_image(data, columns, rows, colour)
+        .write_image(data, columns, rows, color)
         .map_err(|error| PictureError::Encode { format: "PNG", reason: error.to_string() })?;
     Ok(bytes)
 }

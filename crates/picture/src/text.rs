@@ -49,7 +49,7 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// `text` in black on white as a grey picture `height` pixels high, centred vertically between its capitals' top and
+/// `text` in black on white as a gray picture `height` pixels high, centered vertically between its capitals' top and
 /// the baseline; as wide as the text at `em` pixels per em, and at least 1.
 pub(crate) fn label(text: &str, em: f64, height: usize) -> Result<Pixels, PictureError> {
     /// Drawn larger and averaged, so that letters stand where they belong.
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn averages_are_rounded() {
-        let grey = |values: [u8; 8]| values.iter().flat_map(|&value| [value; 3]).collect::<Vec<u8>>();
-        assert_eq!(average(&grey([0, 255, 1, 1, 255, 255, 1, 0]), 4, 2, 2), [191, 191, 191, 1, 1, 1]);
+        let gray = |values: [u8; 8]| values.iter().flat_map(|&value| [value; 3]).collect::<Vec<u8>>();
+        assert_eq!(average(&gray([0, 255, 1, 1, 255, 255, 1, 0]), 4, 2, 2), [191, 191, 191, 1, 1, 1]);
     }
 }

@@ -44,7 +44,7 @@ impl Axis {
         }
     }
 
-    /// About `wanted` labelled marks, in ascending order; on a logarithmic axis also minor ones.
+    /// About `wanted` labeled marks, in ascending order; on a logarithmic axis also minor ones.
     pub(crate) fn ticks(&self, wanted: usize) -> Vec<Tick> {
         if !self.logarithmic {
             return self.linear(wanted);
@@ -52,7 +52,7 @@ impl Axis {
         let (first, last) = (self.low.log10().floor() as i32, self.high.log10().ceil() as i32);
         let decades = self.high.log10() - self.low.log10();
         let stride = ((decades / wanted.max(1) as f64).ceil() as i32).max(1);
-        let labelled: &[i32] = match decades {
+        let labeled: &[i32] = match decades {
             _ if decades > 2.5 => &[1],
             _ if decades > 1.2 => &[1, 3],
             _ => &[1, 2, 5],
@@ -64,7 +64,7 @@ impl Axis {
                 if value < self.low * (1.0 - 1e-9) || value > self.high * (1.0 + 1e-9) || (stride > 1 && digit > 1) {
                     continue;
                 }
-                let named = labelled.contains(&digit) && exponent.rem_euclid(stride) == 0;
+                let named = labeled.contains(&digit) && exponent.rem_euclid(stride) == 0;
                 let label = if named { power_label(digit, exponent) } else { String::new() };
                 ticks.push(Tick { value, label });
             }

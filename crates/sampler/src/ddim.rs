@@ -18,12 +18,12 @@ pub struct DdimOptions {
     /// x_0 is clipped to ± this and epsilon derived anew (lucidrains); None leaves both as they are.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0. Matters only for `eta` above 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for DdimOptions {
     fn default() -> Self {
-        Self { eta: 0.0, clip: Some(1.0), samples: None }
+        Self { eta: 0.0, clip: Some(1.0), noise_indices: None }
     }
 }
 
@@ -42,10 +42,10 @@ pub fn ddim(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
     check_clip(options.clip)?;
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let count = levels.len() - 1;
     let (mut x, mut estimate) = (x_t, None);
 
@@ -59,7 +59,7 @@ pub fn ddim(
 
         x = prediction.x_0.clone() * next.signal_scale() + prediction.epsilon * direction;
         if sigma > 0.0 {
-            x = x.clone() + fresh_noise(noise, &samples, index, &x) * sigma;
+            x = x.clone() + fresh_noise(noise, &noise_indices, index, &x) * sigma;
         }
         observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
         estimate = Some(prediction.x_0);

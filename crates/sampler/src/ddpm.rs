@@ -32,12 +32,12 @@ pub struct DdpmOptions {
     /// x_0 is clipped to ± this; None leaves it as it is.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for DdpmOptions {
     fn default() -> Self {
-        Self { variance: Variance::Posterior, clip: Some(1.0), samples: None }
+        Self { variance: Variance::Posterior, clip: Some(1.0), noise_indices: None }
     }
 }
 
@@ -61,9 +61,9 @@ pub fn ddpm(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_clip(options.clip)?;
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let count = levels.len() - 1;
     let (mut x, mut estimate) = (x_t, None);
 
@@ -82,7 +82,7 @@ pub fn ddpm(
         x = if index + 1 == count {
             mean
         } else {
-            let z = fresh_noise(noise, &samples, index, &mean);
+            let z = fresh_noise(noise, &noise_indices, index, &mean);
             let posterior = variance.max(SMALLEST_VARIANCE);
             match options.variance {
                 Variance::Posterior => mean + z * posterior.sqrt(),

@@ -51,7 +51,7 @@ pub struct DpmSolverOptions {
     /// x_0 is clipped to ± this; None leaves it as it is.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0. Matters only for `eta` above 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for DpmSolverOptions {
@@ -63,7 +63,7 @@ impl Default for DpmSolverOptions {
             third_order: ThirdOrder::Peers,
             lower_order_final: true,
             clip: Some(1.0),
-            samples: None,
+            noise_indices: None,
         }
     }
 }
@@ -92,12 +92,12 @@ pub fn dpm_solver_plus_plus(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_clip(options.clip)?;
     check_range("order", options.order as f64, (1..=3).contains(&options.order), "1, 2 or 3")?;
     check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
     let (eta, count) = (options.eta, levels.len() - 1);
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let mut x = x_t;
     // the estimates of x_0, the newest first, with their lambda
     let mut history = VecDeque::<(f64, Tensor<4>)>::new();
@@ -144,7 +144,7 @@ pub fn dpm_solver_plus_plus(
         x = x * (next.noise_scale() / level.noise_scale() * decay(eta)) + change * next.signal_scale();
         let spread = next.noise_scale() * (1.0 - decay(2.0 * eta)).sqrt();
         if spread > 0.0 {
-            x = x.clone() + fresh_noise(noise, &samples, index, &x) * spread;
+            x = x.clone() + fresh_noise(noise, &noise_indices, index, &x) * spread;
         }
         observe(Step { index, count, level: next, x_t: &x, x_0: &history[0].1 });
     }

@@ -1,7 +1,7 @@
 //! Making images out of images: interpolation, variation, and filling in.
 
 use burn::tensor::{Tensor, assert_shape};
-use noise::{Noise, Stream, forward::q_sample};
+use noise::{Noise, Purpose, forward::q_sample};
 use schedule::NoiseLevel;
 
 use crate::{
@@ -53,9 +53,10 @@ pub fn levels_for_strength(levels: &[NoiseLevel], strength: f64) -> Result<&[Noi
 
 /// Images at a noise level, with the noise that a chain of these samples starts with (SDEdit, Meng et al. 2021,
 /// arXiv:2108.01073: image to image is sampling from there).
-pub fn noised(x_0: Tensor<4>, level: NoiseLevel, samples: &[u64], noise: &Noise) -> Tensor<4> {
+pub fn noised(x_0: Tensor<4>, level: NoiseLevel, noise_indices: &[u64], noise: &Noise) -> Tensor<4> {
     let [batch, channels, height, width] = x_0.dims();
-    let epsilon = noise.stream(Stream::Start).normal_images(samples, 0, [channels, height, width], &x_0.device());
+    let epsilon =
+        noise.stream(Purpose::InitialNoise).normal_images(noise_indices, 0, [channels, height, width], &x_0.device());
     let epsilon = Tensor::from_data(epsilon.into_data(), (&x_0.device(), x_0.dtype()));
     q_sample(x_0, epsilon, &vec![level; batch])
 }
@@ -70,12 +71,12 @@ pub struct RepaintOptions {
     /// x_0 is clipped to ± this; None leaves it as it is.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for RepaintOptions {
     fn default() -> Self {
-        Self { jump_length: 10, resamplings: 10, clip: Some(1.0), samples: None }
+        Self { jump_length: 10, resamplings: 10, clip: Some(1.0), noise_indices: None }
     }
 }
 
@@ -103,19 +104,19 @@ pub fn repaint(
     let [batch, channels, height, width] = x_t.dims();
     assert_shape!(known, [batch, channels, height, width]);
     assert_shape!(mask, [batch, channels, height, width]);
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_clip(options.clip)?;
     for (name, value) in [("jump_length", options.jump_length), ("resamplings", options.resamplings)] {
         check_range(name, value as f64, value > 0, "at least 1")?;
     }
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let walk = walk(levels.len() - 1, options.jump_length, options.resamplings);
     let count = walk.len() - 1;
     let (mut x, mut estimate) = (x_t, None::<Tensor<4>>);
     for (index, pair) in walk.windows(2).enumerate() {
         let (level, next) = (levels[pair[0]], levels[pair[1]]);
         // three draws of noise a step: for what is known, for what is not, for the way back
-        let draw = |which: usize| fresh_noise(noise, &samples, 3 * index + which, &x);
+        let draw = |which: usize| fresh_noise(noise, &noise_indices, 3 * index + which, &x);
         if pair[1] < pair[0] {
             // back: one Markov step of q between the two levels
             let keep = next.alpha_bar / level.alpha_bar;

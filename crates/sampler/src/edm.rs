@@ -102,12 +102,12 @@ pub struct EulerAncestralOptions {
     /// x_0 is clipped to ± this and epsilon derived anew; None leaves both as they are.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for EulerAncestralOptions {
     fn default() -> Self {
-        Self { eta: 1.0, clip: Some(1.0), samples: None }
+        Self { eta: 1.0, clip: Some(1.0), noise_indices: None }
     }
 }
 
@@ -124,11 +124,11 @@ pub fn euler_ancestral(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_finite_sigma(levels)?;
     check_clip(options.clip)?;
     check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let count = levels.len() - 1;
     let (mut x, mut estimate) = (x_t, None);
     for (index, pair) in levels.windows(2).enumerate() {
@@ -140,7 +140,7 @@ pub fn euler_ancestral(
         let down = (to * to - up * up).max(0.0).sqrt();
         x = (x / level.signal_scale() + prediction.epsilon * (down - from)) * next.signal_scale();
         if up > 0.0 {
-            x = x.clone() + fresh_noise(noise, &samples, index, &x) * (up * next.signal_scale());
+            x = x.clone() + fresh_noise(noise, &noise_indices, index, &x) * (up * next.signal_scale());
         }
         observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
         estimate = Some(prediction.x_0);
@@ -160,13 +160,19 @@ pub struct EdmOptions {
     /// x_0 is clipped to ± this and epsilon derived anew; None leaves both as they are.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for EdmOptions {
     /// The paper's for CIFAR-10 are 30, 0.01 to 1 and 1.007; these are no noise at all.
     fn default() -> Self {
-        Self { churn: 0.0, churn_range: [0.0, f64::INFINITY], noise_inflation: 1.0, clip: Some(1.0), samples: None }
+        Self {
+            churn: 0.0,
+            churn_range: [0.0, f64::INFINITY],
+            noise_inflation: 1.0,
+            clip: Some(1.0),
+            noise_indices: None,
+        }
     }
 }
 
@@ -185,13 +191,13 @@ pub fn edm_stochastic(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.samples.as_deref())?;
+    check(levels, &x_t, options.noise_indices.as_deref())?;
     check_finite_sigma(levels)?;
     check_clip(options.clip)?;
     check_range("churn", options.churn, options.churn >= 0.0 && options.churn.is_finite(), "0 or more")?;
     let inflation = options.noise_inflation;
     check_range("noise_inflation", inflation, inflation >= 0.0 && inflation.is_finite(), "0 or more")?;
-    let samples = numbered(options.samples, &x_t);
+    let noise_indices = numbered(options.noise_indices, &x_t);
     let count = levels.len() - 1;
     let highest = levels[0].sigma();
     let (mut x, mut estimate) = (x_t, None);
@@ -205,7 +211,7 @@ pub fn edm_stochastic(
             if raised > level.sigma() {
                 let added = (raised.powi(2) - level.sigma().powi(2)).sqrt() * inflation;
                 let raised = level_at(raised);
-                x = (x.clone() / level.signal_scale() + fresh_noise(noise, &samples, index, &x) * added)
+                x = (x.clone() / level.signal_scale() + fresh_noise(noise, &noise_indices, index, &x) * added)
                     * raised.signal_scale();
                 level = raised;
             }

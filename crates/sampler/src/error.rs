@@ -54,7 +54,7 @@ pub enum SamplerError {
     NoLearnedVariance,
 }
 
-pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, samples: Option<&[u64]>) -> Result<(), SamplerError> {
+pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, noise_indices: Option<&[u64]>) -> Result<(), SamplerError> {
     if levels.len() < 2 {
         return Err(SamplerError::TooFewLevels { found: levels.len() });
     }
@@ -64,9 +64,9 @@ pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, samples: Option<&[u6
             return Err(SamplerError::NotCleaner { index: index + 1, alpha_bar, previous });
         }
     }
-    match samples {
-        Some(samples) if samples.len() != x_t.dims()[0] => {
-            Err(SamplerError::Indices { images: x_t.dims()[0], indices: samples.len() })
+    match noise_indices {
+        Some(noise_indices) if noise_indices.len() != x_t.dims()[0] => {
+            Err(SamplerError::Indices { images: x_t.dims()[0], indices: noise_indices.len() })
         }
         _ => Ok(()),
     }

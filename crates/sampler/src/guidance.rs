@@ -79,8 +79,8 @@ fn rescaled(guided: Prediction, conditional: &Prediction, x_t: Tensor<4>, level:
     let [batch, channels, height, width] = x_t.dims();
     let deviation = |v: &Tensor<4>| {
         let values = v.clone().reshape([batch, channels * height * width]);
-        let centred = values.clone() - values.mean_dim(1);
-        (centred.clone() * centred).mean_dim(1).sqrt().reshape([batch, 1, 1, 1])
+        let centered = values.clone() - values.mean_dim(1);
+        (centered.clone() * centered).mean_dim(1).sqrt().reshape([batch, 1, 1, 1])
     };
     let v = velocity(&guided);
     let ratio = deviation(&velocity(conditional)) / deviation(&v).clamp_min(1e-12);

@@ -60,7 +60,7 @@ pub struct KindOptions {
     /// x_0 is clipped to ± this; None leaves it as it is.
     pub clip: Option<f64>,
     /// Which image of the seed each one in the batch is; None numbers them from 0.
-    pub samples: Option<Vec<u64>>,
+    pub noise_indices: Option<Vec<u64>>,
 }
 
 impl SamplerKind {
@@ -101,7 +101,7 @@ impl SamplerKind {
     }
 
     /// How often a run of `steps` steps to clean data asks the denoiser.
-    pub const fn evaluations(self, steps: usize) -> usize {
+    pub const fn nfe(self, steps: usize) -> usize {
         match self {
             Self::Heun | Self::Edm => (2 * steps).saturating_sub(1),
             Self::Pndm if steps > 1 => steps + 1,
@@ -125,35 +125,39 @@ impl SamplerKind {
         noise: &Noise,
         observe: &mut Observer,
     ) -> Result<Tensor<4>, SamplerError> {
-        let KindOptions { eta, churn, variance, clip, samples } = options;
-        let dpm_solver = |order: usize, eta: f64, samples: Option<Vec<u64>>| DpmSolverOptions {
+        let KindOptions { eta, churn, variance, clip, noise_indices } = options;
+        let dpm_solver = |order: usize, eta: f64, noise_indices: Option<Vec<u64>>| DpmSolverOptions {
             order,
             eta,
             third_order: ThirdOrder::Exact,
             clip,
-            samples,
+            noise_indices,
             ..DpmSolverOptions::default()
         };
         match self {
-            Self::Ddpm => ddpm(denoiser, x_t, levels, DdpmOptions { variance, clip, samples }, noise, observe),
-            Self::Ddim => ddim(denoiser, x_t, levels, DdimOptions { eta, clip, samples }, noise, observe),
+            Self::Ddpm => ddpm(denoiser, x_t, levels, DdpmOptions { variance, clip, noise_indices }, noise, observe),
+            Self::Ddim => ddim(denoiser, x_t, levels, DdimOptions { eta, clip, noise_indices }, noise, observe),
             Self::Euler => euler(denoiser, x_t, levels, clip, observe),
             Self::EulerAncestral => {
-                let options = EulerAncestralOptions { clip, samples, ..EulerAncestralOptions::default() };
+                let options = EulerAncestralOptions { clip, noise_indices, ..EulerAncestralOptions::default() };
                 euler_ancestral(denoiser, x_t, levels, options, noise, observe)
             }
             Self::Heun => heun(denoiser, x_t, levels, clip, observe),
             Self::Edm => {
-                let options = EdmOptions { churn, clip, samples, ..EdmOptions::default() };
+                let options = EdmOptions { churn, clip, noise_indices, ..EdmOptions::default() };
                 edm_stochastic(denoiser, x_t, levels, level_at, options, noise, observe)
             }
-            Self::Dpmpp2m => dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 0.0, samples), noise, observe),
-            Self::Dpmpp3m => dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 0.0, samples), noise, observe),
+            Self::Dpmpp2m => {
+                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 0.0, noise_indices), noise, observe)
+            }
+            Self::Dpmpp3m => {
+                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 0.0, noise_indices), noise, observe)
+            }
             Self::Dpmpp2mSde => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 1.0, samples), noise, observe)
+                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 1.0, noise_indices), noise, observe)
             }
             Self::Dpmpp3mSde => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 1.0, samples), noise, observe)
+                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 1.0, noise_indices), noise, observe)
             }
             Self::Unipc => unipc(denoiser, x_t, levels, UniPcOptions { clip, ..UniPcOptions::default() }, observe),
             Self::Deis => deis(denoiser, x_t, levels, DeisOptions { clip, ..DeisOptions::default() }, observe),

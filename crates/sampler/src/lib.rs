@@ -5,17 +5,17 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use noise::{Noise, Stream};
+//! use noise::{Noise, Purpose};
 //! use sampler::{DdimOptions, GaussianMixture, ddim};
-//! use schedule::{Family, Schedule, Spacing};
+//! use schedule::{BetaSchedule, Schedule, Spacing};
 //!
 //! let device = Device::flex();
-//! let schedule = Schedule::new(&Family::default(), 1000)?;
+//! let schedule = Schedule::new(&BetaSchedule::default(), 1000)?;
 //! let levels = schedule.levels(Spacing::Lucidrains, 50)?;
 //! // two points; a trained network is a `Denoiser` just the same
 //! let mixture = GaussianMixture::new(vec![(0.5, -0.8, 0.1), (0.5, 0.8, 0.1)]);
 //! let noise = Noise::new(1);
-//! let x_t = noise.stream(Stream::Start).normal_images(&[0, 1, 2, 3], 0, [1, 1, 1], &device);
+//! let x_t = noise.stream(Purpose::InitialNoise).normal_images(&[0, 1, 2, 3], 0, [1, 1, 1], &device);
 //! let samples = ddim(&mixture, x_t, &levels, DdimOptions::default(), &noise, &mut |_| ())?;
 //! for value in samples.into_data().iter::<f32>() {
 //!     assert!((value.abs() - 0.8).abs() < 0.5);

@@ -1,7 +1,7 @@
 //! What the steps of all samplers have in common.
 
 use burn::tensor::Tensor;
-use noise::{Noise, Prediction, Stream};
+use noise::{Noise, Prediction, Purpose};
 use schedule::NoiseLevel;
 
 use crate::denoiser::Denoiser;
@@ -22,15 +22,19 @@ pub(crate) fn predict(
 }
 
 /// Which image of the seed each one in the batch is: as asked, or numbered from 0.
-pub(crate) fn numbered(samples: Option<Vec<u64>>, x: &Tensor<4>) -> Vec<u64> {
-    samples.unwrap_or_else(|| (0..x.dims()[0] as u64).collect())
+pub(crate) fn numbered(noise_indices: Option<Vec<u64>>, x: &Tensor<4>) -> Vec<u64> {
+    noise_indices.unwrap_or_else(|| (0..x.dims()[0] as u64).collect())
 }
 
 /// Standard normal noise for the step `index` of the reverse chain, in the number format of `like`.
-pub(crate) fn fresh_noise(noise: &Noise, samples: &[u64], index: usize, like: &Tensor<4>) -> Tensor<4> {
+pub(crate) fn fresh_noise(noise: &Noise, noise_indices: &[u64], index: usize, like: &Tensor<4>) -> Tensor<4> {
     let [_, channels, height, width] = like.dims();
-    let images =
-        noise.stream(Stream::Reverse).normal_images(samples, index as u64, [channels, height, width], &like.device());
+    let images = noise.stream(Purpose::SamplerNoise).normal_images(
+        noise_indices,
+        index as u64,
+        [channels, height, width],
+        &like.device(),
+    );
     Tensor::from_data(images.into_data(), (&like.device(), like.dtype()))
 }
 

@@ -12,7 +12,7 @@ use crate::{
     step::{lambda, predict},
 };
 
-/// The function B(h) of the paper, section 3.2, which is free but for its behaviour at 0.
+/// The function B(h) of the paper, section 3.2, which is free but for its behavior at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UniPcVariant {
     /// `B(h) = h`.

@@ -99,16 +99,16 @@ fn a_clip_that_leaves_no_range() {
 #[test]
 fn one_sample_index_for_each_image() {
     for indices in [0, 1, 3] {
-        let samples = Some((0..indices as u64).collect::<Vec<_>>());
+        let noise_indices = Some((0..indices as u64).collect::<Vec<_>>());
         let error = Err(SamplerError::Indices { images: IMAGES, indices });
         assert_eq!(
-            try_ddim(&[0.1, 1.0], DdimOptions { samples: samples.clone(), ..DdimOptions::default() }),
+            try_ddim(&[0.1, 1.0], DdimOptions { noise_indices: noise_indices.clone(), ..DdimOptions::default() }),
             error.clone()
         );
-        assert_eq!(try_ddpm(&[0.1, 1.0], DdpmOptions { samples, ..DdpmOptions::default() }), error);
+        assert_eq!(try_ddpm(&[0.1, 1.0], DdpmOptions { noise_indices, ..DdpmOptions::default() }), error);
     }
-    let samples = Some(vec![7, 3]);
-    assert_eq!(try_ddpm(&[0.1, 1.0], DdpmOptions { samples, ..DdpmOptions::default() }), Ok(()));
+    let noise_indices = Some(vec![7, 3]);
+    assert_eq!(try_ddpm(&[0.1, 1.0], DdpmOptions { noise_indices, ..DdpmOptions::default() }), Ok(()));
 }
 
 #[test]

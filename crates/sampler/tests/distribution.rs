@@ -5,11 +5,11 @@
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor, TensorData, Tolerance};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use sampler::{
     DdimOptions, DdpmOptions, Denoiser, GaussianMixture, Guided, NoiseLevel, Observer, Prediction, Variance, ddim, ddpm,
 };
-use schedule::{Family, Schedule, Spacing};
+use schedule::{BetaSchedule, Schedule, Spacing};
 
 /// Steps of the chain; all tests use the cosine schedule.
 const TIMESTEPS: usize = 200;
@@ -18,7 +18,7 @@ const IMAGES: u64 = 40;
 const IMAGE: [usize; 3] = [1, 32, 32];
 
 fn schedule() -> Schedule {
-    Schedule::new(&Family::default(), TIMESTEPS).expect("a schedule")
+    Schedule::new(&BetaSchedule::default(), TIMESTEPS).expect("a schedule")
 }
 
 fn levels(steps: usize) -> Vec<NoiseLevel> {
@@ -26,7 +26,7 @@ fn levels(steps: usize) -> Vec<NoiseLevel> {
 }
 
 fn start(images: &[u64], image: [usize; 3]) -> Tensor<4> {
-    Noise::new(11).stream(Stream::Start).normal_images(images, 0, image, &Device::flex())
+    Noise::new(11).stream(Purpose::InitialNoise).normal_images(images, 0, image, &Device::flex())
 }
 
 fn big_start() -> Tensor<4> {
@@ -54,15 +54,17 @@ impl Sampler {
         denoiser: &dyn Denoiser,
         x_t: Tensor<4>,
         levels: &[NoiseLevel],
-        (clip, samples): (Option<f64>, Option<Vec<u64>>),
+        (clip, noise_indices): (Option<f64>, Option<Vec<u64>>),
         observe: &mut Observer,
     ) -> Tensor<4> {
         let noise = Noise::new(11);
         match self {
             Self::Ddpm(variance) => {
-                ddpm(denoiser, x_t, levels, DdpmOptions { variance, clip, samples }, &noise, observe)
+                ddpm(denoiser, x_t, levels, DdpmOptions { variance, clip, noise_indices }, &noise, observe)
             }
-            Self::Ddim { eta } => ddim(denoiser, x_t, levels, DdimOptions { eta, clip, samples }, &noise, observe),
+            Self::Ddim { eta } => {
+                ddim(denoiser, x_t, levels, DdimOptions { eta, clip, noise_indices }, &noise, observe)
+            }
         }
         .expect("good arguments")
     }
@@ -184,7 +186,7 @@ fn an_image_is_the_same_alone_or_in_a_batch() {
     let mixture = two_components();
     let (levels, image) = (levels(12), [2, 5, 7]);
     for sampler in [Sampler::Ddpm(Variance::Posterior), Sampler::Ddpm(Variance::Beta), Sampler::Ddim { eta: 1.0 }] {
-        let run = |x_t, samples| sampler.run(&mixture, x_t, &levels, (Some(1.0), samples), &mut |_| ());
+        let run = |x_t, noise_indices| sampler.run(&mixture, x_t, &levels, (Some(1.0), noise_indices), &mut |_| ());
         let batch = run(start(&(0..8).collect::<Vec<_>>(), image), None);
         let alone = run(start(&[5], image), Some(vec![5]));
         assert_eq!(values(&alone), values(&batch)[5 * 70..6 * 70], "{sampler:?}");

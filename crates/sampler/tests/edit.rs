@@ -1,12 +1,12 @@
 //! Editing where the answer is known.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use noise::{Noise, Prediction, Stream};
+use noise::{Noise, Prediction, Purpose};
 use sampler::{
     DdimOptions, Denoiser, GaussianMixture, NoiseLevel, RepaintOptions, SamplerError, ddim, ddim_inversion,
     levels_for_strength, noised, repaint, slerp,
 };
-use schedule::{Family, Schedule, Spacing};
+use schedule::{BetaSchedule, Schedule, Spacing};
 
 fn values(x: &Tensor<4>) -> Vec<f64> {
     x.to_data().iter::<f64>().collect()
@@ -18,7 +18,7 @@ fn tensor(values: Vec<f64>, shape: [usize; 4]) -> Tensor<4> {
 
 #[test]
 fn slerp_keeps_the_length_of_noise() {
-    let noise = Noise::new(4).stream(Stream::Custom(2));
+    let noise = Noise::new(4).stream(Purpose::Custom(2));
     let draw = |sample: u64| noise.normal_images(&[sample, sample + 10], 0, [1, 32, 32], &Device::flex());
     let (first, second) = (draw(0), draw(1));
     let same = |a: &Tensor<4>, b: &Tensor<4>| values(a).iter().zip(values(b)).all(|(a, b)| (a - b).abs() < 1e-5);
@@ -40,7 +40,7 @@ fn slerp_keeps_the_length_of_noise() {
 
 #[test]
 fn strength_chooses_how_much_is_walked() {
-    let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 20).expect("levels");
     let walked = |strength| levels_for_strength(&levels, strength).expect("levels").len() - 1;
     assert_eq!([1.0, 0.5, 0.01].map(walked), [20, 10, 1]);
@@ -111,7 +111,7 @@ impl Denoiser for Twins {
 /// What is filled in fits what is known, and better so with resampling.
 #[test]
 fn repaint_fills_in_what_fits() {
-    let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 40).expect("levels");
     let (images, noise) = (200, Noise::new(9));
     let truth: Vec<f64> = (0..images).map(|image| if image % 2 == 0 { 0.6 } else { -0.6 }).collect();
@@ -120,7 +120,7 @@ fn repaint_fills_in_what_fits() {
     let known = tensor(truth.iter().flat_map(|value| first(*value)).collect(), [images, 1, 1, ROW]);
     let mask = tensor(first(1.0).repeat(images), [images, 1, 1, ROW]);
     let samples: Vec<u64> = (0..images as u64).collect();
-    let start = noise.stream(Stream::Start).normal_images(&samples, 0, [1, 1, ROW], &Device::flex());
+    let start = noise.stream(Purpose::InitialNoise).normal_images(&samples, 0, [1, 1, ROW], &Device::flex());
     let start = Tensor::from_data(start.into_data(), (&Device::flex(), DType::F64));
     let wrong = |resamplings: usize| {
         let options = RepaintOptions { jump_length: 5, resamplings, ..RepaintOptions::default() };
@@ -137,7 +137,7 @@ fn repaint_fills_in_what_fits() {
 
 #[test]
 fn impossible_repainting_is_refused() {
-    let schedule = Schedule::new(&Family::default(), 100).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 4).expect("levels");
     let image = tensor(vec![0.0; ROW], [1, 1, 1, ROW]);
     for (options, name) in [

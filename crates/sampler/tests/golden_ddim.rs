@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use noise::Noise;
 use safetensors::SafeTensors;
 use sampler::{DdimOptions, Denoiser, NoiseLevel, Prediction, ddim};
-use schedule::{Family, Objective, Schedule, Spacing};
+use schedule::{BetaSchedule, Objective, Schedule, Spacing};
 use unet::{Condition, Unet, UnetConfig};
 
 struct Golden {
@@ -67,7 +67,7 @@ fn check(objective: Objective, peer_objective: &str) {
     let network = Network { unet, objective };
     for family in ["linear", "cosine", "sigmoid"] {
         let golden = Golden::open(&format!("ddim20_{peer_objective}_{family}"));
-        let schedule = Schedule::new(&family.parse::<Family>().expect("a family"), 1000).expect("a schedule");
+        let schedule = Schedule::new(&family.parse::<BetaSchedule>().expect("a family"), 1000).expect("a schedule");
         let levels = schedule.levels(Spacing::Lucidrains, 20).expect("20 of 1000");
         let x_t = Tensor::<4>::from_data(golden.get("xT").expect("xT"), &device);
         let y = ddim(&network, x_t, &levels, DdimOptions::default(), &Noise::new(0), &mut |_| ()).expect("a chain");

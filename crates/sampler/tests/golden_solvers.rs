@@ -6,13 +6,13 @@
 use std::path::Path;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use safetensors::SafeTensors;
 use sampler::{
     DdimOptions, DeisOptions, Denoiser, DpmSolverOptions, NoiseLevel, PndmOptions, Prediction, SecondOrder,
     UniPcOptions, UniPcVariant, ddim, deis, dpm_solver_plus_plus, euler, heun, pndm, unipc,
 };
-use schedule::{Family, Schedule, Spacing};
+use schedule::{BetaSchedule, Schedule, Spacing};
 
 /// `epsilon(x, t) = x t / (t + 1)`.
 struct Toy;
@@ -78,7 +78,7 @@ impl Golden {
 
 /// The linear schedule as diffusers has it.
 fn schedule() -> Schedule {
-    Schedule::new(&Family::LinearUnscaled { beta_start: 1e-4, beta_end: 0.02 }, 1000).expect("a schedule")
+    Schedule::new(&BetaSchedule::LinearUnscaled { beta_start: 1e-4, beta_end: 0.02 }, 1000).expect("a schedule")
 }
 
 /// These timesteps, then clean data.
@@ -223,7 +223,7 @@ fn dpm_solver_as_an_sde() {
         let [batch, channels, height, width] = golden.x_t.dims();
         let samples: Vec<u64> = (0..batch as u64).collect();
         for (index, response) in golden.response.iter().enumerate() {
-            let z = noise.stream(Stream::Reverse).normal_images(
+            let z = noise.stream(Purpose::SamplerNoise).normal_images(
                 &samples,
                 index as u64,
                 [channels, height, width],

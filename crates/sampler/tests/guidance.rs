@@ -3,12 +3,12 @@
 use std::cell::Cell;
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use noise::{Noise, Stream};
+use noise::{Noise, Purpose};
 use sampler::{
     CfgPlusPlus, Classifier, ClassifierGuided, DdimOptions, Denoiser, GaussianMixture, Guided, KindOptions, NoiseLevel,
     Prediction, SamplerError, SamplerKind, Variance, ddim,
 };
-use schedule::{Family, Schedule, Spacing};
+use schedule::{BetaSchedule, Schedule, Spacing};
 
 const COMPONENTS: [(f64, f64, f64); 2] = [(0.3, -0.6, 0.2), (0.7, 0.5, 0.3)];
 const LEVEL: NoiseLevel = NoiseLevel { timestep: 500.0, alpha_bar: 0.4 };
@@ -165,9 +165,9 @@ fn cfg_plus_plus_puts_the_unconditional_noise_back() {
 /// Every sampler has the mixture's mean and variance after enough steps, and asks as often as it says.
 #[test]
 fn every_kind_of_sampler_samples_the_mixture() {
-    let schedule = Schedule::new(&Family::default(), 1000).expect("a schedule");
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let (noise, count) = (Noise::new(11), 4000);
-    let x_t = noise.stream(Stream::Start).normal_images(&[0, 1], 0, [1, 1, count / 2], &Device::flex());
+    let x_t = noise.stream(Purpose::InitialNoise).normal_images(&[0, 1], 0, [1, 1, count / 2], &Device::flex());
     for kind in SamplerKind::ALL {
         assert_eq!(kind.name().parse(), Ok(kind));
         assert_eq!(serde_json_name(kind), kind.name());
@@ -186,12 +186,13 @@ fn every_kind_of_sampler_samples_the_mixture() {
         let spacing = if kind == SamplerKind::Pndm { Spacing::Uniform } else { Spacing::Karras };
         let levels = schedule.levels(spacing, steps).expect("levels");
         let calls = Cell::new(0);
-        let options = KindOptions { eta: 0.0, churn: 10.0, variance: Variance::Posterior, clip: None, samples: None };
+        let options =
+            KindOptions { eta: 0.0, churn: 10.0, variance: Variance::Posterior, clip: None, noise_indices: None };
         let level_at = |sigma| schedule.level_at_sigma(sigma);
         let denoiser = Counting(everything(), &calls);
         let drawn = kind.sample(&denoiser, x_t.clone(), &levels, &level_at, options, &noise, &mut |_| ());
         let drawn = values(&drawn.expect("a chain"));
-        assert_eq!(calls.get(), kind.evaluations(steps), "{kind}");
+        assert_eq!(calls.get(), kind.nfe(steps), "{kind}");
         let mean = drawn.iter().sum::<f64>() / count as f64;
         let variance = drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count as f64;
         let mixture = everything();

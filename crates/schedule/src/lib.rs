@@ -1,14 +1,14 @@
 //! Noise schedules of diffusion models in plain `f64`: betas, alpha-bars, posterior coefficients, signal-to-noise
 //! ratios, loss weights and respacing. No tensors: other crates upload what they need.
 //!
-//! A [`Schedule`] is built once, from a [`Family`] or from the user's own betas, and is valid from then on. Timesteps
+//! A [`Schedule`] is built once, from a [`BetaSchedule`] or from the user's own betas, and is valid from then on. Timesteps
 //! count t = 0, …, T-1, and alpha_bar(-1) = 1 is clean data. A sampler walks over [`NoiseLevel`]s, which a
 //! [`Spacing`] picks; [`respace`] has every way of picking timesteps.
 //!
 //! ```
-//! use schedule::{Family, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
+//! use schedule::{BetaSchedule, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
 //!
-//! let schedule = Schedule::new(&"cosine".parse::<Family>()?, 1000)?;
+//! let schedule = Schedule::new(&"cosine".parse::<BetaSchedule>()?, 1000)?;
 //! assert_eq!(schedule.alpha_bar(-1), 1.0);
 //! assert!(schedule.alpha_bar(999) < 1e-8);
 //!
@@ -28,18 +28,18 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod beta_schedule;
 mod distribution;
 mod error;
-mod family;
 mod level;
 mod objective;
 pub mod respace;
 mod schedule;
 mod weight;
 
+pub use beta_schedule::BetaSchedule;
 pub use distribution::LevelDistribution;
 pub use error::ScheduleError;
-pub use family::Family;
 pub use level::NoiseLevel;
 pub use objective::{Objective, Preconditioning};
 pub use respace::Spacing;

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::ScheduleError;
-use crate::family::check_timesteps;
+use crate::beta_schedule::check_timesteps;
 
 /// How sampling steps are spread over the timesteps. Written `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`,
 /// `karras`, `exponential`, `flow`.

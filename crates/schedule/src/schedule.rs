@@ -3,9 +3,9 @@
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
-use crate::family::{check_timesteps, check_user_betas};
+use crate::beta_schedule::{check_timesteps, check_user_betas};
 use crate::respace::check_steps;
-use crate::{Family, NoiseLevel, ScheduleError, Spacing};
+use crate::{BetaSchedule, NoiseLevel, ScheduleError, Spacing};
 
 /// The smallest posterior variance whose logarithm is taken (Ho et al.'s code, and every peer since).
 const SMALLEST_VARIANCE: f64 = 1e-20;
@@ -24,7 +24,7 @@ pub struct ScheduleConfig {
     /// The family and its parameters. Default cosine.
     // The family refuses unknown keys: serde hands a flattened tagged enum every key that is not named above.
     #[serde(flatten)]
-    pub family: Family,
+    pub family: BetaSchedule,
 }
 
 fn default_timesteps() -> usize {
@@ -34,7 +34,7 @@ fn default_timesteps() -> usize {
 impl Default for ScheduleConfig {
     /// Cosine, 1000 timesteps, not rescaled.
     fn default() -> Self {
-        ScheduleConfig { timesteps: default_timesteps(), zero_terminal_snr: false, family: Family::default() }
+        ScheduleConfig { timesteps: default_timesteps(), zero_terminal_snr: false, family: BetaSchedule::default() }
     }
 }
 
@@ -70,9 +70,9 @@ impl Schedule {
     /// The schedule of a family with `timesteps` steps.
     ///
     /// # Errors
-    /// Those of [`Family::betas`], and [`ScheduleError::AlphaBar`] where alpha_bar does not fall strictly in double
+    /// Those of [`BetaSchedule::betas`], and [`ScheduleError::AlphaBar`] where alpha_bar does not fall strictly in double
     /// precision or underflows.
-    pub fn new(family: &Family, timesteps: usize) -> Result<Self, ScheduleError> {
+    pub fn new(family: &BetaSchedule, timesteps: usize) -> Result<Self, ScheduleError> {
         Self::from_valid_betas(family.betas(timesteps)?)
     }
 

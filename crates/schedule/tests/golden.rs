@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use safetensors::{Dtype, SafeTensors};
-use schedule::{Family, LossWeight, Objective, Schedule};
+use schedule::{BetaSchedule, LossWeight, Objective, Schedule};
 
 /// One array of a golden file, as f64.
 fn array(file: &[u8], name: &str) -> Vec<f64> {
@@ -33,7 +33,7 @@ fn betas_and_alpha_bars_equal_lucidrains() {
     ];
     for (timesteps, file) in files {
         for name in ["linear", "cosine", "sigmoid"] {
-            let schedule = Schedule::new(&name.parse::<Family>().unwrap(), timesteps).unwrap();
+            let schedule = Schedule::new(&name.parse::<BetaSchedule>().unwrap(), timesteps).unwrap();
             assert_close(name, schedule.betas(), &array(file, &format!("{name}.betas")), 1e-12);
             assert_close(name, schedule.alpha_bars(), &array(file, &format!("{name}.alpha_bars")), 1e-12);
         }
@@ -48,7 +48,7 @@ const HALF_F32: f64 = f32::EPSILON as f64 / 2.0 * 1.01;
 #[test]
 fn posterior_equals_lucidrains() {
     for name in ["linear", "cosine", "sigmoid"] {
-        let schedule = Schedule::new(&name.parse::<Family>().unwrap(), 1000).unwrap();
+        let schedule = Schedule::new(&name.parse::<BetaSchedule>().unwrap(), 1000).unwrap();
         let timesteps = array(FORWARD, &format!("{name}.t"));
         assert!(timesteps.contains(&0.0) && timesteps.contains(&999.0), "both ends: {timesteps:?}");
         for (what, ours) in [
@@ -64,7 +64,7 @@ fn posterior_equals_lucidrains() {
 #[test]
 fn loss_weights_equal_lucidrains() {
     let compare = |family: &str, objective: &str, clip: &str, weight: LossWeight| {
-        let schedule = Schedule::new(&family.parse::<Family>().unwrap(), 1000).unwrap();
+        let schedule = Schedule::new(&family.parse::<BetaSchedule>().unwrap(), 1000).unwrap();
         let ours = weight.weights(&schedule, objective.parse::<Objective>().unwrap());
         let name = format!("{family}_{objective}{clip}.loss_weight");
         assert_close(&name, &ours, &array(FORWARD, &name), HALF_F32);

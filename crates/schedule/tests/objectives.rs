@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
-use schedule::{Family, LevelDistribution, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
+use schedule::{BetaSchedule, LevelDistribution, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
 
 const OBJECTIVES: [Objective; 6] = [
     Objective::Epsilon,
@@ -77,7 +77,7 @@ fn flow_is_a_straight_path() {
 
 #[test]
 fn the_family_edm_has_the_paper_s_sigmas() {
-    let schedule = Schedule::new(&"edm".parse::<Family>().unwrap(), 18).unwrap();
+    let schedule = Schedule::new(&"edm".parse::<BetaSchedule>().unwrap(), 18).unwrap();
     let sigma = |t: usize| schedule.level(t).sigma();
     let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} is not {b}");
     close(sigma(0), 0.002);
@@ -95,7 +95,7 @@ fn the_family_edm_has_the_paper_s_sigmas() {
         ("family = 'edm'\nsigma_max = 0.001", "sigma_max"),
         ("family = 'edm'\nrho = -1.0", "rho"),
     ] {
-        let family: Family = toml::from_str(text).unwrap();
+        let family: BetaSchedule = toml::from_str(text).unwrap();
         assert!(Schedule::new(&family, 10).unwrap_err().to_string().contains(says));
     }
 }
@@ -103,7 +103,7 @@ fn the_family_edm_has_the_paper_s_sigmas() {
 #[test]
 fn the_spacing_flow_is_even_in_s() {
     for zero_terminal in [false, true] {
-        let schedule = Schedule::new(&Family::default(), 1000).unwrap();
+        let schedule = Schedule::new(&BetaSchedule::default(), 1000).unwrap();
         let schedule = if zero_terminal { schedule.rescale_zero_terminal_snr().unwrap() } else { schedule };
         let levels = schedule.levels(Spacing::Flow, 8).unwrap();
         assert_eq!((levels.len(), levels[0], levels[8]), (9, schedule.level(999), NoiseLevel::CLEAN));
@@ -112,13 +112,13 @@ fn the_spacing_flow_is_even_in_s() {
             assert!((s(&pair[0]) - s(&pair[1]) - s(&levels[0]) / 8.0).abs() < 1e-9);
         }
     }
-    let schedule = Schedule::new(&Family::default(), 10).unwrap();
+    let schedule = Schedule::new(&BetaSchedule::default(), 10).unwrap();
     assert!(schedule.levels(Spacing::Flow, 11).is_err());
 }
 
 #[test]
 fn distributions_of_levels() {
-    let schedule = Schedule::new(&"edm".parse::<Family>().unwrap(), 1000).unwrap();
+    let schedule = Schedule::new(&"edm".parse::<BetaSchedule>().unwrap(), 1000).unwrap();
     let own = |objective| LevelDistribution::Own.of(objective);
     assert_eq!(own(Objective::V), LevelDistribution::Uniform);
     assert_eq!(own(Objective::Flow), LevelDistribution::Flow);

@@ -3,19 +3,23 @@
 
 use proptest::prelude::*;
 use schedule::respace::{ddim_lucidrains, leading, openai_ddim, openai_sections};
-use schedule::{Family, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
+use schedule::{BetaSchedule, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
 
 /// Families whose defaults or nearby parameters are possible from T = 30 to T = 2000.
-fn families() -> impl Strategy<Value = Family> {
+fn families() -> impl Strategy<Value = BetaSchedule> {
     let ends = (1e-5..1e-3_f64, 1.0..20.0_f64).prop_map(|(start, ratio)| (start, start * ratio));
     prop_oneof![
-        ends.clone().prop_map(|(beta_start, beta_end)| Family::Linear { beta_start, beta_end }),
-        ends.clone().prop_map(|(beta_start, beta_end)| Family::LinearUnscaled { beta_start, beta_end }),
-        ends.clone().prop_map(|(beta_start, beta_end)| Family::ScaledLinear { beta_start, beta_end }),
-        ends.prop_map(|(beta_start, beta_end)| Family::Quadratic { beta_start, beta_end }),
-        (1e-5..0.1_f64).prop_map(|beta| Family::Constant { beta }),
-        (0.0..0.1_f64).prop_map(|s| Family::Cosine { s }),
-        (-4.0..0.0_f64, 1.0..4.0_f64, 0.7..1.5_f64).prop_map(|(start, end, tau)| Family::Sigmoid { start, end, tau }),
+        ends.clone().prop_map(|(beta_start, beta_end)| BetaSchedule::Linear { beta_start, beta_end }),
+        ends.clone().prop_map(|(beta_start, beta_end)| BetaSchedule::LinearUnscaled { beta_start, beta_end }),
+        ends.clone().prop_map(|(beta_start, beta_end)| BetaSchedule::ScaledLinear { beta_start, beta_end }),
+        ends.prop_map(|(beta_start, beta_end)| BetaSchedule::Quadratic { beta_start, beta_end }),
+        (1e-5..0.1_f64).prop_map(|beta| BetaSchedule::Constant { beta }),
+        (0.0..0.1_f64).prop_map(|s| BetaSchedule::Cosine { s }),
+        (-4.0..0.0_f64, 1.0..4.0_f64, 0.7..1.5_f64).prop_map(|(start, end, tau)| BetaSchedule::Sigmoid {
+            start,
+            end,
+            tau
+        }),
     ]
 }
 
@@ -266,12 +270,12 @@ proptest! {
     ) {
         let [first, second, third] = numbers;
         let families = [
-            Family::Linear { beta_start: first, beta_end: second },
-            Family::Quadratic { beta_start: first, beta_end: second },
-            Family::Constant { beta: first },
-            Family::Cosine { s: first },
-            Family::Sigmoid { start: first, end: second, tau: third },
-            Family::Custom { betas: betas.clone() },
+            BetaSchedule::Linear { beta_start: first, beta_end: second },
+            BetaSchedule::Quadratic { beta_start: first, beta_end: second },
+            BetaSchedule::Constant { beta: first },
+            BetaSchedule::Cosine { s: first },
+            BetaSchedule::Sigmoid { start: first, end: second, tau: third },
+            BetaSchedule::Custom { betas: betas.clone() },
         ];
         for family in families {
             if let Ok(schedule) = Schedule::new(&family, timesteps) {

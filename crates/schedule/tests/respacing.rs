@@ -4,7 +4,7 @@
 use schedule::respace::{
     ddim_lucidrains, leading, linspace, openai_ddim, openai_sections, parse_openai, trailing, uniform,
 };
-use schedule::{Family, MAX_TIMESTEPS, NoiseLevel, Schedule, ScheduleError, Spacing};
+use schedule::{BetaSchedule, MAX_TIMESTEPS, NoiseLevel, Schedule, ScheduleError, Spacing};
 
 #[test]
 fn lucidrains_ends_with_clean_data() {
@@ -39,7 +39,7 @@ fn diffusers_spacings() {
     assert_eq!(trailing(1000, 7).unwrap(), [999, 856, 713, 570, 428, 285, 142]);
     assert_eq!(linspace(1000, 7).unwrap(), [999, 832, 666, 500, 333, 166, 0]);
     assert_eq!(linspace(1000, 1).unwrap(), [0]);
-    // A tie goes to the even neighbour: the fourth is 42.5, so 42, less 1.
+    // A tie goes to the even neighbor: the fourth is 42.5, so 42, less 1.
     assert_eq!(trailing(50, 20).unwrap()[..8], [49, 47, 44, 41, 39, 37, 34, 31]);
     assert_eq!(linspace(50, 20).unwrap()[..8], [49, 46, 44, 41, 39, 36, 34, 31]);
     // The third is 832.5.
@@ -67,7 +67,7 @@ fn openai_respacings() {
 
 #[test]
 fn a_sampler_walks_from_noise_to_clean_data() {
-    let schedule = Schedule::new(&Family::default(), 1000).unwrap();
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).unwrap();
     let levels = schedule.levels(Spacing::Lucidrains, 4).unwrap();
     let expected = [schedule.level(999), schedule.level(749), schedule.level(499), schedule.level(249)];
     assert_eq!(levels[..4], expected);
@@ -77,7 +77,7 @@ fn a_sampler_walks_from_noise_to_clean_data() {
 
 #[test]
 fn a_respaced_chain_keeps_alpha_bars_and_the_network_s_timesteps() {
-    let schedule = Schedule::new(&Family::default(), 1000).unwrap();
+    let schedule = Schedule::new(&BetaSchedule::default(), 1000).unwrap();
     let short = schedule.respaced(&[249, 999, 499, 749]).unwrap();
     assert_eq!(short.timesteps(), 4);
     assert_eq!(short.model_timesteps(), [249, 499, 749, 999]);
@@ -122,7 +122,7 @@ fn impossible_steps_are_refused() {
     for text in ["", "ddim", "ddim-3", "ddimx", "10,,20", "1.5", "10;20"] {
         assert_says(parse_openai(300, text), &[&format!("`{text}`"), "ddim50", "10,15,20"]);
     }
-    let schedule = Schedule::new(&Family::default(), 10).unwrap();
+    let schedule = Schedule::new(&BetaSchedule::default(), 10).unwrap();
     assert_says(schedule.respaced(&[]), &["none", "10"]);
     assert_says(schedule.respaced(&[3, 10]), &["timestep 10", "from 0 to 9"]);
     assert_says(schedule.respaced(&[3, 4, 3]), &["timestep 3 is kept twice"]);

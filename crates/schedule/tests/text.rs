@@ -1,13 +1,13 @@
 //! Names on a command line and tables in a configuration file.
 #![allow(clippy::unwrap_used)]
 
-use schedule::{Family, LevelDistribution, LossWeight, Objective, ScheduleConfig, Spacing};
+use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
 
 #[test]
 fn names_survive_display_and_parsing() {
-    for name in Family::NAMES {
-        assert_eq!(name.parse::<Family>().unwrap().to_string(), name);
+    for name in BetaSchedule::NAMES {
+        assert_eq!(name.parse::<BetaSchedule>().unwrap().to_string(), name);
     }
     for name in ["epsilon", "x0", "v", "flow", "edm:0.5", "edm:0.25"] {
         assert_eq!(name.parse::<Objective>().unwrap().to_string(), name);
@@ -38,8 +38,11 @@ fn an_unknown_name_is_told_the_valid_ones() {
             assert!(text.contains(part), "`{text}` does not say `{part}`");
         }
     };
-    says("cosin".parse::<Family>().unwrap_err().to_string(), &["schedule family `cosin`", &Family::NAMES.join(", ")]);
-    says("custom".parse::<Family>().unwrap_err().to_string(), &["custom betas need a configuration file"]);
+    says(
+        "cosin".parse::<BetaSchedule>().unwrap_err().to_string(),
+        &["schedule family `cosin`", &BetaSchedule::NAMES.join(", ")],
+    );
+    says("custom".parse::<BetaSchedule>().unwrap_err().to_string(), &["custom betas need a configuration file"]);
     says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v, flow"]);
     for text in ["edm:", "edm:0", "edm:-1", "edm:NaN", "edm:inf"] {
         says(text.parse::<Objective>().unwrap_err().to_string(), &["objective", text, "edm:SIGMA_DATA"]);
@@ -58,24 +61,24 @@ fn an_unknown_name_is_told_the_valid_ones() {
 
 #[test]
 fn a_family_is_a_table_with_defaults() {
-    for name in Family::NAMES {
-        let read: Family = toml::from_str(&format!("family = '{name}'")).unwrap();
+    for name in BetaSchedule::NAMES {
+        let read: BetaSchedule = toml::from_str(&format!("family = '{name}'")).unwrap();
         assert_eq!(read, name.parse().unwrap(), "defaults of a table and of a name are the same");
-        assert_eq!(toml::from_str::<Family>(&toml::to_string(&read).unwrap()).unwrap(), read);
+        assert_eq!(toml::from_str::<BetaSchedule>(&toml::to_string(&read).unwrap()).unwrap(), read);
     }
     assert_eq!(
-        toml::from_str::<Family>("family = 'sigmoid'\ntau = 1\nend = 2.5").unwrap(),
-        Family::Sigmoid { start: -3.0, end: 2.5, tau: 1.0 }
+        toml::from_str::<BetaSchedule>("family = 'sigmoid'\ntau = 1\nend = 2.5").unwrap(),
+        BetaSchedule::Sigmoid { start: -3.0, end: 2.5, tau: 1.0 }
     );
     assert_eq!(
-        toml::from_str::<Family>("family = 'custom'\nbetas = [0.1, 0.2]").unwrap(),
-        Family::Custom { betas: vec![0.1, 0.2] }
+        toml::from_str::<BetaSchedule>("family = 'custom'\nbetas = [0.1, 0.2]").unwrap(),
+        BetaSchedule::Custom { betas: vec![0.1, 0.2] }
     );
-    let error = toml::from_str::<Family>("family = 'cosine'\nbeta_end = 0.1").unwrap_err().to_string();
+    let error = toml::from_str::<BetaSchedule>("family = 'cosine'\nbeta_end = 0.1").unwrap_err().to_string();
     assert!(error.contains("unknown field `beta_end`, expected `s`"), "{error}");
-    let error = toml::from_str::<Family>("family = 'cosin'").unwrap_err().to_string();
+    let error = toml::from_str::<BetaSchedule>("family = 'cosin'").unwrap_err().to_string();
     assert!(error.contains("cosin") && error.contains("linear_unscaled"), "{error}");
-    assert!(toml::from_str::<Family>("family = 'custom'").is_err(), "custom without betas");
+    assert!(toml::from_str::<BetaSchedule>("family = 'custom'").is_err(), "custom without betas");
 }
 
 #[test]
@@ -87,7 +90,7 @@ fn a_configuration_is_one_flat_table() {
 
     let own: ScheduleConfig =
         toml::from_str("family = 'linear'\ntimesteps = 250\nzero_terminal_snr = true\nbeta_end = 0.03").unwrap();
-    assert_eq!(own.family, Family::Linear { beta_start: 0.0001, beta_end: 0.03 });
+    assert_eq!(own.family, BetaSchedule::Linear { beta_start: 0.0001, beta_end: 0.03 });
     let schedule = own.build().unwrap();
     assert_eq!((schedule.timesteps(), schedule.alpha_bar(249)), (250, 0.0));
     assert!(ScheduleConfig { zero_terminal_snr: false, ..own }.build().unwrap().alpha_bar(249) > 0.0);

@@ -23,7 +23,7 @@ pub struct Config {
     pub unet: UnetConfig,
     /// Schedule, objective and loss.
     pub diffusion: DiffusionConfig,
-    /// Optimiser and loop.
+    /// Optimizer and loop.
     pub training: TrainingConfig,
     /// How samples are drawn.
     pub sampling: SamplingConfig,
@@ -35,7 +35,7 @@ pub struct Config {
 pub struct DataConfig {
     /// A folder, a file, or the name of a known dataset.
     pub path: String,
-    /// Side, or height and width as in `[64, 48]`, that images are resized (short side) and cropped (centre) to; as they are
+    /// Side, or height and width as in `[64, 48]`, that images are resized (short side) and cropped (center) to; as they are
     /// if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<ImageSize>,
@@ -43,7 +43,7 @@ pub struct DataConfig {
     /// Samples are cropped back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pad_to: Option<usize>,
-    /// 1 grey, 3 colour, 4 colour and alpha; those of the images if not given.
+    /// 1 gray, 3 color, 4 color and alpha; those of the images if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// Keep images of 16 bits as such, where there are any; samples are then written with 16 bits, too.
@@ -201,10 +201,10 @@ impl DiffusionConfig {
     }
 }
 
-/// Which optimiser.
+/// Which optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OptimiserKind {
+pub enum OptimizerKind {
     /// Kingma and Ba 2014; weight decay adds to the gradient.
     #[default]
     Adam,
@@ -225,7 +225,7 @@ pub enum RateSchedule {
     Linear,
 }
 
-/// Number format of the forward and backward pass; weights, optimiser and loss stay in f32.
+/// Number format of the forward and backward pass; weights, optimizer and loss stay in f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MixedPrecision {
@@ -238,11 +238,11 @@ pub enum MixedPrecision {
     F16,
 }
 
-/// Optimiser and loop: the table `[training]`.
+/// Optimizer and loop: the table `[training]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
-    /// Optimiser steps. The article's `train_num_steps`.
+    /// Optimizer steps. The article's `train_num_steps`.
     pub steps: u64,
     /// Images in a (micro-)batch, of all processes together. The article's `train_batch_size`.
     pub batch_size: usize,
@@ -258,7 +258,8 @@ pub struct TrainingConfig {
     /// `constant`, `cosine` or `linear`.
     pub rate_schedule: RateSchedule,
     /// `adam` or `adamw`.
-    pub optimiser: OptimiserKind,
+    #[serde(alias = "optimiser")]
+    pub optimizer: OptimizerKind,
     /// Decay of the running means of the gradient and of its square.
     pub betas: [f64; 2],
     /// Added to the denominator.
@@ -303,7 +304,7 @@ impl Default for TrainingConfig {
             learning_rate: 1e-4,
             warmup_steps: 0,
             rate_schedule: RateSchedule::Constant,
-            optimiser: OptimiserKind::Adam,
+            optimizer: OptimizerKind::Adam,
             betas: [0.9, 0.99],
             epsilon: 1e-8,
             weight_decay: 0.0,

@@ -54,7 +54,7 @@ fn finding(severity: Severity, text: String) -> Finding {
     Finding { severity, text }
 }
 
-/// Classes with fewer images than this are hardly learnt.
+/// Classes with fewer images than this are hardly learned.
 const FEW_IMAGES: usize = 10;
 /// A class that is so many times rarer than another is drawn worse.
 const IMBALANCE: f64 = 10.0;
@@ -82,7 +82,7 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
     if let Some((first, second)) = copies.first() {
         let severity = if copies.len() * 20 > total { Severity::Warning } else { Severity::Note };
         let text = format!(
-            "{} of {total} images are copies of others (the first: {second} of {first}); what stands there often is learnt by heart, so \
+            "{} of {total} images are copies of others (the first: {second} of {first}); what stands there often is learned by heart, so \
              delete them",
             copies.len()
         );
@@ -100,7 +100,7 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
             sizes.iter().map(|(size, images)| (1.0 - kept(*size)) * *images as f64).sum::<f64>() / count.max(1) as f64;
         if thrown > CROPPED_SHARE {
             let text = format!(
-                "the centre crop throws away {:.0} % of an image on average; crop the images yourself if what matters lies at the border",
+                "the center crop throws away {:.0} % of an image on average; crop the images yourself if what matters lies at the border",
                 100.0 * thrown
             );
             found.push(finding(Severity::Warning, text));
@@ -129,7 +129,7 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
             if counts[least] < FEW_IMAGES {
                 let (name, count) = (name(least), counts[least]);
                 let text =
-                    format!("the class `{name}` has {count} images, too few to be learnt: add some, or leave it out");
+                    format!("the class `{name}` has {count} images, too few to be learned: add some, or leave it out");
                 found.push(finding(Severity::Warning, text));
             } else if counts[most] as f64 > IMBALANCE * counts[least] as f64 {
                 let text = format!(

@@ -7,7 +7,7 @@ use picture::PictureError;
 use schedule::ScheduleError;
 use unet::UnetError;
 
-use crate::trouble::Trouble;
+use crate::non_finite::NonFiniteStep;
 
 /// A run that cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -80,23 +80,23 @@ pub enum TrainError {
     },
     /// Step after step is not finite.
     #[error(
-        "the training has diverged: {lately} steps of the last hundred could not be taken. The last: {trouble}. Go on from a \
+        "the training has diverged: {lately} steps of the last hundred could not be taken. The last: {non_finite}. Go on from a \
          checkpoint with a lower training.learning_rate or a smaller training.max_gradient_norm"
     )]
     Diverged {
         /// The last of them.
-        trouble: Box<Trouble>,
+        non_finite: Box<NonFiniteStep>,
         /// How many there were.
         lately: usize,
     },
     /// The weights are not finite.
     #[error(
         "the training has diverged: the weights of the network are no longer finite, and there is no checkpoint to go back to. \
-         {trouble}. Start again with a lower training.learning_rate, or a training.warmup_steps"
+         {non_finite}. Start again with a lower training.learning_rate, or a training.warmup_steps"
     )]
     BrokenWeights {
         /// The step in which it showed.
-        trouble: Box<Trouble>,
+        non_finite: Box<NonFiniteStep>,
     },
     /// A run directory that cannot be used.
     #[error("the run directory {} cannot be used: {reason}", path.display())]

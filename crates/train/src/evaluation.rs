@@ -2,7 +2,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use data::ImageSet;
-use noise::{NoiseLevel, Stream, forward::q_sample, network_input, network_times, target};
+use noise::{NoiseLevel, Purpose, forward::q_sample, network_input, network_times, target};
 use serde::{Deserialize, Serialize};
 use unet::Condition;
 
@@ -35,7 +35,7 @@ impl Mean {
 pub struct Losses {
     /// Over all timesteps.
     pub all: Mean,
-    /// Over each quarter of the timesteps, the least noise first.
+    /// Over each quartile of the timesteps, the least noise first.
     pub quartiles: [Mean; QUARTILES],
 }
 
@@ -46,22 +46,22 @@ pub struct Evaluation {
     pub step: u64,
     /// Of images that are not trained on.
     pub held_out: Losses,
-    /// Of as many that are, with the same draws: less, where the network has learnt them by heart.
+    /// Of as many that are, with the same draws: less, where the network has learned them by heart.
     pub training: Losses,
 }
 
 impl Trainer {
     /// The weighted loss of the averaged network on `images`, each at one timestep: image number i at one of the
-    /// quarter i mod 4 of the schedule, timestep and noise drawn from the seed and i alone, so that figures of different steps
+    /// quartile i mod 4 of the schedule, timestep and noise drawn from the seed and i alone, so that figures of different steps
     /// differ by the weights alone. Labels are told.
     pub fn losses_of(&self, images: &ImageSet) -> Losses {
         let unet = self.ema.unet(self.unet());
         let (config, schedule, device) = (self.config(), &self.schedule, unet.device());
-        let (diffusion, stream) = (&config.diffusion, self.noise.stream(Stream::Evaluation));
+        let (diffusion, stream) = (&config.diffusion, self.noise.stream(Purpose::Evaluation));
         let timesteps = schedule.timesteps();
         let level = |index: usize| -> NoiseLevel {
-            let quarter = index % QUARTILES;
-            let (start, end) = (quarter * timesteps / QUARTILES, (quarter + 1) * timesteps / QUARTILES);
+            let quartile = index % QUARTILES;
+            let (start, end) = (quartile * timesteps / QUARTILES, (quartile + 1) * timesteps / QUARTILES);
             let within = stream.below(index as u64, 1, (end - start).max(1) as u64) as usize;
             schedule.level(start + within)
         };

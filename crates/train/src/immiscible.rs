@@ -45,11 +45,11 @@ mod tests {
 
     #[test]
     fn no_exchange_of_two_is_better() {
-        use noise::{Noise, Stream};
+        use noise::{Noise, Purpose};
         let (count, length) = (12, 30);
         let mut values = [vec![0.0; count * length], vec![0.0; count * length]];
         for (index, values) in values.iter_mut().enumerate() {
-            Noise::new(5).stream(Stream::Evaluation).normal(index as u64, 0, values);
+            Noise::new(5).stream(Purpose::Evaluation).normal(index as u64, 0, values);
         }
         let [images, noise] = &values;
         let distance = |image: usize, other: usize| -> f32 {

@@ -1,8 +1,8 @@
-//! The trainer: it wires schedule, noise, network, optimiser and data together.
+//! The trainer: it wires schedule, noise, network, optimizer and data together.
 //!
 //! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
 //! stopping - is [`Run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
-//! burn device, and in a group of processes that share each batch ([`Trainer::among`]).
+//! burn device, and in a group of processes that share each batch ([`Trainer::distributed`]).
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -30,30 +30,30 @@ mod events;
 mod immiscible;
 mod importance;
 pub mod memory;
-mod optimiser;
+mod non_finite;
+mod optimizer;
 mod parameters;
 mod post_hoc;
-mod quarters;
+mod quartiles;
 mod rate;
 mod reduction;
 mod report;
 mod run;
 mod state;
 mod trainer;
-mod trouble;
 
 pub use config::{
-    Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimiserKind, PRESETS, RateSchedule,
+    Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimizerKind, PRESETS, RateSchedule,
     TrainingConfig,
 };
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;
 pub use evaluation::{Evaluation, Losses, Mean, QUARTILES};
-pub use optimiser::{Adam, AdamConfig};
+pub use non_finite::{NonFiniteSample, NonFiniteStep};
+pub use optimizer::{Adam, AdamConfig};
 pub use parameters::{Gradients, clip_by_global_norm};
 pub use post_hoc::{PostHocEmaConfig, Snapshot, WIDTHS, average, snapshot_weights};
 pub use rate::learning_rate;
 pub use report::write_report;
 pub use run::{Control, Event, Outcome, Run, RunFiles, pictures};
 pub use trainer::{StepReport, Trainer};
-pub use trouble::{Trouble, TroubledSample};

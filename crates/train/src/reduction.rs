@@ -3,21 +3,16 @@
 //! Positions are global in a run, and everything random of a sample follows from its position, so the samples that are seen
 //! are the same whatever the number of ranks.
 
-use std::{
-    fs,
-    io::Write,
-    path::Path,
-    sync::{Arc, mpsc::Receiver},
-};
+use std::{fs, io::Write, path::Path, sync::Arc};
 
 use burn::tensor::{Tensor, TensorData};
 use files::{Action, FileError};
-use parallel::{Group, GroupError, placement};
+use parallel::ProcessGroup;
 
 use crate::{
     config::Config,
     error::TrainError,
-    parameters::{Gradients, add, flat_parameters},
+    parameters::{Gradients, flat_parameters},
     run::differences,
     trainer::Trainer,
 };
@@ -35,8 +30,8 @@ pub(crate) struct StepSums {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SampleLoss {
     pub(crate) micro_batch: u64,
-    /// The quarter of the timesteps.
-    pub(crate) quarter: usize,
+    /// The quartile of the timesteps.
+    pub(crate) quartile: usize,
     /// Its timestep, where its level is that of one.
     pub(crate) timestep: Option<usize>,
     pub(crate) loss: f64,
@@ -48,13 +43,13 @@ impl SampleLoss {
 
     fn to_words(self) -> [u64; Self::WORDS] {
         let timestep = self.timestep.map_or(u64::MAX, |timestep| timestep as u64);
-        [self.micro_batch, self.quarter as u64, timestep, self.loss.to_bits()]
+        [self.micro_batch, self.quartile as u64, timestep, self.loss.to_bits()]
     }
 
     fn of_words(words: &[u64]) -> Option<Self> {
-        let [micro_batch, quarter, timestep, loss] = *words else { return None };
+        let [micro_batch, quartile, timestep, loss] = *words else { return None };
         let timestep = (timestep != u64::MAX).then_some(timestep as usize);
-        Some(Self { micro_batch, quarter: quarter as usize, timestep, loss: f64::from_bits(loss) })
+        Some(Self { micro_batch, quartile: quartile as usize, timestep, loss: f64::from_bits(loss) })
     }
 }
 
@@ -64,15 +59,15 @@ impl StepSums {
     ///
     /// # Errors
     /// [`TrainError::Ranks`] if the others do not answer; nothing of the trainer was changed then.
-    pub(crate) fn over(self, group: &dyn Group) -> Result<Self, TrainError> {
-        if group.size() == 1 {
+    pub(crate) fn over(self, group: &dyn ProcessGroup) -> Result<Self, TrainError> {
+        if group.world_size() == 1 {
             return Ok(self);
         }
         let mut mine = vec![self.loss.to_bits()];
         mine.extend(self.losses.iter().flat_map(|sample| sample.to_words()));
         let mine = mine.into_iter().flat_map(u64::to_le_bytes).collect();
         let mut sums = Self::default();
-        for bytes in group.gather(mine)? {
+        for bytes in group.all_gather(mine)? {
             let words: Vec<u64> = bytes
                 .chunks_exact(8)
                 .map(|word| word.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -87,51 +82,9 @@ impl StepSums {
     }
 }
 
-/// Bytes of gradients that are worth a message: what PyTorch's DistributedDataParallel begins with.
-const BUCKET: usize = 1 << 20;
-
-/// The sums over the ranks of the gradients that the parts of a micro-batch hand out one section after the other, and of what earlier
-/// micro-batches left of them. It goes on while later sections are computed: `parts` are their receiving ends, and each part sends all
-/// gradients of a section in one list, with None for those of other sections, and an empty list in the end.
-///
-/// # Errors
-/// [`TrainError::Ranks`] if the others do not answer, or if a part ends before it sent all; the other parts may go on then, to no
-/// avail.
-pub(crate) fn sum_sections(
-    before: Option<Gradients>,
-    parts: &[Receiver<Gradients>],
-    group: &dyn Group,
-) -> Result<Gradients, TrainError> {
-    let (mut before, mut sums, mut bucket) = (before, None, None);
-    let bytes =
-        |gradients: &Gradients| gradients.iter().flatten().map(|gradient| 4 * gradient.dims()[0]).sum::<usize>();
-    loop {
-        let of_parts: Result<Vec<Gradients>, _> = parts.iter().map(Receiver::recv).collect();
-        // one that panicked: what is left must not be summed with what others have
-        let of_parts = of_parts.map_err(|_| GroupError::Gone { size: group.size() })?;
-        let Some(first) = of_parts.first().filter(|first| !first.is_empty()) else { break };
-        let before_of_section = before.as_mut().map(|before| {
-            let pairs = before.iter_mut().zip(first);
-            pairs.map(|(before, gradient)| gradient.as_ref().and_then(|_| before.take())).collect()
-        });
-        // in the order in which one rank alone adds them
-        let of_section = of_parts.into_iter().fold(before_of_section, |sum, more| Some(add(sum, more)));
-        let gathered = add(bucket.take(), of_section.unwrap_or_default());
-        // every rank has the same sections, and comes to the same buckets
-        match bytes(&gathered) >= BUCKET {
-            true => sums = Some(add(sums, sum_gradients(gathered, group)?)),
-            false => bucket = Some(gathered),
-        }
-    }
-    match bucket {
-        Some(bucket) => Ok(add(sums, sum_gradients(bucket, group)?)),
-        None => Ok(sums.unwrap_or_default()),
-    }
-}
-
 /// Some gradients, in one message.
-pub(crate) fn sum_gradients(gradients: Gradients, group: &dyn Group) -> Result<Gradients, TrainError> {
-    if group.size() == 1 {
+pub(crate) fn sum_gradients(gradients: Gradients, group: &dyn ProcessGroup) -> Result<Gradients, TrainError> {
+    if group.world_size() == 1 {
         return Ok(gradients);
     }
     let lengths: Vec<Option<usize>> =
@@ -145,7 +98,7 @@ pub(crate) fn sum_gradients(gradients: Gradients, group: &dyn Group) -> Result<G
             Err(_) => values.extend(data.iter::<f32>()),
         }
     }
-    let sums = group.sum(values)?;
+    let sums = group.all_reduce(values)?;
     let Some(device) = device else { return Ok(lengths.into_iter().map(|_| None).collect()) };
     let mut rest = sums.as_slice();
     let mut next = |length: usize| {
@@ -163,8 +116,8 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::TooManyRanks`] if there are more ranks than images in a batch, [`TrainError::OtherRank`] if the
     /// configuration or the images of a rank are not those of rank 0.
-    pub fn among(mut self, group: Arc<dyn Group>) -> Result<Self, TrainError> {
-        let (ranks, batch_size) = (group.size(), self.config.training.batch_size);
+    pub fn distributed(mut self, group: Arc<dyn ProcessGroup>) -> Result<Self, TrainError> {
+        let (ranks, batch_size) = (group.world_size(), self.config.training.batch_size);
         if ranks > batch_size {
             return Err(TrainError::TooManyRanks { ranks, batch_size });
         }
@@ -178,16 +131,7 @@ impl Trainer {
             check_same(&*group, difference)?;
         }
         self.group = group;
-        let is_over_a_network = placement(&*self.group)?.machines > 1;
-        Ok(self.with_sums_meanwhile(is_over_a_network))
-    }
-
-    /// Whether the ranks sum their gradients while the backward pass goes on, or after it: the first is quicker where a network is
-    /// between them, the second on one machine (docs/scaling.md), and [`Trainer::among`] chooses. All ranks must do the same. One
-    /// alone has nothing to sum.
-    pub fn with_sums_meanwhile(mut self, meanwhile: bool) -> Self {
-        self.sums_meanwhile = meanwhile && self.group.size() > 1;
-        self
+        Ok(self)
     }
 
     /// Goes on, in a group, from the state that rank 0 has just read from the file at this path, if there was one; says whether
@@ -196,7 +140,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::Ranks`] if the others do not answer; as [`Trainer::load_state`].
     pub(crate) fn load_state_of_the_first(&mut self, path: Option<&Path>) -> Result<bool, TrainError> {
-        if self.group.size() == 1 {
+        if self.group.world_size() == 1 {
             return Ok(path.is_some());
         }
         let bytes = match path {
@@ -204,7 +148,7 @@ impl Trainer {
             None => Vec::new(),
         };
         let bytes = self.group.broadcast(bytes)?;
-        if !bytes.is_empty() && !self.group.is_first() {
+        if !bytes.is_empty() && !self.group.is_main() {
             let copy = std::env::temp_dir().join("the training state of rank 0");
             let copied = tempfile::NamedTempFile::new().and_then(|mut file| file.write_all(&bytes).map(|()| file));
             let file = copied.map_err(|source| FileError::new(Action::Write, &copy, source))?;
@@ -219,7 +163,7 @@ impl Trainer {
     /// # Errors
     /// [`TrainError::OtherRank`] names the first that has not.
     pub(crate) fn check_same_weights(&self) -> Result<(), TrainError> {
-        if self.group.size() == 1 {
+        if self.group.world_size() == 1 {
             return Ok(());
         }
         let mut sum = 0;
@@ -227,7 +171,7 @@ impl Trainer {
             let bytes: Vec<u8> = tensor.into_data().iter::<f32>().flat_map(f32::to_le_bytes).collect();
             sum = crc32c::crc32c_append(sum, &bytes);
         }
-        let all = self.group.gather(sum.to_le_bytes().to_vec())?;
+        let all = self.group.all_gather(sum.to_le_bytes().to_vec())?;
         match all.iter().position(|other| *other != all[0]) {
             None => Ok(()),
             Some(rank) => Err(TrainError::OtherRank {
@@ -243,53 +187,13 @@ impl Trainer {
 }
 
 /// An error on all ranks if one of them differs from the first; `mine` is empty where this one does not.
-fn check_same(group: &dyn Group, mine: String) -> Result<(), TrainError> {
-    let all = group.gather(mine.into_bytes())?;
+fn check_same(group: &dyn ProcessGroup, mine: String) -> Result<(), TrainError> {
+    let all = group.all_gather(mine.into_bytes())?;
     match all.iter().position(|difference| !difference.is_empty()) {
         None => Ok(()),
         Some(rank) => {
             let difference = String::from_utf8_lossy(&all[rank]).into_owned();
             Err(TrainError::OtherRank { rank, difference })
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::channel;
-
-    use burn::tensor::Device;
-    use parallel::Alone;
-
-    use super::*;
-
-    fn gradient(value: f32) -> Option<Tensor<1>> {
-        Some(Tensor::from_floats([value, 2.0 * value], &Device::flex()))
-    }
-
-    fn first_values(gradients: Gradients) -> Vec<Option<f32>> {
-        gradients.into_iter().map(|gradient| gradient?.into_data().iter::<f32>().next()).collect()
-    }
-
-    #[test]
-    fn sections_of_all_parts_are_added_to_what_was_there_before() {
-        let (parts, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| channel()).unzip();
-        for (part, factor) in parts.iter().zip([1.0, 10.0]) {
-            for section in [vec![None, None, gradient(2.0 * factor)], vec![gradient(factor), None, None], Vec::new()] {
-                part.send(section).expect("a receiver");
-            }
-        }
-        let before = vec![gradient(100.0), None, None];
-        let sums = sum_sections(Some(before), &receivers, &Alone).expect("one alone");
-        assert_eq!(first_values(sums), [Some(111.0), None, Some(22.0)]);
-    }
-
-    #[test]
-    fn nothing_is_made_of_a_part_that_ends_too_early() {
-        let (part, receiver) = channel();
-        part.send(vec![gradient(1.0), None]).expect("a receiver");
-        drop(part);
-        let error = sum_sections(None, &[receiver], &Alone).expect_err("the second section is missing");
-        assert!(matches!(error, TrainError::Ranks(GroupError::Gone { .. })), "{error}");
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 
 /// At most so many grids are shown, spread over the run.
 const MOST_GRIDS: usize = 12;
-/// At most so many points make a curve; means of neighbours beyond that.
+/// At most so many points make a curve; means of neighbors beyond that.
 const MOST_POINTS: usize = 400;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}\
@@ -62,10 +62,10 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
         add("<p>No step was logged.</p>\n");
     } else {
         add(&chart("Loss of the training steps", "loss", &[("loss", curve("loss"))])?);
-        let names = ["quarter 1, least noise", "quarter 2", "quarter 3", "quarter 4"];
-        let of_quarter = |quarter: usize| curve_of(&|line| line["quartiles"][quarter]["mean"].as_f64());
-        let series: Vec<_> = (0..QUARTILES).map(|quarter| (names[quarter], of_quarter(quarter))).collect();
-        add(&chart("Loss of the training by quarter of the timesteps", "loss", &series)?);
+        let names = ["quartile 1, least noise", "quartile 2", "quartile 3", "quartile 4"];
+        let of_quartile = |quartile: usize| curve_of(&|line| line["quartiles"][quartile]["mean"].as_f64());
+        let series: Vec<_> = (0..QUARTILES).map(|quartile| (names[quartile], of_quartile(quartile))).collect();
+        add(&chart("Loss of the training by quartile of the timesteps", "loss", &series)?);
     }
     if let Some(last) = evaluations.last() {
         let mean = |of: fn(&Evaluation) -> f64| -> Vec<(f64, f64)> {
@@ -83,9 +83,9 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
             add(&format!("<tr><th>{name}</th>{}{}</tr>\n", cell(held_out), cell(training)));
         };
         row("all".to_owned(), last.held_out.all, last.training.all);
-        for quarter in 0..QUARTILES {
-            let name = format!("quarter {} of {QUARTILES}", quarter + 1);
-            row(name, last.held_out.quartiles[quarter], last.training.quartiles[quarter]);
+        for quartile in 0..QUARTILES {
+            let name = format!("quartile {} of {QUARTILES}", quartile + 1);
+            row(name, last.held_out.quartiles[quartile], last.training.quartiles[quartile]);
         }
         add("</table>\n");
     }
@@ -102,7 +102,7 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
     }
     let skipped: Vec<String> = lines
         .iter()
-        .filter_map(|line| line["trouble"].as_str().map(|text| format!("<li>{}</li>", escaped(text))))
+        .filter_map(|line| line["non_finite"].as_str().map(|text| format!("<li>{}</li>", escaped(text))))
         .collect();
     if !skipped.is_empty() {
         add(&format!("<h2>Steps that were skipped</h2>\n<ul>{}</ul>\n", skipped.join("\n")));
@@ -129,7 +129,7 @@ fn chart(title: &str, unit: &str, series: &[(&str, Vec<(f64, f64)>)]) -> Result<
     if drawn.count() == 0 { Ok(String::new()) } else { Ok(format!("{}\n", chart.to_svg()?)) }
 }
 
-/// Means of neighbours, so that no more than [`MOST_POINTS`] are left.
+/// Means of neighbors, so that no more than [`MOST_POINTS`] are left.
 fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     let size = points.len().div_ceil(MOST_POINTS).max(1);
     let mean = |part: &[(f64, f64)]| {

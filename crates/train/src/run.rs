@@ -20,7 +20,7 @@ use crate::{
     events::EventFile,
     memory::resident_bytes,
     post_hoc::Snapshot,
-    quarters::QuarterMean,
+    quartiles::QuartileMean,
     report::write_report,
     trainer::{StepReport, Trainer},
 };
@@ -48,7 +48,7 @@ impl RunFiles {
 
     /// One JSON object a line, every `training.log_every` steps: `step`, `loss` (of that step, weighted), `gradient_norm`,
     /// `learning_rate`, `images_per_second`, `memory_bytes` (where the system tells), `trouble` (of a step that was skipped), and
-    /// `quartiles`: of the samples of all steps since the line before, for each quarter of the timesteps, the least noise first,
+    /// `quartiles`: of the samples of all steps since the line before, for each quartile of the timesteps, the least noise first,
     /// `mean` and standard `error` of their losses and their `count`, or null where there was none.
     pub fn metrics(&self) -> PathBuf {
         self.directory.join("metrics.jsonl")
@@ -138,7 +138,7 @@ pub enum Event<'a> {
     /// The weights are not finite: the run goes back to a checkpoint, and leaves out the step that broke them.
     WentBack {
         /// What was found.
-        trouble: &'a crate::Trouble,
+        non_finite: &'a crate::NonFiniteStep,
         /// The step of the checkpoint.
         to_step: u64,
     },
@@ -194,7 +194,7 @@ impl Run {
     pub fn create(trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let refuse = |reason: String| TrainError::RunDirectory { path: directory.to_owned(), reason };
         let files = RunFiles { directory: directory.to_owned() };
-        if !trainer.group.is_first() {
+        if !trainer.group.is_main() {
             return Ok(Self::new(trainer, files, None, Vec::new()));
         }
         if directory.exists() {
@@ -228,7 +228,7 @@ impl Run {
     /// [`TrainError::RunDirectory`] if there is no run.
     pub fn resume(mut trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let files = RunFiles { directory: directory.to_owned() };
-        if !trainer.group.is_first() {
+        if !trainer.group.is_main() {
             trainer.load_state_of_the_first(None)?;
             return Ok(Self::new(trainer, files, None, Vec::new()));
         }
@@ -290,7 +290,7 @@ impl Run {
         let mark = |lock: &Option<File>, length| drop(lock.as_ref().map(|file| file.set_len(length)));
         mark(&self.lock, 1);
         let outcome = match self.train_to_the_end(observe) {
-            Err(TrainError::Ranks(source)) if self.trainer.group.is_first() => {
+            Err(TrainError::Ranks(source)) if self.trainer.group.is_main() => {
                 self.save_checkpoint()?;
                 Err(TrainError::LostRanks { source, step: self.trainer.steps_done() })
             }
@@ -301,7 +301,7 @@ impl Run {
     }
 
     fn train_to_the_end(&mut self, observe: &mut dyn FnMut(Event<'_>) -> Control) -> Result<Outcome, TrainError> {
-        let is_first = self.trainer.group.is_first();
+        let is_main = self.trainer.group.is_main();
         let start = Instant::now();
         let first = self.trainer.steps_done();
         let training = self.trainer.config().training.clone();
@@ -309,19 +309,19 @@ impl Run {
         let every = |every: u64, step: u64| every > 0 && step.is_multiple_of(every);
         let mut recent = std::collections::VecDeque::new();
         let mut stopped = false;
-        let mut events = if is_first { Some(EventFile::create(&self.files.events())?) } else { None };
+        let mut events = if is_main { Some(EventFile::create(&self.files.events())?) } else { None };
         while self.trainer.steps_done() < training.steps && !stopped {
             let report = match self.trainer.step() {
-                Err(TrainError::BrokenWeights { trouble }) => {
-                    let to_step = self.go_back(&trouble)?;
-                    if is_first {
-                        observe(Event::WentBack { trouble: &trouble, to_step });
+                Err(TrainError::BrokenWeights { non_finite }) => {
+                    let to_step = self.go_back(&non_finite)?;
+                    if is_main {
+                        observe(Event::WentBack { non_finite: &non_finite, to_step });
                     }
                     continue;
                 }
                 report => report?,
             };
-            let (step, was_taken) = (report.step, report.trouble.is_none());
+            let (step, was_taken) = (report.step, report.non_finite.is_none());
             if was_taken {
                 recent.push_back(report.loss);
             }
@@ -333,7 +333,7 @@ impl Run {
             let images_per_second =
                 (step.saturating_sub(first)) as f64 * images_in_step / start.elapsed().as_secs_f64();
             // all ranks begin anew, and one writes
-            let quartiles = if log { std::mem::take(&mut self.trainer.quarters).means() } else { Default::default() };
+            let quartiles = if log { std::mem::take(&mut self.trainer.quartiles).means() } else { Default::default() };
             if let (true, Some(events)) = (log, &mut events) {
                 self.append_metrics(&report, images_per_second, &quartiles)?;
                 let mut values = vec![
@@ -342,11 +342,11 @@ impl Run {
                     ("learning_rate", report.learning_rate),
                     ("images_per_second", images_per_second),
                 ];
-                let names = ["loss/quarter_1", "loss/quarter_2", "loss/quarter_3", "loss/quarter_4"];
+                let names = ["loss/quartile_1", "loss/quartile_2", "loss/quartile_3", "loss/quartile_4"];
                 values.extend(names.iter().zip(quartiles).filter_map(|(name, one)| Some((*name, one?.mean.mean))));
                 events.scalars(step, &values)?;
             }
-            if is_first && (every(training.post_hoc_ema.snapshot_every, step) || last) {
+            if is_main && (every(training.post_hoc_ema.snapshot_every, step) || last) {
                 self.save_averages(step)?;
             }
             if training.evaluate_every > 0
@@ -362,11 +362,11 @@ impl Run {
             if save {
                 self.trainer.check_same_weights()?;
             }
-            if is_first && save && !last && !stopped {
+            if is_main && save && !last && !stopped {
                 let path = self.save_checkpoint()?;
                 observe(Event::Saved(&path));
             }
-            if is_first && every(training.sample_every, step) && !last && !stopped {
+            if is_main && every(training.sample_every, step) && !last && !stopped {
                 observe(Event::Sampling);
                 let path = self.files.grid_at(step);
                 self.draw_grid(&path)?;
@@ -381,7 +381,7 @@ impl Run {
             loss: recent.iter().sum::<f64>() / recent.len() as f64,
             seconds: start.elapsed().as_secs_f64(),
         };
-        if !is_first {
+        if !is_main {
             return Ok(outcome);
         }
         // the model first: it is refused if it is not finite, and then the last good state stays
@@ -415,20 +415,20 @@ impl Run {
 
     /// Back to the newest checkpoint that can be read, with the step before the trouble marked as one that is not taken: its
     /// update broke the weights. Gives the step of the checkpoint.
-    fn go_back(&mut self, trouble: &crate::Trouble) -> Result<u64, TrainError> {
+    fn go_back(&mut self, non_finite: &crate::NonFiniteStep) -> Result<u64, TrainError> {
         // the checkpoint knows nothing of the steps that were marked after it
         let marked = self.trainer.skipped.clone();
-        let is_first = self.trainer.group.is_first();
-        let mut all = if is_first { self.files.all_checkpoints() } else { Vec::new() }.into_iter();
+        let is_main = self.trainer.group.is_main();
+        let mut all = if is_main { self.files.all_checkpoints() } else { Vec::new() }.into_iter();
         let loaded = all.find_map(|(_, path)| self.trainer.load_state(&path).ok().map(|()| path));
         if !self.trainer.load_state_of_the_first(loaded.as_deref())? {
-            return Err(TrainError::BrokenWeights { trouble: Box::new(trouble.clone()) });
+            return Err(TrainError::BrokenWeights { non_finite: Box::new(non_finite.clone()) });
         }
         self.trainer.skipped.extend(marked);
-        self.trainer.skip(trouble.step - 1, trouble)?;
+        self.trainer.skip(non_finite.step - 1, non_finite)?;
         let step = self.trainer.steps_done();
         let lines = [self.files.metrics(), self.files.evaluations()];
-        for path in lines.iter().filter(|_| is_first) {
+        for path in lines.iter().filter(|_| is_main) {
             drop_lines_after(path, step)?;
         }
         Ok(step)
@@ -443,7 +443,7 @@ impl Run {
         let mut values =
             vec![("loss/held_out", evaluation.held_out.all.mean), ("loss/trained_on", evaluation.training.all.mean)];
         let names = ["loss/held_out_1", "loss/held_out_2", "loss/held_out_3", "loss/held_out_4"];
-        values.extend((0..QUARTILES).map(|quarter| (names[quarter], evaluation.held_out.quartiles[quarter].mean)));
+        values.extend((0..QUARTILES).map(|quartile| (names[quartile], evaluation.held_out.quartiles[quartile].mean)));
         events.scalars(evaluation.step, &values)?;
         let loss = evaluation.held_out.all.mean;
         if loss.is_finite() && self.trainer.best.is_none_or(|(_, best)| loss < best) {
@@ -479,7 +479,7 @@ impl Run {
         &self,
         report: &StepReport,
         images_per_second: f64,
-        quartiles: &[Option<QuarterMean>; QUARTILES],
+        quartiles: &[Option<QuartileMean>; QUARTILES],
     ) -> Result<(), TrainError> {
         let mut line = serde_json::json!({
             "step": report.step,
@@ -492,8 +492,8 @@ impl Run {
         if let Some(memory) = resident_bytes() {
             line["memory_bytes"] = memory.into();
         }
-        if let Some(trouble) = &report.trouble {
-            line["trouble"] = trouble.to_string().into();
+        if let Some(non_finite) = &report.non_finite {
+            line["non_finite"] = non_finite.to_string().into();
         }
         append_line(&self.files.metrics(), &line)
     }
@@ -648,14 +648,14 @@ mod tests {
         // noise without bounds: every sample of this batch is lost
         trainer.config.diffusion.offset_noise_strength = f64::INFINITY;
         let report = trainer.step().unwrap();
-        let trouble = report.trouble.expect("a trouble");
-        assert_eq!((trouble.step, trouble.samples.len(), trouble.weights.len()), (2, 4, 0));
-        assert!(!trouble.gradients.is_empty() && trouble.to_string().contains("image "), "{trouble}");
+        let non_finite = report.non_finite.expect("a step that is not finite");
+        assert_eq!((non_finite.step, non_finite.samples.len(), non_finite.weights.len()), (2, 4, 0));
+        assert!(!non_finite.gradients.is_empty() && non_finite.to_string().contains("image "), "{non_finite}");
         assert_eq!(weights(&trainer), before);
         assert_eq!(trainer.steps_done(), 2);
         // the next batch is fine
         trainer.config.diffusion.offset_noise_strength = 0.0;
-        assert_eq!(trainer.step().unwrap().trouble, None);
+        assert_eq!(trainer.step().unwrap().non_finite, None);
         assert_ne!(weights(&trainer), before);
         // but not without end
         trainer.config.diffusion.offset_noise_strength = f64::INFINITY;
@@ -683,8 +683,8 @@ mod tests {
 
         let mut back = Vec::new();
         let outcome = run.train(&mut |event| {
-            if let Event::WentBack { trouble, to_step } = &event {
-                back.push((trouble.step, *to_step, trouble.weights.len()));
+            if let Event::WentBack { non_finite, to_step } = &event {
+                back.push((non_finite.step, *to_step, non_finite.weights.len()));
             }
             Control::Continue
         });

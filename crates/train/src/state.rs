@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     error::TrainError,
     parameters::{flat_parameters, map_flat, named},
-    quarters::QuarterLosses,
+    quartiles::QuartileLosses,
     run::difference,
     trainer::Trainer,
 };
@@ -33,7 +33,8 @@ fn power_average(index: usize) -> String {
 struct StateHeader {
     format_version: u32,
     step: u64,
-    optimiser_steps: u64,
+    #[serde(alias = "optimiser_steps")]
+    optimizer_steps: u64,
     ema_step: u64,
     /// Steps that are not taken.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -45,8 +46,8 @@ struct StateHeader {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     config: Option<String>,
     /// Losses since the last line of `metrics.jsonl`, so that the next line is that of a run without a stop.
-    #[serde(default, skip_serializing_if = "QuarterLosses::is_empty")]
-    quarters: QuarterLosses,
+    #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
+    quartiles: QuartileLosses,
 }
 
 impl Trainer {
@@ -59,8 +60,8 @@ impl Trainer {
         let names = self.unet().parameter_names();
         let mut tensors = named("weights", &names, &flat_parameters(self.unet()));
         tensors.extend(named("average", &names, &self.ema.average));
-        tensors.extend(named("first_moment", &names, &self.optimiser.first));
-        tensors.extend(named("second_moment", &names, &self.optimiser.second));
+        tensors.extend(named("first_moment", &names, &self.optimizer.first));
+        tensors.extend(named("second_moment", &names, &self.optimizer.second));
         for (index, average) in self.post_hoc.averages.iter().enumerate() {
             tensors.extend(named(&power_average(index), &names, average));
         }
@@ -78,11 +79,11 @@ impl Trainer {
         let header = StateHeader {
             format_version: checkpoint::FORMAT_VERSION,
             step: self.step,
-            optimiser_steps: self.optimiser.steps,
+            optimizer_steps: self.optimizer.steps,
             ema_step: self.ema.step,
             skipped: self.skipped.clone(),
             best: self.best,
-            quarters: self.quarters.clone(),
+            quartiles: self.quartiles.clone(),
             config: Some(config),
         };
         let header = serde_json::to_string(&header).map_err(|error| broken(error.to_string()))?;
@@ -138,16 +139,16 @@ impl Trainer {
         let upload = |list: &[TensorData], index: usize| Tensor::<1>::from_data(list[index].clone(), &device);
         self.unet = self.unet.take().map(|unet| map_flat(unet, |index, _| upload(&weights, index)));
         self.ema.average = (0..names.len()).map(|index| upload(&average, index)).collect();
-        self.optimiser.first = (0..names.len()).map(|index| upload(&first, index)).collect();
-        self.optimiser.second = (0..names.len()).map(|index| upload(&second, index)).collect();
+        self.optimizer.first = (0..names.len()).map(|index| upload(&first, index)).collect();
+        self.optimizer.second = (0..names.len()).map(|index| upload(&second, index)).collect();
         for (average, read) in self.post_hoc.averages.iter_mut().zip(&power_averages) {
             *average = (0..names.len()).map(|index| upload(read, index)).collect();
         }
         self.importance = importance;
-        (self.step, self.optimiser.steps, self.ema.step) = (header.step, header.optimiser_steps, header.ema_step);
+        (self.step, self.optimizer.steps, self.ema.step) = (header.step, header.optimizer_steps, header.ema_step);
         self.skipped = header.skipped;
         self.best = header.best;
-        self.quarters = header.quarters;
+        self.quartiles = header.quartiles;
         Ok(())
     }
 }

@@ -1,13 +1,6 @@
 //! One training step, and the state that it changes.
 
-use std::{
-    collections::BTreeSet,
-    sync::{
-        Arc,
-        mpsc::{Sender, channel},
-    },
-    thread::ScopedJoinHandle,
-};
+use std::{collections::BTreeSet, panic::resume_unwind, sync::Arc};
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -16,12 +9,12 @@ use burn::{
 use checkpoint::{Header, Model};
 use data::{ImageSet, order::Order};
 use noise::{
-    Noise, NoiseLevel, Prediction, Stream, forward::q_sample, network_input, network_times, target,
+    Noise, NoiseLevel, Prediction, Purpose, forward::q_sample, network_input, network_times, target,
     variational::variational_terms,
 };
-use parallel::{Alone, Group, share};
+use parallel::{ProcessGroup, SingleProcess, shard};
 use schedule::{LevelDistribution, Schedule};
-use unet::{Condition, Cuts, Unet};
+use unet::{Condition, Unet};
 
 use crate::{
     config::{Config, MixedPrecision},
@@ -30,13 +23,13 @@ use crate::{
     immiscible::assign_noise,
     importance::ImportanceSampler,
     memory::available_bytes,
-    optimiser::{Adam, AdamConfig},
+    non_finite::{MAX_SKIPPED, NonFiniteSample, NonFiniteStep, SKIP_WINDOW},
+    optimizer::{Adam, AdamConfig},
     parameters::{Gradients, add, clip_by_global_norm, flat_gradients, flat_parameters, map_flat},
     post_hoc::PowerAverages,
-    quarters::{QuarterLosses, quarter_of},
+    quartiles::{QuartileLosses, quartile_of},
     rate::learning_rate,
-    reduction::{SampleLoss, StepSums, sum_gradients, sum_sections},
-    trouble::{MOST, Trouble, TroubledSample, WITHIN},
+    reduction::{SampleLoss, StepSums, sum_gradients},
 };
 
 /// What a step did.
@@ -51,7 +44,7 @@ pub struct StepReport {
     /// The learning rate.
     pub learning_rate: f64,
     /// Why the step was skipped: nothing but its number changed.
-    pub trouble: Option<Box<Trouble>>,
+    pub non_finite: Option<Box<NonFiniteStep>>,
 }
 
 /// The noise level of a training sample.
@@ -88,7 +81,7 @@ struct Part {
     losses: Vec<(LevelDraw, f64)>,
 }
 
-/// Network, optimiser and average, and the data they learn from.
+/// Network, optimizer and average, and the data they learn from.
 pub struct Trainer {
     pub(crate) config: Config,
     pub(crate) images: ImageSet,
@@ -97,9 +90,9 @@ pub struct Trainer {
     order: Order,
     device: Device,
     pub(crate) step: u64,
-    /// Some but for the moment in which the optimiser has it.
+    /// Some but for the moment in which the optimizer has it.
     pub(crate) unet: Option<Unet>,
-    pub(crate) optimiser: Adam,
+    pub(crate) optimizer: Adam,
     pub(crate) ema: Ema,
     pub(crate) post_hoc: PowerAverages,
     /// None where every timestep is drawn equally often, or none is.
@@ -109,11 +102,9 @@ pub struct Trainer {
     /// The least held-out loss so far, and its step.
     pub(crate) best: Option<(u64, f64)>,
     /// Losses of the samples of steps that were taken since the last line of `metrics.jsonl`.
-    pub(crate) quarters: QuarterLosses,
+    pub(crate) quartiles: QuartileLosses,
     /// Those that share the work.
-    pub(crate) group: Arc<dyn Group>,
-    /// Whether gradients are summed over the ranks while the backward pass goes on.
-    pub(crate) sums_meanwhile: bool,
+    pub(crate) group: Arc<dyn ProcessGroup>,
 }
 
 impl Trainer {
@@ -138,14 +129,14 @@ impl Trainer {
         }
         let schedule = config.diffusion.schedule.build()?;
         let noise = Noise::new(config.training.seed);
-        let weights = noise.stream(Stream::Weights);
-        let unet = config.unet.init(&device)?.initialise(
+        let weights = noise.stream(Purpose::Weights);
+        let unet = config.unet.init(&device)?.initialize(
             |parameter, out| weights.normal(parameter, 0, out),
             |parameter, out| weights.uniform(parameter, 0, out),
         );
         Ok(Self {
             order: Order::new(images.len(), config.training.seed),
-            optimiser: Adam::new(AdamConfig::from(&config.training), &unet),
+            optimizer: Adam::new(AdamConfig::from(&config.training), &unet),
             ema: Ema::new(config.training.ema, &unet),
             post_hoc: PowerAverages::new(&config.training.post_hoc_ema, &unet),
             importance: config.diffusion.importance_sampling.then(|| ImportanceSampler::new(schedule.timesteps())),
@@ -157,9 +148,8 @@ impl Trainer {
             step: 0,
             skipped: BTreeSet::new(),
             best: None,
-            quarters: QuarterLosses::default(),
-            group: Arc::new(Alone),
-            sums_meanwhile: false,
+            quartiles: QuartileLosses::default(),
+            group: Arc::new(SingleProcess),
             unet: Some(unet),
         })
     }
@@ -195,8 +185,8 @@ impl Trainer {
         })
     }
 
-    /// The ranks that share the work; one alone, but for [`Trainer::among`] others.
-    pub fn group(&self) -> &dyn Group {
+    /// The ranks that share the work; one alone, but for [`Trainer::distributed`] others.
+    pub fn group(&self) -> &dyn ProcessGroup {
         &*self.group
     }
 
@@ -222,52 +212,38 @@ impl Trainer {
         for micro_batch in 0..micro_batches as u64 {
             let start = start + micro_batch * batch_size as u64;
             let positions: Vec<u64> = (start..start + batch_size as u64).collect();
-            let is_last = micro_batch + 1 == micro_batches as u64;
-            let parts = match is_last && self.sums_meanwhile {
-                true => {
-                    let (parts, sums) = self.parts_with_sums(&positions, gradients.take());
-                    gradients = Some(sums?);
-                    parts
-                }
-                false => self.parts(&positions),
-            };
-            for part in parts {
+            for part in self.parts(&positions) {
                 loss += part.loss / micro_batches as f64;
-                if !part.gradients.is_empty() {
-                    gradients = Some(add(gradients, part.gradients));
-                }
+                gradients = Some(add(gradients, part.gradients));
                 losses.extend(part.losses.into_iter().map(|(draw, loss)| {
-                    let quarter = quarter_of(draw.level, &self.schedule);
-                    SampleLoss { micro_batch, quarter, timestep: draw.timestep, loss }
+                    let quartile = quartile_of(draw.level, &self.schedule);
+                    SampleLoss { micro_batch, quartile, timestep: draw.timestep, loss }
                 }));
             }
         }
-        let mut gradients = gradients.unwrap_or_default();
-        if !self.sums_meanwhile {
-            gradients = sum_gradients(gradients, &*self.group)?;
-        }
+        let mut gradients = sum_gradients(gradients.unwrap_or_default(), &*self.group)?;
         let StepSums { loss, losses } = StepSums { loss, losses }.over(&*self.group)?;
         if micro_batches > 1 {
             let mean = |gradient: Tensor<1>| gradient / micro_batches as f64;
             gradients = gradients.into_iter().map(|gradient| gradient.map(mean)).collect();
         }
         let (gradient_norm, clip) = clip_by_global_norm(&gradients, largest_norm);
-        let mut report = StepReport { step: self.step + 1, loss, gradient_norm, learning_rate, trouble: None };
+        let mut report = StepReport { step: self.step + 1, loss, gradient_norm, learning_rate, non_finite: None };
         if !(loss.is_finite() && gradient_norm.is_finite()) {
             let positions: Vec<u64> = (start..start + (micro_batches * batch_size) as u64).collect();
-            let trouble = self.diagnose(&report, &gradients, &positions);
-            if trouble.is_in_the_weights() {
-                return Err(TrainError::BrokenWeights { trouble: Box::new(trouble) });
+            let non_finite = self.diagnose(&report, &gradients, &positions);
+            if non_finite.has_broken_weights() {
+                return Err(TrainError::BrokenWeights { non_finite: Box::new(non_finite) });
             }
-            self.skip(report.step, &trouble)?;
-            report.trouble = Some(Box::new(trouble));
+            self.skip(report.step, &non_finite)?;
+            report.non_finite = Some(Box::new(non_finite));
         }
         if self.skipped.contains(&report.step) {
             self.step += 1;
             return Ok(report);
         }
-        let (optimiser, average) = (&mut self.optimiser, self.ema.next());
-        self.unet = self.unet.take().map(|unet| optimiser.step(unet, gradients, clip, learning_rate, average));
+        let (optimizer, average) = (&mut self.optimizer, self.ema.next());
+        self.unet = self.unet.take().map(|unet| optimizer.step(unet, gradients, clip, learning_rate, average));
         self.step += 1;
         if let Some(unet) = &self.unet {
             self.post_hoc.update(self.step, unet);
@@ -276,8 +252,8 @@ impl Trainer {
             let drawn = losses.iter().filter_map(|sample| Some((sample.timestep?, sample.loss)));
             importance.observe(&drawn.collect::<Vec<_>>());
         }
-        for SampleLoss { quarter, loss, .. } in losses {
-            self.quarters.observe(quarter, loss);
+        for SampleLoss { quartile, loss, .. } in losses {
+            self.quartiles.observe(quartile, loss);
         }
         Ok(report)
     }
@@ -286,17 +262,17 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Diverged`] if there are too many of them lately.
-    pub(crate) fn skip(&mut self, step: u64, trouble: &Trouble) -> Result<(), TrainError> {
+    pub(crate) fn skip(&mut self, step: u64, non_finite: &NonFiniteStep) -> Result<(), TrainError> {
         self.skipped.insert(step);
-        let lately = self.skipped.range(step.saturating_sub(WITHIN)..).count();
-        if lately > MOST {
-            return Err(TrainError::Diverged { trouble: Box::new(trouble.clone()), lately });
+        let lately = self.skipped.range(step.saturating_sub(SKIP_WINDOW)..).count();
+        if lately > MAX_SKIPPED {
+            return Err(TrainError::Diverged { non_finite: Box::new(non_finite.clone()), lately });
         }
         Ok(())
     }
 
     /// What is not finite in a step: weights, gradients, samples.
-    fn diagnose(&mut self, report: &StepReport, gradients: &Gradients, positions: &[u64]) -> Trouble {
+    fn diagnose(&mut self, report: &StepReport, gradients: &Gradients, positions: &[u64]) -> NonFiniteStep {
         let is_finite = |tensor: &Tensor<1>| tensor.to_data().iter::<f32>().all(f32::is_finite);
         let names = self.unet().parameter_names();
         let weights = flat_parameters(self.unet());
@@ -311,24 +287,24 @@ impl Trainer {
             let noise_positions = self.noise_positions(positions);
             let batch = self.batch(positions, &noise_positions, positions[0]);
             let draws = batch.draws.clone();
-            let losses = self.losses(self.unet(), batch, None).inner().into_data();
+            let losses = self.losses(self.unet(), batch).inner().into_data();
             for ((position, draw), loss) in positions.iter().zip(draws).zip(losses.iter::<f64>()) {
                 if !loss.is_finite() {
                     let image = self.order.at(*position);
                     let (timestep, sigma) = (draw.level.timestep, draw.level.sigma());
-                    samples.push(TroubledSample { image, timestep, sigma });
+                    samples.push(NonFiniteSample { image, timestep, sigma });
                 }
             }
         }
         let StepReport { step, loss, gradient_norm, learning_rate, .. } = *report;
-        Trouble { step, loss, gradient_norm, learning_rate, samples, weights, gradients }
+        NonFiniteStep { step, loss, gradient_norm, learning_rate, samples, weights, gradients }
     }
 
     /// This rank's share of a micro-batch, cut into its share of `parallel_parts`. Each part has its share of the mean loss, so that
     /// the sum over parts and ranks is that of the whole; the sum is always taken in the same order.
     fn batches(&mut self, positions: &[u64]) -> Vec<Batch> {
-        let mine = share(positions.len(), self.group.rank(), self.group.size());
-        let size = mine.len().div_ceil(self.config.training.parallel_parts.div_ceil(self.group.size()).max(1));
+        let mine = shard(positions.len(), self.group.rank(), self.group.world_size());
+        let size = mine.len().div_ceil(self.config.training.parallel_parts.div_ceil(self.group.world_size()).max(1));
         // noise is assigned within the micro-batch, whoever computes it
         let noise_positions = self.noise_positions(positions);
         let parts = positions[mine.clone()].chunks(size).zip(noise_positions[mine].chunks(size));
@@ -337,42 +313,17 @@ impl Trainer {
 
     /// Loss and gradients of the parts of a micro-batch, which are computed at the same time.
     fn parts(&mut self, positions: &[u64]) -> Vec<Part> {
-        let batches = self.batches(positions).into_iter().map(|batch| (batch, ())).collect();
-        at_the_same_time(batches, |batch, ()| self.part(batch, positions.len(), None))
+        let batches = self.batches(positions);
+        at_the_same_time(batches, |batch| self.part(batch, positions.len()))
     }
 
-    /// As [`Trainer::parts`], but the gradients, with those of earlier micro-batches `before`, are summed over the ranks while the
-    /// backward pass goes on, and are not in the parts.
-    fn parts_with_sums(
-        &mut self,
-        positions: &[u64],
-        before: Option<Gradients>,
-    ) -> (Vec<Part>, Result<Gradients, TrainError>) {
-        let (parts, receivers): (Vec<_>, Vec<_>) = self
-            .batches(positions)
-            .into_iter()
-            .map(|batch| {
-                let (send, receive) = channel();
-                ((batch, send), receive)
-            })
-            .unzip();
-        std::thread::scope(|scope| {
-            let group = &*self.group;
-            let sums = scope.spawn(move || sum_sections(before, &receivers, group));
-            let parts = at_the_same_time(parts, |batch, send| self.part(batch, positions.len(), Some(send)));
-            (parts, joined(sums))
-        })
-    }
-
-    /// Loss and gradients of some of the `of` samples of a micro-batch. With `sections` the gradients go there, one section of the
-    /// network after the other, and an empty list in the end.
-    fn part(&self, batch: Batch, of: usize, sections: Option<Sender<Gradients>>) -> Part {
+    /// Loss and gradients of some of the `of` samples of a micro-batch.
+    fn part(&self, batch: Batch, of: usize) -> Part {
         let share = batch.positions.len() as f64 / of as f64;
         let draws = batch.draws.clone();
         // leaves of its own: graphs of different threads must not meet
         let unet = map_flat(self.unet().clone(), |_, value| value);
-        let cuts = sections.as_ref().map(|_| Cuts::default());
-        let losses = self.losses(&unet, batch, cuts.as_ref());
+        let losses = self.losses(&unet, batch);
         let of_each = losses.clone().inner();
         let losses = match self.importance {
             None => losses,
@@ -384,18 +335,8 @@ impl Trainer {
         let loss = losses.mean() * share;
         let value = f64::from(loss.clone().inner().into_scalar::<f32>());
         let losses = draws.into_iter().zip(of_each.into_data().iter::<f64>()).collect();
-        let mut gradients = Gradients::new();
         let precision = Precision::new(self.config.training.mixed_precision);
-        let loss = precision.scaled(loss);
-        match (cuts, sections) {
-            (Some(cuts), Some(sections)) => {
-                // nobody listens any more if the other ranks are gone
-                let send = |gradients| drop(sections.send(gradients));
-                cuts.backward(loss, |of_section| send(precision.unscaled(flat_gradients(&unet, of_section))));
-                send(Gradients::new());
-            }
-            _ => gradients = precision.unscaled(flat_gradients(&unet, &loss.backward())),
-        }
+        let gradients = precision.unscaled(flat_gradients(&unet, &precision.scaled(loss).backward()));
         Part { loss: value, gradients, losses }
     }
 
@@ -414,12 +355,12 @@ impl Trainer {
     fn epsilon(&self, positions: &[u64], device: &Device) -> Tensor<4> {
         let image = [self.images.channels(), self.images.height(), self.images.width()];
         let strength = self.config.diffusion.offset_noise_strength;
-        self.noise.stream(Stream::Training).offset_images(positions, 0, image, strength, device)
+        self.noise.stream(Purpose::Epsilon).offset_images(positions, 0, image, strength, device)
     }
 
     /// The noise level of the sample at a position of the run.
     fn level(&self, position: u64) -> LevelDraw {
-        let (schedule, stream) = (&self.schedule, self.noise.stream(Stream::Timesteps));
+        let (schedule, stream) = (&self.schedule, self.noise.stream(Purpose::Timesteps));
         let at = |t: usize, importance| LevelDraw { level: schedule.level(t), timestep: Some(t), importance };
         let uniform = || {
             let mut value = [0f32];
@@ -444,8 +385,8 @@ impl Trainer {
         }
     }
 
-    /// The loss of each sample, `[batch]`: noise, predict, compare. With `cuts` the graph is cut into sections.
-    fn losses(&self, unet: &Unet, batch: Batch, cuts: Option<&Cuts>) -> Tensor<1> {
+    /// The loss of each sample, `[batch]`: noise, predict, compare.
+    fn losses(&self, unet: &Unet, batch: Batch) -> Tensor<1> {
         let Batch { positions, first, noise_positions, draws, x_0, labels } = batch;
         let channels = x_0.dims()[1];
         let diffusion = &self.config.diffusion;
@@ -460,7 +401,7 @@ impl Trainer {
         let input = network_input(diffusion.objective, x_t.clone(), &levels);
         let self_condition = self.estimate(&x_t, &input, &t, &levels, labels.clone(), first);
         let precision = Precision::new(self.config.training.mixed_precision);
-        let (masks, probability) = (self.noise.stream(Stream::Dropout), self.config.unet.dropout);
+        let (masks, probability) = (self.noise.stream(Purpose::Dropout), self.config.unet.dropout);
         let device = &self.device;
         let dropout = |layer: usize, shape: [usize; 4]| {
             let mut mask = vec![0f32; shape.iter().product()];
@@ -476,7 +417,6 @@ impl Trainer {
             labels,
             self_condition: self_condition.map(|estimate| precision.lower(estimate)),
             dropout: if probability > 0.0 { Some(&dropout) } else { None },
-            cuts,
         };
         let output = match precision.dtype {
             None => unet.forward(input, t, condition),
@@ -506,7 +446,7 @@ impl Trainer {
         let images = &self.images;
         let mut pixels = vec![0f32; positions.len() * images.image_len()];
         for (position, out) in positions.iter().zip(pixels.chunks_exact_mut(images.image_len())) {
-            let flip = self.config.data.horizontal_flip && self.noise.stream(Stream::Flips).chance(*position, 0, 0.5);
+            let flip = self.config.data.horizontal_flip && self.noise.stream(Purpose::Flips).chance(*position, 0, 0.5);
             images.write_chw_f32(self.order.at(*position), flip, out);
         }
         pixels
@@ -522,7 +462,7 @@ impl Trainer {
             let index = self.order.at(*position);
             let null = self.config.unet.classes;
             let dropped =
-                self.noise.stream(Stream::LabelDropout).chance(*position, 0, self.config.training.label_dropout);
+                self.noise.stream(Purpose::LabelDropout).chance(*position, 0, self.config.training.label_dropout);
             let label = images.label(index).map(|label| label as usize).filter(|_| !dropped);
             labels.push(label.unwrap_or(null) as i64);
         }
@@ -549,7 +489,7 @@ impl Trainer {
         position: u64,
     ) -> Option<Tensor<4>> {
         let asked =
-            self.config.unet.self_condition && self.noise.stream(Stream::SelfConditioning).chance(position, 0, 0.5);
+            self.config.unet.self_condition && self.noise.stream(Purpose::SelfConditioning).chance(position, 0, 0.5);
         asked.then(|| {
             let condition = Condition { labels: labels.map(Tensor::inner), ..Condition::default() };
             let x_t = x_t.clone().inner();
@@ -563,23 +503,15 @@ impl Trainer {
 }
 
 /// What `each` makes of every batch, on a thread for each but the first.
-fn at_the_same_time<T: Send>(batches: Vec<(Batch, T)>, each: impl Fn(Batch, T) -> Part + Sync) -> Vec<Part> {
+fn at_the_same_time(batches: Vec<Batch>, each: impl Fn(Batch) -> Part + Sync) -> Vec<Part> {
     std::thread::scope(|scope| {
         let each = &each;
         let mut batches = batches.into_iter();
         let first = batches.next();
-        let others: Vec<_> = batches.map(|(batch, more)| scope.spawn(move || each(batch, more))).collect();
-        let first = first.map(|(batch, more)| each(batch, more));
-        first.into_iter().chain(others.into_iter().map(joined)).collect()
+        let others: Vec<_> = batches.map(|batch| scope.spawn(move || each(batch))).collect();
+        let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        first.map(each).into_iter().chain(others).collect()
     })
-}
-
-/// What a thread came to.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    match thread.join() {
-        Ok(result) => result,
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
 }
 
 /// The number format of forward and backward pass.
@@ -640,7 +572,7 @@ fn check_memory(config: &Config, images: &ImageSet, device: &Device) -> Result<(
     let (parameters, batch_size) = (config.unet.parameters(), config.training.batch_size);
     let of_weights = COPIES * 4 * parameters;
     let of_images = match kernels::is_in_main_memory(device) {
-        true => (4 * batch_size as u128).saturating_mul(config.unet.kept_numbers(images.height(), images.width())),
+        true => (4 * batch_size as u128).saturating_mul(config.unet.saved_activations(images.height(), images.width())),
         false => 0,
     };
     let needed = of_weights.saturating_add(of_images);

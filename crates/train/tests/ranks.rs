@@ -7,9 +7,9 @@ use std::sync::{
 
 use burn::tensor::Device;
 use data::ImageSet;
-use parallel::{Group, GroupError, threads};
+use parallel::{GroupError, ProcessGroup, threads};
 use schedule::Objective;
-use train::{Config, Control, Event, MixedPrecision, Outcome, Run, TrainError, Trainer};
+use train::{Config, Control, Event, Outcome, Run, TrainError, Trainer};
 
 /// Steps of each curve.
 const STEPS: usize = 8;
@@ -53,7 +53,7 @@ fn trainer(config: &Config) -> Trainer {
 }
 
 /// What `each` gives on every rank of a group.
-fn on_all<T: Send>(ranks: usize, each: impl Fn(Arc<dyn Group>) -> T + Sync) -> Vec<T> {
+fn on_all<T: Send>(ranks: usize, each: impl Fn(Arc<dyn ProcessGroup>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let each = &each;
         let running: Vec<_> =
@@ -85,7 +85,7 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
         // 3 does not divide 8
         for ranks in [2, 3] {
             let curves = on_all(ranks, |group| {
-                losses(&mut trainer(&config).among(group).expect("ranks that do the same"), STEPS)
+                losses(&mut trainer(&config).distributed(group).expect("ranks that do the same"), STEPS)
             });
             assert!(curves.iter().all(|curve| *curve == curves[0]), "{name}: all ranks report the same");
             assert_near(&curves[0], &expected, 1e-3, &format!("{name} on {ranks} ranks"));
@@ -95,54 +95,22 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
     }
 }
 
-#[test]
-fn sums_during_the_backward_pass_are_those_after_it() {
-    let lower: [(&str, Change); 2] = [
-        ("bf16", |config| config.training.mixed_precision = MixedPrecision::Bf16),
-        ("f16", |config| config.training.mixed_precision = MixedPrecision::F16),
-    ];
-    for (name, change) in KINDS.into_iter().chain(lower) {
-        let mut config = small();
-        // several sections that make a message of their own
-        (config.unet.dim, config.unet.dim_mults) = (32, vec![1, 2]);
-        change(&mut config);
-        const MANY: usize = 1000;
-        let curve = |meanwhile| {
-            let curves = on_all(2, |rank| {
-                let group = Arc::new(Mortal { rank, sums_left: AtomicUsize::new(MANY) });
-                let trainer = trainer(&config).among(Arc::clone(&group) as Arc<dyn Group>);
-                let mut trainer = trainer.expect("ranks that do the same").with_sums_meanwhile(meanwhile);
-                let losses = losses(&mut trainer, 2);
-                (losses, MANY - group.sums_left.load(Ordering::SeqCst))
-            });
-            assert_eq!(curves[0], curves[1], "{name}: all ranks report the same");
-            curves[0].clone()
-        };
-        let ((meanwhile, many_sums), (after, sums)) = (curve(true), curve(false));
-        // gradients of a lower format are added up in it, here in another order
-        let largest = if name.ends_with("f16") { 1e-3 } else { 1e-5 };
-        assert_near(&meanwhile, &after, largest, name);
-        assert!(sums == 2 && many_sums >= 4, "{name}: {many_sums} sums in two steps, and {sums}");
-    }
-}
-
 /// A rank's run in `directory`, up to the step `stop_at` of the rank `stops`.
 fn run_in(
     config: &Config,
     directory: &std::path::Path,
-    group: Arc<dyn Group>,
+    group: Arc<dyn ProcessGroup>,
     stop_at: Option<(usize, u64)>,
-    meanwhile: bool,
 ) -> Result<Outcome, TrainError> {
-    let (is_first, rank) = (group.is_first(), group.rank());
-    let trainer = trainer(config).among(group)?.with_sums_meanwhile(meanwhile);
+    let (is_main, rank) = (group.is_main(), group.rank());
+    let trainer = trainer(config).distributed(group)?;
     let resumed = directory.join("config.toml").exists();
     // all have looked before rank 0 makes it
-    trainer.group().any(false)?;
+    trainer.group().barrier()?;
     let mut run = if resumed { Run::resume(trainer, directory)? } else { Run::create(trainer, directory)? };
     run.held_out = Some(images(config).subset(0..8));
     run.train(&mut |event| {
-        assert!(is_first || matches!(event, Event::Step { .. }), "rank {rank} did {event:?}");
+        assert!(is_main || matches!(event, Event::Step { .. }), "rank {rank} did {event:?}");
         match event {
             Event::Step { report, .. } if stop_at == Some((rank, report.step)) => Control::Stop,
             _ => Control::Continue,
@@ -165,10 +133,10 @@ fn a_run_goes_on_with_any_number_of_ranks_and_measures_the_same() {
     let folder = tempfile::tempdir().expect("a folder");
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let config = small();
-    on_all(1, |group| run_in(&config, &whole, group, None, false).expect("trained"));
+    on_all(1, |group| run_in(&config, &whole, group, None).expect("trained"));
     // the second of two ranks stops it, then three go on, then one
     for (ranks, stop_at, steps) in [(2, Some((1, 3)), 3), (3, Some((0, 6)), 6), (1, None, 12)] {
-        let outcomes = on_all(ranks, |group| run_in(&config, &parts, group, stop_at, ranks == 2).expect("trained"));
+        let outcomes = on_all(ranks, |group| run_in(&config, &parts, group, stop_at).expect("trained"));
         for outcome in outcomes {
             assert_eq!((outcome.steps, outcome.finished), (steps, stop_at.is_none()));
         }
@@ -190,7 +158,7 @@ fn ranks_that_do_something_else_are_refused() {
             if group.rank() == 2 {
                 change(&mut config);
             }
-            trainer(&config).among(group).err().map(|error| error.to_string()).unwrap_or_default()
+            trainer(&config).distributed(group).err().map(|error| error.to_string()).unwrap_or_default()
         })
     };
     for error in error_of(|config| config.training.learning_rate = 0.5) {
@@ -205,7 +173,7 @@ fn ranks_that_do_something_else_are_refused() {
         let config = small();
         let images = images(&config).subset((0..40).map(|index| if index == 7 { group.rank() } else { index }));
         let trainer = Trainer::new(config, images, &Device::flex()).expect("a possible run");
-        trainer.among(group).err().map(|error| error.to_string()).unwrap_or_default()
+        trainer.distributed(group).err().map(|error| error.to_string()).unwrap_or_default()
     });
     for error in errors {
         assert!(error.contains("rank 1 ") && error.contains("data.content_hash: the images are others"), "{error}");
@@ -215,7 +183,7 @@ fn ranks_that_do_something_else_are_refused() {
     let errors = on_all(3, |group| {
         let mut config = small();
         config.training.batch_size = 2;
-        trainer(&config).among(group).err().map(|error| error.to_string())
+        trainer(&config).distributed(group).err().map(|error| error.to_string())
     });
     assert!(errors.iter().flatten().all(|error| error.contains("batch_size = 2") && error.contains("3 processes")));
     assert_eq!(errors.iter().flatten().count(), 3);
@@ -231,14 +199,14 @@ fn a_step_that_is_not_finite_is_skipped_by_all_and_none_drifts_away() {
     let ends = |trainer: &mut Trainer| -> Vec<String> {
         (0..12)
             .map(|_| match trainer.step() {
-                Ok(report) => format!("{} {}", report.step, report.trouble.is_some()),
+                Ok(report) => format!("{} {}", report.step, report.non_finite.is_some()),
                 Err(error) => error.to_string(),
             })
             .collect()
     };
     let alone = ends(&mut trainer(&config));
     assert!(alone.iter().any(|end| end.contains("diverged") || end.contains("true")), "{alone:?}");
-    for ranks in on_all(2, |group| ends(&mut trainer(&config).among(group).expect("ranks that do the same"))) {
+    for ranks in on_all(2, |group| ends(&mut trainer(&config).distributed(group).expect("ranks that do the same"))) {
         assert_eq!(ranks, alone);
     }
 }
@@ -246,28 +214,28 @@ fn a_step_that_is_not_finite_is_skipped_by_all_and_none_drifts_away() {
 /// A rank that dies in the middle of a step.
 #[derive(Debug)]
 struct Mortal {
-    rank: Arc<dyn Group>,
+    rank: Arc<dyn ProcessGroup>,
     sums_left: AtomicUsize,
 }
 
-impl Group for Mortal {
+impl ProcessGroup for Mortal {
     fn rank(&self) -> usize {
         self.rank.rank()
     }
-    fn size(&self) -> usize {
-        self.rank.size()
+    fn world_size(&self) -> usize {
+        self.rank.world_size()
     }
-    fn sum(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
+    fn all_reduce(&self, values: Vec<f32>) -> Result<Vec<f32>, GroupError> {
         if self.sums_left.fetch_sub(1, Ordering::SeqCst) == 0 {
-            return Err(GroupError::Gone { size: self.size() });
+            return Err(GroupError::Gone { size: self.world_size() });
         }
-        self.rank.sum(values)
+        self.rank.all_reduce(values)
     }
-    fn gather(&self, mine: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
-        self.rank.gather(mine)
+    fn all_gather(&self, value: Vec<u8>) -> Result<Vec<Vec<u8>>, GroupError> {
+        self.rank.all_gather(value)
     }
-    fn broadcast(&self, of_the_first: Vec<u8>) -> Result<Vec<u8>, GroupError> {
-        self.rank.broadcast(of_the_first)
+    fn broadcast(&self, value: Vec<u8>) -> Result<Vec<u8>, GroupError> {
+        self.rank.broadcast(value)
     }
 }
 
@@ -276,13 +244,13 @@ fn when_a_rank_is_gone_the_others_end_and_the_last_whole_step_is_saved() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = small();
     let whole = folder.path().join("whole");
-    on_all(1, |group| run_in(&config, &whole, group, None, false).expect("trained"));
-    for (ranks_after, meanwhile) in [(3, true), (1, false)] {
+    on_all(1, |group| run_in(&config, &whole, group, None).expect("trained"));
+    for ranks_after in [3, 1] {
         let directory = folder.path().join(format!("then-{ranks_after}"));
         let outcomes = on_all(3, |group| {
             let dies = group.rank() == 2;
             let mortal = Mortal { rank: Arc::clone(&group), sums_left: AtomicUsize::new(6) };
-            run_in(&config, &directory, if dies { Arc::new(mortal) } else { group }, None, meanwhile)
+            run_in(&config, &directory, if dies { Arc::new(mortal) } else { group }, None)
         });
         let errors: Vec<TrainError> = outcomes.into_iter().map(|outcome| outcome.expect_err("a lost rank")).collect();
         assert!(matches!(errors[0], TrainError::LostRanks { step: 6, .. }), "{errors:?}");
@@ -291,8 +259,7 @@ fn when_a_rank_is_gone_the_others_end_and_the_last_whole_step_is_saved() {
             "{errors:?}"
         );
         assert!(matches!(errors[1], TrainError::Ranks(GroupError::Gone { size: 3 })), "{errors:?}");
-        let outcomes =
-            on_all(ranks_after, |group| run_in(&config, &directory, group, None, meanwhile).expect("trained"));
+        let outcomes = on_all(ranks_after, |group| run_in(&config, &directory, group, None).expect("trained"));
         assert!(outcomes.iter().all(|outcome| outcome.finished));
         let [found, expected] = [&directory, &whole].map(|run| numbers(&run.join("metrics.jsonl"), &["loss"]));
         assert_near(&found, &expected, 1e-3, "after a death");

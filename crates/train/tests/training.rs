@@ -166,17 +166,17 @@ fn a_line_has_the_losses_of_each_quarter_since_the_one_before_also_across_a_stop
         let steps: Vec<u64> = found.iter().filter_map(|line| line["step"].as_u64()).collect();
         assert_eq!(steps, [3, 6, 7]);
         for (line, losses) in found.iter().zip([&losses[..3], &losses[3..6], &losses[6..]]) {
-            let quarters: Vec<&serde_json::Value> =
-                line["quartiles"].as_array().expect("a list").iter().filter(|quarter| !quarter.is_null()).collect();
-            let count = |quarter: &serde_json::Value| quarter["count"].as_u64().expect("a count");
-            let mean = |quarter: &serde_json::Value| quarter["mean"].as_f64().expect("a mean");
-            let samples: u64 = quarters.iter().map(|quarter| count(quarter)).sum();
+            let quartiles: Vec<&serde_json::Value> =
+                line["quartiles"].as_array().expect("a list").iter().filter(|quartile| !quartile.is_null()).collect();
+            let count = |quartile: &serde_json::Value| quartile["count"].as_u64().expect("a count");
+            let mean = |quartile: &serde_json::Value| quartile["mean"].as_f64().expect("a mean");
+            let samples: u64 = quartiles.iter().map(|quartile| count(quartile)).sum();
             assert_eq!(samples as usize, losses.len() * images_in_step, "{line}");
-            let sum: f64 = quarters.iter().map(|quarter| count(quarter) as f64 * mean(quarter)).sum();
+            let sum: f64 = quartiles.iter().map(|quartile| count(quartile) as f64 * mean(quartile)).sum();
             let expected = losses.iter().sum::<f64>() / losses.len() as f64;
             assert!((sum / samples as f64 / expected - 1.0).abs() < 1e-5, "{line}: not {expected}");
-            let has_error = |quarter: &&serde_json::Value| quarter["error"].as_f64().is_some_and(|error| error > 0.0);
-            assert!(quarters.iter().any(has_error), "{line}");
+            let has_error = |quartile: &&serde_json::Value| quartile["error"].as_f64().is_some_and(|error| error > 0.0);
+            assert!(quartiles.iter().any(has_error), "{line}");
         }
 
         // stopped after step 4, with one step gathered since the last line
@@ -369,7 +369,7 @@ fn other_images_are_not_the_same_run() {
     assert!(matches!(error, TrainError::OtherConfiguration { .. }));
     assert!(error.to_string().contains("data.content_hash: the images are others"), "{error}");
     Run::resume(trainer(small()), &directory).expect("the same images");
-    // a run of a version that did not say which images it learnt from
+    // a run of a version that did not say which images it learned from
     let config = directory.join("config.toml");
     let text = std::fs::read_to_string(&config).expect("a configuration");
     let older: Vec<&str> = text.lines().filter(|line| !line.starts_with("content_hash")).collect();
@@ -421,7 +421,7 @@ fn every_option_of_training_runs() {
     with(&|config| config.training.class_labels = false);
     with(&|config| config.diffusion.offset_noise_strength = 0.1);
     with(&|config| config.diffusion.loss = noise::LossType::Huber);
-    with(&|config| config.training.optimiser = train::OptimiserKind::Adamw);
+    with(&|config| config.training.optimizer = train::OptimizerKind::Adamw);
 }
 
 #[test]
@@ -477,7 +477,7 @@ fn only_the_last_states_are_kept_and_the_best_model_is_that_of_the_least_held_ou
     let page = std::fs::read_to_string(run.files.report()).expect("a page");
     for part in [
         "<svg",
-        "quarter 1, least noise",
+        "quartile 1, least noise",
         "data:image/png;base64,",
         "a &lt;machine&gt;",
         "learning_rate",

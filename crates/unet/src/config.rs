@@ -31,7 +31,7 @@ pub struct UnetConfig {
     pub out_dim: Option<usize>,
     /// Channels of each level as multiples of `dim`. Each level but the last halves height and width.
     pub dim_mults: Vec<usize>,
-    /// Channels of the image: 1 grey, 3 colour, 4 colour and alpha; any count works.
+    /// Channels of the image: 1 gray, 3 color, 4 color and alpha; any count works.
     pub channels: usize,
     /// Side of the square patches that the network sees as one pixel; 1 is lucidrains'. With 2 a 28x28 image costs what
     /// a 14x14 one does.
@@ -237,7 +237,7 @@ impl UnetConfig {
 
     /// Numbers that a training step keeps at the least of each image of this size until the backward pass: what the two convolutions of
     /// each residual block give. The rest, which depends on the backend, can be several times as much.
-    pub fn kept_numbers(&self, height: usize, width: usize) -> u128 {
+    pub fn saved_activations(&self, height: usize, width: usize) -> u128 {
         let patch = self.patch_size.max(1);
         let dims = core::iter::once(self.init_dim())
             .chain(self.dim_mults.iter().map(|multiple| multiple.saturating_mul(self.dim)));

@@ -43,7 +43,7 @@ impl Conv2d {
         self.walk(x, self.weight.val(), Convolution::same(kernel))
     }
 
-    /// The same after nearest-neighbour upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
+    /// The same after nearest-neighbor upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
     pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
         let kernel = self.weight.lazy_shape()[2];
         self.walk(x, self.weight.val(), Convolution::upsampled(kernel))

@@ -19,7 +19,6 @@
 
 mod attention;
 mod config;
-mod cuts;
 mod embedding;
 mod layers;
 mod model;
@@ -28,6 +27,5 @@ mod resnet;
 mod state;
 
 pub use config::{AttentionKind, UnetConfig, UnetError};
-pub use cuts::Cuts;
 pub use model::{Condition, Unet};
-pub use state::{StateError, peer_name};
+pub use state::{StateError, state_dict_name};

@@ -8,7 +8,6 @@ use burn::{
 use crate::{
     attention::{Attention, FullAttention},
     config::{UnetConfig, UnetError},
-    cuts::Cuts,
     embedding::{LabelEmbedding, TimeEmbedding},
     layers::Conv2d,
     ops,
@@ -26,8 +25,6 @@ pub struct Condition<'a> {
     /// Masks for dropout, in training: called with the number of the layer and its shape `[batch, height, width,
     /// channels]`; gives 0 where an element is dropped and 1 / (1 - probability) elsewhere. None drops nothing.
     pub dropout: Option<&'a dyn Fn(usize, [usize; 4]) -> Tensor<4>>,
-    /// Takes note of where the graph is cut, in training; None leaves it in one piece.
-    pub cuts: Option<&'a Cuts>,
 }
 
 /// Counts the dropout layers of one forward pass.
@@ -63,7 +60,7 @@ struct Level {
 enum Resample {
     /// Half height and width: squares of four pixels become channels, then a 1x1 convolution.
     Down(Conv2d),
-    /// Twice height and width: nearest neighbour, then a 3x3 convolution.
+    /// Twice height and width: nearest neighbor, then a 3x3 convolution.
     Up(Conv2d),
     /// The innermost level down and the outermost up keep the resolution: a 3x3 convolution.
     Same(Conv2d),
@@ -107,7 +104,7 @@ pub struct Unet {
 
 impl UnetConfig {
     /// Builds the network on `device` with PyTorch's default initial weights, drawn from burn's random numbers; use
-    /// [`Unet::initialise`] for weights that follow from a seed alone.
+    /// [`Unet::initialize`] for weights that follow from a seed alone.
     ///
     /// # Errors
     /// [`UnetError`] if [`validate`](Self::validate) finds something.
@@ -221,17 +218,14 @@ impl Unet {
                 };
         }
         // every ResNet block begins with SiLU of the same embedding
-        let cuts = condition.cuts;
-        let time = Cuts::cut(cuts, ops::silu(time));
+        let time = ops::silu(time);
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };
 
         // inside, images are channels-last
         let x = ops::space_to_depth(x.permute([0, 2, 3, 1]), self.config.patch_size);
-        let x = Cuts::cut(cuts, self.init_conv.forward(x));
-        Cuts::next(cuts);
+        let mut x = self.init_conv.forward(x);
         let stem = x.clone();
         let mut skips = Vec::with_capacity(2 * self.downs.len());
-        let mut x = x;
 
         for level in &self.downs {
             x = level.resnet_1.forward(x, time.clone(), &mut dropout);
@@ -239,16 +233,12 @@ impl Unet {
             x = level.resnet_2.forward(x, time.clone(), &mut dropout);
             x = level.attend(x);
             skips.push(x.clone());
-            x = Cuts::cut(cuts, level.resample.forward(x));
-            let of_this_level = skips.split_off(skips.len() - 2);
-            skips.extend(of_this_level.into_iter().map(|skip| Cuts::cut(cuts, skip)));
-            Cuts::next(cuts);
+            x = level.resample.forward(x);
         }
 
         x = self.mid_block1.forward(x, time.clone(), &mut dropout);
         x = self.mid_attn.forward(x.clone()) + x;
-        x = Cuts::cut(cuts, self.mid_block2.forward(x, time.clone(), &mut dropout));
-        Cuts::next(cuts);
+        x = self.mid_block2.forward(x, time.clone(), &mut dropout);
 
         let mut with_skip = |x: Tensor<4>| match skips.pop() {
             Some(skip) => ops::concat_channels(x, skip),
@@ -258,8 +248,7 @@ impl Unet {
             x = level.resnet_1.forward(with_skip(x), time.clone(), &mut dropout);
             x = level.resnet_2.forward(with_skip(x), time.clone(), &mut dropout);
             x = level.attend(x);
-            x = Cuts::cut(cuts, level.resample.forward(x));
-            Cuts::next(cuts);
+            x = level.resample.forward(x);
         }
 
         x = self.final_res_block.forward(ops::concat_channels(x, stem), time, &mut dropout);

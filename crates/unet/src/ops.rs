@@ -2,6 +2,6 @@
 //! channels]`.
 
 pub use kernels::{
-    Convolution, attention, backward_from, concat_channels, conv2d, depth_to_space, gelu, linear, linear_attention,
-    rms_norm, rms_norm_silu, silu, space_to_depth,
+    Convolution, attention, concat_channels, conv2d, depth_to_space, gelu, linear, linear_attention, rms_norm,
+    rms_norm_silu, silu, space_to_depth,
 };

@@ -59,7 +59,7 @@ impl Unet {
                 self.path.pop();
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                (self.each)(&peer_name(&self.path), &|| param.val().into_data());
+                (self.each)(&state_dict_name(&self.path), &|| param.val().into_data());
             }
         }
         self.visit(&mut Visitor { path: Vec::new(), each });
@@ -89,7 +89,7 @@ impl Unet {
     ///
     /// `normal(i, out)` and `uniform(i, out)` fill `out` with numbers for the parameter number i: standard normal, and
     /// uniform in (0, 1). So the weights depend on those alone, whatever the backend.
-    pub fn initialise(self, mut normal: impl FnMut(u64, &mut [f32]), mut uniform: impl FnMut(u64, &mut [f32])) -> Self {
+    pub fn initialize(self, mut normal: impl FnMut(u64, &mut [f32]), mut uniform: impl FnMut(u64, &mut [f32])) -> Self {
         let mut index = 0;
         let mut fan_in = 1.0f64;
         let result = self.replace(|name, shape| {
@@ -134,7 +134,7 @@ impl Unet {
                 if self.error.is_some() {
                     return param;
                 }
-                match (self.each)(&peer_name(&self.path), &param.lazy_shape()) {
+                match (self.each)(&state_dict_name(&self.path), &param.lazy_shape()) {
                     Ok(data) => {
                         // without `Param::map`, which would first draw the value that is to be replaced
                         let tensor = Tensor::from_data(data, &param.lazy_device());
@@ -159,7 +159,7 @@ impl Unet {
 
 /// The name in lucidrains' state dict of the parameter at `path` in our module: theirs are positions in lists, ours say
 /// what they are.
-pub fn peer_name(path: &[String]) -> String {
+pub fn state_dict_name(path: &[String]) -> String {
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let renamed: Vec<&str> = match parts.as_slice() {
         ["time_mlp", "fourier"] => vec!["time_mlp", "0", "weights"],

@@ -7,7 +7,7 @@ use burn::{
     tensor::{Device, Tensor, TensorData},
 };
 use safetensors::{Dtype, SafeTensors};
-use unet::{AttentionKind, Condition, Unet, UnetConfig, peer_name};
+use unet::{AttentionKind, Condition, Unet, UnetConfig, state_dict_name};
 
 struct Golden {
     bytes: Vec<u8>,
@@ -110,7 +110,7 @@ fn gradients(unet: &Unet, loss: Tensor<1>) -> Vec<(String, TensorData)> {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let gradient = param.val().grad(&self.gradients).expect("every parameter has a gradient");
-            self.found.push((peer_name(&self.path), gradient.into_data()));
+            self.found.push((state_dict_name(&self.path), gradient.into_data()));
         }
     }
     let mut collect = Collect { path: Vec::new(), gradients: loss.backward(), found: Vec::new() };

@@ -31,25 +31,25 @@ def png(array: numpy.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-colour, grey = pixels(3), pixels(1)
+color, gray = pixels(3), pixels(1)
 labels = [n % 3 for n in range(COUNT)]
 
 features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
-rows = {"image": [Image.fromarray(image) for image in colour], "label": labels}
+rows = {"image": [Image.fromarray(image) for image in color], "label": labels}
 datasets.Dataset.from_dict(rows, features=features).to_parquet(HERE / "hugging_face.parquet")
 
-frame = pandas.DataFrame({"picture": [png(image) for image in grey], "kind": [NAMES[label] for label in labels]})
+frame = pandas.DataFrame({"picture": [png(image) for image in gray], "kind": [NAMES[label] for label in labels]})
 frame.to_parquet(HERE / "pandas.parquet")
 
-numpy.savez_compressed(HERE / "arrays.npz", x_train=colour.transpose(0, 3, 1, 2), y_train=numpy.array(labels))
+numpy.savez_compressed(HERE / "arrays.npz", x_train=color.transpose(0, 3, 1, 2), y_train=numpy.array(labels))
 # 16 bits: 256 v + 255 - v
-numpy.save(HERE / "deep.npy", (256 * grey.astype("uint16") + 255 - grey)[..., 0])
+numpy.save(HERE / "deep.npy", (256 * gray.astype("uint16") + 255 - gray)[..., 0])
 
 with zipfile.ZipFile(HERE / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     for n in range(COUNT):
-        archive.writestr(f"pictures/{NAMES[labels[n]]}/{n}.png", png(grey[n]))
+        archive.writestr(f"pictures/{NAMES[labels[n]]}/{n}.png", png(gray[n]))
 with zipfile.ZipFile(HERE / "table.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     lines = [f'{{"file_name": "images/{n}.png", "label": "{NAMES[labels[n]]}"}}' for n in range(COUNT)]
     archive.writestr("metadata.jsonl", "\n".join(lines))
     for n in range(COUNT):
-        archive.writestr(f"images/{n}.png", png(grey[n]))
+        archive.writestr(f"images/{n}.png", png(gray[n]))

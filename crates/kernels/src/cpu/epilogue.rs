@@ -1,7 +1,7 @@
-//! What follows a normalisation and is fused into its pass: a factor and an offset per channel, the scale and shift of
+//! What follows a normalization and is fused into its pass: a factor and an offset per channel, the scale and shift of
 //! a time embedding, SiLU.
 //!
-//! With x̂ the normalised input, s the sample and c the channel, every variant is
+//! With x̂ the normalized input, s the sample and c the channel, every variant is
 //!
 //! ```text
 //! y = f(z)    z = x̂ k + o    k[s,c] = weight[c] (scale[s,c] + 1)    o[s,c] = bias[c] (scale[s,c] + 1) + shift[s,c]
@@ -62,7 +62,7 @@ impl Shape {
     }
 }
 
-/// What follows a normalisation.
+/// What follows a normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum Epilogue<'a> {
     /// `y = z`.

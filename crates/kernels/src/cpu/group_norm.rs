@@ -227,7 +227,7 @@ impl WithSimd for Moments<'_> {
     }
 }
 
-/// Some positions of one sample; slope and offset with the normalisation in them.
+/// Some positions of one sample; slope and offset with the normalization in them.
 struct Forward<'a> {
     input: &'a [f32],
     slope: &'a [f32],

@@ -7,7 +7,7 @@
 //! Each file holds one operation; its head gives the mathematics, the backward and the source, its end the burn operation
 //! made of it. Shared by them: `simd` (lanes), `parallel` (tasks), `scratch` (reused buffers), `pool` (memory of
 //! results), `matrix` (strided matrix
-//! products), `epilogue` (what is fused into a normalisation), and `operation`, which makes burn operations of them.
+//! products), `epilogue` (what is fused into a normalization), and `operation`, which makes burn operations of them.
 //! `seed` is no operation, but where a backward pass begins.
 
 pub mod activation;
@@ -19,13 +19,12 @@ pub mod linear_attention;
 pub mod loss;
 mod matrix;
 pub(crate) mod operation;
-pub mod optimiser;
+pub mod optimizer;
 mod parallel;
 mod pool;
 pub mod resample;
 pub mod rms_norm;
 mod scratch;
-pub(crate) mod seed;
 mod simd;
 pub mod softmax;
 

@@ -50,8 +50,8 @@ pub(crate) fn bytes(buffer: Vec<f32>) -> Bytes {
         return Bytes::from_elems(buffer);
     }
     let length = size_of_val(buffer.as_slice());
-    #[expect(unsafe_code, reason = "burn asks for the promise that the bytes are initialised")]
-    // SAFETY: a vector of floats is initialised memory of just this length.
+    #[expect(unsafe_code, reason = "burn asks for the promise that the bytes are initialized")]
+    // SAFETY: a vector of floats is initialized memory of just this length.
     unsafe {
         Bytes::from_controller(Box::new(Pooled(buffer)), length)
     }
@@ -81,7 +81,7 @@ impl AllocationController for Pooled {
 
     unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
         let values = self.0.as_mut_slice();
-        // SAFETY: the bytes of the floats, borrowed as long as they; the caller promises to write initialised bytes only,
+        // SAFETY: the bytes of the floats, borrowed as long as they; the caller promises to write initialized bytes only,
         // and any four of them are a float.
         Ok(unsafe { core::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) })
     }

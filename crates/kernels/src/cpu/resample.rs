@@ -102,7 +102,7 @@ impl Image {
     }
 }
 
-/// Nearest neighbour upsampling by 2; `image` is the shape of the input.
+/// Nearest neighbor upsampling by 2; `image` is the shape of the input.
 pub fn upsample(image: Image, input: &[f32], output: &mut [f32]) {
     image.check(4, input.len(), output.len());
     let (row, channels) = (image.row(), image.channels);

@@ -3,7 +3,7 @@
 mod activation;
 mod attention;
 mod elementwise;
-mod normalisation;
-mod optimiser;
+mod normalization;
+mod optimizer;
 mod reference;
 mod softmax;

@@ -3,7 +3,7 @@ use kernels::cpu::group_norm::Groups;
 use kernels::cpu::{Epilogue, Shape, group_norm, rms_norm};
 use proptest::prelude::*;
 
-/// What follows the normalisation; `values` may hold scale and shift.
+/// What follows the normalization; `values` may hold scale and shift.
 fn epilogue(kind: u8, scale_shift: &[f32]) -> Epilogue<'_> {
     [Epilogue::Identity, Epilogue::Silu, Epilogue::ScaleShiftSilu(scale_shift)][usize::from(kind)]
 }

@@ -1,4 +1,4 @@
-"""Golden values of the judges: pytorch-fid's network and distance, scikit-learn's kernels and neighbours.
+"""Golden values of the judges: pytorch-fid's network and distance, scikit-learn's kernels and neighbors.
 
 pip install torch torchvision pytorch-fid scikit-learn safetensors; python make.py
 
@@ -74,11 +74,11 @@ def main():
         off = lambda m: (m.sum() - np.trace(m)) / (len(m) * (len(m) - 1))
         return off(k(a, a)) + off(k(b, b)) - 2 * k(a, b).mean()
 
-    def inside(points, centres, k=3):
-        """Points that lie within the k-th neighbour of some centre."""
-        centres, points = centres.astype(np.float64), points.astype(np.float64)
-        radii = NearestNeighbors(n_neighbors=k + 1).fit(centres).kneighbors(centres)[0][:, k]
-        distances = np.sqrt(((points[:, None] - centres[None]) ** 2).sum(-1))
+    def inside(points, centers, k=3):
+        """Points that lie within the k-th neighbor of some center."""
+        centers, points = centers.astype(np.float64), points.astype(np.float64)
+        radii = NearestNeighbors(n_neighbors=k + 1).fit(centers).kneighbors(centers)[0][:, k]
+        distances = np.sqrt(((points[:, None] - centers[None]) ** 2).sum(-1))
         return distances <= radii[None], radii
 
     within, radii = inside(a, b)

@@ -40,11 +40,11 @@ pub struct Convolution {
     pub channels_out: usize,
     /// Side of the square kernel.
     pub kernel: usize,
-    /// Step between neighbouring output pixels.
+    /// Step between neighboring output pixels.
     pub stride: usize,
     /// Zeros around the (upsampled) image.
     pub padding: usize,
-    /// Whether the input is upsampled by 2 (nearest neighbour) before the convolution. The larger image is never
+    /// Whether the input is upsampled by 2 (nearest neighbor) before the convolution. The larger image is never
     /// stored.
     pub upsample: bool,
 }

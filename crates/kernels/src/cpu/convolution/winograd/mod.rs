@@ -15,7 +15,7 @@
 //! sum of the tile's output gradient, from which the bias gradient comes for free.
 //!
 //! # Upsampling
-//! Nearest-neighbour upsampling by 2 is the polynomial `x(z²)(1 + z)`, which vanishes at `z = -1`: every transformed
+//! Nearest-neighbor upsampling by 2 is the polynomial `x(z²)(1 + z)`, which vanishes at `z = -1`: every transformed
 //! input with that point as row or column is zero and is left out, 25 products instead of 36 (F(4x4)) or 9 instead of
 //! 16. The same holds for the input gradient, where the output transform folds each 2x2 square into one low-resolution
 //! pixel: the rows of `Aᵀ` summed in pairs are zero at -1.

@@ -5,7 +5,7 @@ use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam};
 use unet::Unet;
 
 use crate::{
-    config::{OptimiserKind, TrainingConfig},
+    config::{OptimizerKind, TrainingConfig},
     parameters::{Gradients, flat_parameters, map_flat},
 };
 
@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
     /// Adam or AdamW.
-    pub kind: OptimiserKind,
+    pub kind: OptimizerKind,
     /// Decay of the running mean of the gradient, and of its square.
     pub betas: [f64; 2],
     /// Added to the denominator.
@@ -24,7 +24,7 @@ pub struct AdamConfig {
 
 impl From<&TrainingConfig> for AdamConfig {
     fn from(config: &TrainingConfig) -> Self {
-        Self { kind: config.optimiser, betas: config.betas, epsilon: config.epsilon, weight_decay: config.weight_decay }
+        Self { kind: config.optimizer, betas: config.betas, epsilon: config.epsilon, weight_decay: config.weight_decay }
     }
 }
 
@@ -41,7 +41,7 @@ pub struct Adam {
 }
 
 impl Adam {
-    /// An optimiser for the parameters of `unet`.
+    /// An optimizer for the parameters of `unet`.
     pub fn new(config: AdamConfig, unet: &Unet) -> Self {
         let zeros: Vec<Tensor<1>> = flat_parameters(unet).iter().map(Tensor::zeros_like).collect();
         Self { config, steps: 0, first: zeros.clone(), second: zeros }
@@ -64,8 +64,8 @@ impl Adam {
             betas,
             epsilon,
             weight_decay: match kind {
-                OptimiserKind::Adam => WeightDecay::Coupled(weight_decay),
-                OptimiserKind::Adamw => WeightDecay::Decoupled(weight_decay),
+                OptimizerKind::Adam => WeightDecay::Coupled(weight_decay),
+                OptimizerKind::Adamw => WeightDecay::Decoupled(weight_decay),
             },
             clip,
             average_decay: average.as_ref().map_or(1.0, |(_, decay)| *decay),
@@ -95,7 +95,7 @@ mod tests {
     use unet::UnetConfig;
 
     /// The first weight of a network whose weights begin at 1, after each of three steps with these gradients.
-    fn walk(kind: OptimiserKind, weight_decay: f64) -> Vec<f32> {
+    fn walk(kind: OptimizerKind, weight_decay: f64) -> Vec<f32> {
         let device = Device::flex();
         let config = UnetConfig { dim: 4, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
         let unet = config.init(&device).expect("a possible network");
@@ -115,9 +115,9 @@ mod tests {
     fn three_steps_are_pytorch_s() {
         // torch.optim.Adam / AdamW([p], lr=.1, betas=(.9, .99), eps=1e-8, weight_decay=…) on p = 1, same gradients
         for (kind, weight_decay, expected) in [
-            (OptimiserKind::Adam, 0.0, ADAM),
-            (OptimiserKind::Adam, 0.1, ADAM_DECAY),
-            (OptimiserKind::Adamw, 0.1, ADAMW),
+            (OptimizerKind::Adam, 0.0, ADAM),
+            (OptimizerKind::Adam, 0.1, ADAM_DECAY),
+            (OptimizerKind::Adamw, 0.1, ADAMW),
         ] {
             let values = walk(kind, weight_decay);
             for (value, expected) in values.iter().zip(expected) {

@@ -1,6 +1,6 @@
 use crate::reference::{assert_close, noise, same_in_every_pool, wide};
 use kernels::adam::{AdamStep as Step, WeightDecay};
-use kernels::cpu::optimiser::{Parameter, squared_norm, update};
+use kernels::cpu::optimizer::{Parameter, squared_norm, update};
 use proptest::prelude::*;
 
 /// Weight, gradient, mean, square, average: one step as PyTorch's loop for a single tensor writes it.

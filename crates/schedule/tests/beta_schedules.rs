@@ -3,9 +3,9 @@
 
 use std::f64::consts::FRAC_PI_2;
 
-use schedule::{Family, LossWeight, MAX_TIMESTEPS, NoiseLevel, Objective, Schedule, ScheduleError};
+use schedule::{BetaSchedule, LossWeight, MAX_TIMESTEPS, NoiseLevel, Objective, Schedule, ScheduleError};
 
-fn family(name: &str) -> Family {
+fn family(name: &str) -> BetaSchedule {
     name.parse().unwrap()
 }
 
@@ -14,7 +14,7 @@ fn assert_close(our: f64, expected: f64, tolerance: f64) {
 }
 
 /// First, middle (t = 500 of 1001, so exactly half-way) and last beta.
-fn ends_and_middle(family: &Family) -> [f64; 3] {
+fn ends_and_middle(family: &BetaSchedule) -> [f64; 3] {
     let betas = family.betas(1001).unwrap();
     [betas[0], betas[500], betas[1000]]
 }
@@ -33,7 +33,7 @@ fn linear_is_scaled_by_a_thousand_over_t() {
 fn linear_unscaled_keeps_its_ends_at_any_t() {
     assert_eq!(family("linear_unscaled").betas(2).unwrap(), [0.0001, 0.02]);
     assert_close(ends_and_middle(&family("linear_unscaled"))[1], 0.01005, 1e-14);
-    let own = Family::LinearUnscaled { beta_start: 0.1, beta_end: 0.3 };
+    let own = BetaSchedule::LinearUnscaled { beta_start: 0.1, beta_end: 0.3 };
     for (beta, expected) in own.betas(3).unwrap().into_iter().zip([0.1, 0.2, 0.3]) {
         assert_close(beta, expected, 1e-15);
     }
@@ -51,7 +51,7 @@ fn square_roots_of_scaled_linear_and_quadratic_rise_linearly() {
 
 #[test]
 fn constant_alpha_bar_is_a_power() {
-    let schedule = Schedule::new(&Family::Constant { beta: 0.25 }, 5).unwrap();
+    let schedule = Schedule::new(&BetaSchedule::Constant { beta: 0.25 }, 5).unwrap();
     assert_eq!(schedule.betas(), [0.25; 5]);
     assert_close(schedule.alpha_bar(4), 0.75_f64.powi(5), 1e-15);
 }
@@ -59,7 +59,7 @@ fn constant_alpha_bar_is_a_power() {
 #[test]
 fn cosine_alpha_bar_is_the_squared_cosine() {
     for s in [0.0, 0.008, 0.5] {
-        let schedule = Schedule::new(&Family::Cosine { s }, 100).unwrap();
+        let schedule = Schedule::new(&BetaSchedule::Cosine { s }, 100).unwrap();
         let square = |u: f64| ((u + s) / (1.0 + s) * FRAC_PI_2).cos().powi(2);
         for t in 0..99 {
             let expected = square((t + 1) as f64 / 100.0) / square(0.0);
@@ -74,7 +74,7 @@ fn cosine_alpha_bar_is_the_squared_cosine() {
 fn sigmoid_alpha_bar_is_the_sigmoid() {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     for (start, end, tau) in [(-3.0, 3.0, 1.0), (-3.0, 3.0, 0.7), (0.0, 3.0, 0.5), (-2.5, 1.5, 1.3)] {
-        let schedule = Schedule::new(&Family::Sigmoid { start, end, tau }, 100).unwrap();
+        let schedule = Schedule::new(&BetaSchedule::Sigmoid { start, end, tau }, 100).unwrap();
         let left = |u: f64| sigmoid(end / tau) - sigmoid((start + u * (end - start)) / tau);
         for t in 0..99 {
             let expected = left((t + 1) as f64 / 100.0) / left(0.0);
@@ -139,7 +139,7 @@ fn levels_know_their_scales() {
 
 #[test]
 fn zero_terminal_snr_ends_in_pure_noise_and_stays_finite() {
-    for name in Family::NAMES {
+    for name in BetaSchedule::NAMES {
         let plain = Schedule::new(&family(name), 1000).unwrap();
         let schedule = plain.rescale_zero_terminal_snr().unwrap();
         assert_close(schedule.alpha_bar(0), plain.alpha_bar(0), 1e-14);
@@ -212,7 +212,7 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, ScheduleError>, parts: &[&s
 
 #[test]
 fn too_few_and_too_many_timesteps_are_refused() {
-    for name in Family::NAMES {
+    for name in BetaSchedule::NAMES {
         for timesteps in [0, MAX_TIMESTEPS + 1, usize::MAX] {
             assert_says(Schedule::new(&family(name), timesteps), &[&format!("schedule of {timesteps} timesteps")]);
         }
@@ -227,36 +227,39 @@ fn too_few_and_too_many_timesteps_are_refused() {
 
 #[test]
 fn parameters_out_of_range_are_refused() {
-    let refuse = |family: Family, parts: &[&str]| assert_says(Schedule::new(&family, 100), parts);
+    let refuse = |family: BetaSchedule, parts: &[&str]| assert_says(Schedule::new(&family, 100), parts);
     for (beta_start, beta_end, parts) in [
         (0.0, 0.02, ["beta_start = 0", "(0, 1)"]),
         (f64::NAN, 0.02, ["beta_start = NaN", "(0, 1)"]),
         (0.1, 1.0, ["beta_end = 1", "(0, 1)"]),
         (0.1, 0.01, ["beta_end = 0.01", "below beta_start"]),
     ] {
-        refuse(Family::Linear { beta_start, beta_end }, &parts);
-        refuse(Family::LinearUnscaled { beta_start, beta_end }, &parts);
-        refuse(Family::ScaledLinear { beta_start, beta_end }, &parts);
-        refuse(Family::Quadratic { beta_start, beta_end }, &parts);
+        refuse(BetaSchedule::Linear { beta_start, beta_end }, &parts);
+        refuse(BetaSchedule::LinearUnscaled { beta_start, beta_end }, &parts);
+        refuse(BetaSchedule::ScaledLinear { beta_start, beta_end }, &parts);
+        refuse(BetaSchedule::Quadratic { beta_start, beta_end }, &parts);
     }
-    refuse(Family::Constant { beta: -0.5 }, &["constant", "beta = -0.5"]);
-    refuse(Family::Constant { beta: f64::INFINITY }, &["beta = inf"]);
-    refuse(Family::Cosine { s: -0.1 }, &["cosine", "s = -0.1", "at least 0"]);
-    refuse(Family::Cosine { s: f64::INFINITY }, &["s = inf"]);
-    refuse(Family::Sigmoid { start: -3.0, end: 3.0, tau: 0.0 }, &["sigmoid", "tau = 0", "above 0"]);
-    refuse(Family::Sigmoid { start: 3.0, end: 3.0, tau: 1.0 }, &["end = 3", "above start"]);
-    refuse(Family::Sigmoid { start: f64::NEG_INFINITY, end: 3.0, tau: 1.0 }, &["start = -inf"]);
+    refuse(BetaSchedule::Constant { beta: -0.5 }, &["constant", "beta = -0.5"]);
+    refuse(BetaSchedule::Constant { beta: f64::INFINITY }, &["beta = inf"]);
+    refuse(BetaSchedule::Cosine { s: -0.1 }, &["cosine", "s = -0.1", "at least 0"]);
+    refuse(BetaSchedule::Cosine { s: f64::INFINITY }, &["s = inf"]);
+    refuse(BetaSchedule::Sigmoid { start: -3.0, end: 3.0, tau: 0.0 }, &["sigmoid", "tau = 0", "above 0"]);
+    refuse(BetaSchedule::Sigmoid { start: 3.0, end: 3.0, tau: 1.0 }, &["end = 3", "above start"]);
+    refuse(BetaSchedule::Sigmoid { start: f64::NEG_INFINITY, end: 3.0, tau: 1.0 }, &["start = -inf"]);
     // Both ends are 1 in single precision: no fall is left.
-    refuse(Family::Sigmoid { start: 40.0, end: 50.0, tau: 1.0 }, &["sigmoid", "beta = NaN at t = 0", "closer to 0"]);
+    refuse(
+        BetaSchedule::Sigmoid { start: 40.0, end: 50.0, tau: 1.0 },
+        &["sigmoid", "beta = NaN at t = 0", "closer to 0"],
+    );
 }
 
 #[test]
 fn betas_that_double_precision_cannot_carry_are_refused() {
     assert_says(
-        Schedule::new(&Family::Constant { beta: 0.999 }, 1000),
+        Schedule::new(&BetaSchedule::Constant { beta: 0.999 }, 1000),
         &["from", "to 0 at t = 107", "fewer timesteps"],
     );
-    assert_says(Schedule::new(&Family::Constant { beta: 1e-17 }, 10), &["from 1 to 1 at t = 0"]);
+    assert_says(Schedule::new(&BetaSchedule::Constant { beta: 1e-17 }, 10), &["from 1 to 1 at t = 0"]);
     assert_says(Schedule::from_betas(&[1.0 - 1e-15; 30]), &["to 0 at t = 21"]);
 }
 
@@ -268,8 +271,8 @@ fn impossible_user_betas_are_refused() {
     assert_says(Schedule::from_betas(&[0.1, 1.0]), &["beta = 1 at t = 1"]);
     assert_says(Schedule::from_betas(&[-0.1]), &["beta = -0.1 at t = 0"]);
     assert_says(Schedule::from_betas(&[0.1, 0.3, 0.2]), &["fall from 0.3 at t = 1 to 0.2 at t = 2"]);
-    let custom = Family::Custom { betas: vec![0.1, 0.2, 0.2] };
+    let custom = BetaSchedule::Custom { betas: vec![0.1, 0.2, 0.2] };
     assert_eq!(Schedule::new(&custom, 3), Schedule::from_betas(&[0.1, 0.2, 0.2]));
     assert_says(Schedule::new(&custom, 1000), &["3 betas", "1000 timesteps", "timesteps = 3"]);
-    assert_says(Schedule::new(&Family::Custom { betas: vec![0.1, f64::NAN] }, 2), &["beta = NaN at t = 1"]);
+    assert_says(Schedule::new(&BetaSchedule::Custom { betas: vec![0.1, f64::NAN] }, 2), &["beta = NaN at t = 1"]);
 }

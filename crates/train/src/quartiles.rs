@@ -1,15 +1,15 @@
-//! The losses of a training's samples by quarter of the timesteps, gathered between two lines of `metrics.jsonl`.
+//! The losses of a training's samples by quartile of the timesteps, gathered between two lines of `metrics.jsonl`.
 
 use schedule::{NoiseLevel, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::{Mean, QUARTILES};
 
-/// The quarter of a schedule's timesteps that a level lies in, the least noise first: that of its timestep, and a level between two
+/// The quartile of a schedule's timesteps that a level lies in, the least noise first: that of its timestep, and a level between two
 /// timesteps has one too.
-pub(crate) fn quarter_of(level: NoiseLevel, schedule: &Schedule) -> usize {
-    let start = |quarter: usize| (quarter * schedule.timesteps() / QUARTILES) as f64;
-    (1..QUARTILES).rev().find(|quarter| start(*quarter) <= level.timestep).unwrap_or(0)
+pub(crate) fn quartile_of(level: NoiseLevel, schedule: &Schedule) -> usize {
+    let start = |quartile: usize| (quartile * schedule.timesteps() / QUARTILES) as f64;
+    (1..QUARTILES).rev().find(|quartile| start(*quartile) <= level.timestep).unwrap_or(0)
 }
 
 /// Count, mean and sum of squared differences of values that come one by one (Welford 1962): in a training state they are, bit
@@ -22,23 +22,23 @@ struct Moments {
     squares: f64,
 }
 
-/// What the losses of each quarter come to so far.
+/// What the losses of each quartile come to so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct QuarterLosses([Moments; QUARTILES]);
+pub(crate) struct QuartileLosses([Moments; QUARTILES]);
 
-/// The losses of a quarter, in a line of `metrics.jsonl`.
+/// The losses of a quartile, in a line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct QuarterMean {
+pub(crate) struct QuartileMean {
     #[serde(flatten)]
     pub(crate) mean: Mean,
     /// Samples that it is the mean of.
     pub(crate) count: u64,
 }
 
-impl QuarterLosses {
-    pub(crate) fn observe(&mut self, quarter: usize, loss: f64) {
-        let Moments { count, mean, squares } = &mut self.0[quarter];
+impl QuartileLosses {
+    pub(crate) fn observe(&mut self, quartile: usize, loss: f64) {
+        let Moments { count, mean, squares } = &mut self.0[quartile];
         let before = loss - *mean;
         *count += 1;
         *mean += before / *count as f64;
@@ -49,12 +49,12 @@ impl QuarterLosses {
         self.0.iter().all(|moments| moments.count == 0)
     }
 
-    /// Mean and standard error of each quarter; None where it had no sample.
-    pub(crate) fn means(&self) -> [Option<QuarterMean>; QUARTILES] {
+    /// Mean and standard error of each quartile; None where it had no sample.
+    pub(crate) fn means(&self) -> [Option<QuartileMean>; QUARTILES] {
         self.0.map(|Moments { count, mean, squares }| {
             let samples = count as f64;
             let error = if count < 2 { 0.0 } else { (squares / (samples - 1.0) / samples).sqrt() };
-            (count > 0).then_some(QuarterMean { mean: Mean { mean, error }, count })
+            (count > 0).then_some(QuartileMean { mean: Mean { mean, error }, count })
         })
     }
 }
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn mean_and_error_are_those_of_the_whole_list() {
-        let mut losses = QuarterLosses::default();
+        let mut losses = QuartileLosses::default();
         assert!(losses.is_empty());
         for loss in [1.0, 2.0, 3.0, 6.0] {
             losses.observe(2, loss);
@@ -74,7 +74,7 @@ mod tests {
         losses.observe(0, 5.0);
         assert!(!losses.is_empty());
         let [first, second, third, fourth] = losses.means();
-        assert_eq!(first, Some(QuarterMean { mean: Mean { mean: 5.0, error: 0.0 }, count: 1 }));
+        assert_eq!(first, Some(QuartileMean { mean: Mean { mean: 5.0, error: 0.0 }, count: 1 }));
         assert_eq!((second, fourth), (None, None));
         let third = third.expect("four samples");
         assert_eq!((third.mean.mean, third.count), (3.0, 4));
@@ -85,20 +85,20 @@ mod tests {
 
     #[test]
     fn what_a_state_keeps_is_bit_for_bit_what_was_there() {
-        let mut losses = QuarterLosses::default();
+        let mut losses = QuartileLosses::default();
         for index in 0..1000 {
             losses.observe(index % 3, (index as f64 * 0.731).sin().abs() / 7.0);
         }
         let text = serde_json::to_string(&losses).unwrap();
-        assert_eq!(serde_json::from_str::<QuarterLosses>(&text).unwrap(), losses);
+        assert_eq!(serde_json::from_str::<QuartileLosses>(&text).unwrap(), losses);
     }
 
     #[test]
-    fn quarters_are_those_of_the_evaluation_also_between_timesteps() {
+    fn quartiles_are_those_of_the_evaluation_also_between_timesteps() {
         let schedule = ScheduleConfig { timesteps: 10, ..ScheduleConfig::default() }.build().unwrap();
-        let quarters: Vec<usize> = (0..10).map(|t| quarter_of(schedule.level(t), &schedule)).collect();
-        assert_eq!(quarters, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]);
-        let at = |sigma: f64| quarter_of(schedule.level_at_sigma(sigma), &schedule);
+        let quartiles: Vec<usize> = (0..10).map(|t| quartile_of(schedule.level(t), &schedule)).collect();
+        assert_eq!(quartiles, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]);
+        let at = |sigma: f64| quartile_of(schedule.level_at_sigma(sigma), &schedule);
         let sigma = |t: usize| schedule.level(t).sigma();
         assert_eq!((at(1e-9), at(sigma(2) * 0.999), at(sigma(2) * 1.001), at(1e9)), (0, 0, 1, 3));
     }

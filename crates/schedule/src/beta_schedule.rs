@@ -19,7 +19,7 @@ const MAX_BETA: f64 = 0.999;
 /// `t` counts 0, …, T-1, and u = (t + 1) / T is the fraction of the chain done after step `t`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Family {
+pub enum BetaSchedule {
     /// Betas rise linearly between the two values *times 1000/T*, so that the end of the chain is as noisy at any T
     /// (OpenAI improved-diffusion and lucidrains; at T = 1000 that of Ho et al. 2020).
     ///
@@ -51,7 +51,7 @@ pub enum Family {
         beta_end: f64,
     },
     /// Square roots of the betas rise linearly, under the name and with the defaults of Ho et al. (their `quad`):
-    /// [`Family::ScaledLinear`] with other defaults.
+    /// [`BetaSchedule::ScaledLinear`] with other defaults.
     Quadratic {
         /// First beta, in (0, 1). Default 0.0001.
         #[serde(default = "default::beta_start")]
@@ -66,14 +66,14 @@ pub enum Family {
         #[serde(default = "default::beta_end")]
         beta: f64,
     },
-    /// alpha_bar(u) = cos²((u + s) / (1 + s) · π/2), normalised to 1 at u = 0, betas at most 0.999
+    /// alpha_bar(u) = cos²((u + s) / (1 + s) · π/2), normalized to 1 at u = 0, betas at most 0.999
     /// (Nichol & Dhariwal 2021, equation 17).
     Cosine {
         /// Offset that keeps the first betas from vanishing, a fraction of the chain, at least 0. Default 0.008.
         #[serde(default = "default::s")]
         s: f64,
     },
-    /// alpha_bar(u) falls like a sigmoid from `start` to `end` at temperature `tau`, normalised to 1 at u = 0, betas
+    /// alpha_bar(u) falls like a sigmoid from `start` to `end` at temperature `tau`, normalized to 1 at u = 0, betas
     /// at most 0.999 (Jabri et al. 2022, figure 8; lucidrains' definition).
     ///
     /// lucidrains takes the sigmoid at `end` in single precision, which shifts the last alpha-bars by up to 1e-5 of
@@ -146,7 +146,7 @@ mod default {
     }
 }
 
-impl Family {
+impl BetaSchedule {
     /// The plain names that [`FromStr`] understands. (`custom` is not one: it needs its betas.)
     pub const NAMES: [&'static str; 8] =
         ["linear", "linear_unscaled", "scaled_linear", "quadratic", "constant", "cosine", "sigmoid", "edm"];
@@ -154,15 +154,15 @@ impl Family {
     /// The plain name, as in a configuration file.
     pub fn name(&self) -> &'static str {
         match self {
-            Family::Linear { .. } => "linear",
-            Family::LinearUnscaled { .. } => "linear_unscaled",
-            Family::ScaledLinear { .. } => "scaled_linear",
-            Family::Quadratic { .. } => "quadratic",
-            Family::Constant { .. } => "constant",
-            Family::Cosine { .. } => "cosine",
-            Family::Sigmoid { .. } => "sigmoid",
-            Family::Edm { .. } => "edm",
-            Family::Custom { .. } => "custom",
+            BetaSchedule::Linear { .. } => "linear",
+            BetaSchedule::LinearUnscaled { .. } => "linear_unscaled",
+            BetaSchedule::ScaledLinear { .. } => "scaled_linear",
+            BetaSchedule::Quadratic { .. } => "quadratic",
+            BetaSchedule::Constant { .. } => "constant",
+            BetaSchedule::Cosine { .. } => "cosine",
+            BetaSchedule::Sigmoid { .. } => "sigmoid",
+            BetaSchedule::Edm { .. } => "edm",
+            BetaSchedule::Custom { .. } => "custom",
         }
     }
 
@@ -176,32 +176,32 @@ impl Family {
         check_timesteps(timesteps)?;
         self.check_parameters()?;
         let betas = match *self {
-            Family::Linear { beta_start, beta_end } => {
+            BetaSchedule::Linear { beta_start, beta_end } => {
                 let scale = 1000.0 / timesteps as f64;
                 linspace(scale * beta_start, scale * beta_end, timesteps)
             }
-            Family::LinearUnscaled { beta_start, beta_end } => linspace(beta_start, beta_end, timesteps),
-            Family::ScaledLinear { beta_start, beta_end } | Family::Quadratic { beta_start, beta_end } => {
+            BetaSchedule::LinearUnscaled { beta_start, beta_end } => linspace(beta_start, beta_end, timesteps),
+            BetaSchedule::ScaledLinear { beta_start, beta_end } | BetaSchedule::Quadratic { beta_start, beta_end } => {
                 linspace(beta_start.sqrt(), beta_end.sqrt(), timesteps).into_iter().map(|root| root * root).collect()
             }
-            Family::Constant { beta } => vec![beta; timesteps],
-            Family::Cosine { s } => betas_of(timesteps, |u| ((u + s) / (1.0 + s) * FRAC_PI_2).cos().powi(2)),
-            Family::Sigmoid { start, end, tau } => {
+            BetaSchedule::Constant { beta } => vec![beta; timesteps],
+            BetaSchedule::Cosine { s } => betas_of(timesteps, |u| ((u + s) / (1.0 + s) * FRAC_PI_2).cos().powi(2)),
+            BetaSchedule::Sigmoid { start, end, tau } => {
                 let (at_start, at_end) = (sigmoid_f32(start / tau), sigmoid_f32(end / tau));
                 let fall = f64::from(at_end - at_start);
                 betas_of(timesteps, |u| (f64::from(at_end) - sigmoid((u * (end - start) + start) / tau)) / fall)
             }
-            Family::Edm { sigma_min, sigma_max, rho } => {
+            BetaSchedule::Edm { sigma_min, sigma_max, rho } => {
                 let roots = linspace(sigma_min.powf(1.0 / rho), sigma_max.powf(1.0 / rho), timesteps);
                 let variances: Vec<f64> = roots.into_iter().map(|root| root.powf(2.0 * rho)).collect();
                 // 1 - beta is the ratio of alpha_bar = 1 / (1 + sigma^2) to that before
                 let before = std::iter::once(0.0).chain(variances.iter().copied());
                 variances.iter().zip(before).map(|(after, before)| (after - before) / (1.0 + after)).collect()
             }
-            Family::Custom { ref betas } if betas.len() != timesteps => {
+            BetaSchedule::Custom { ref betas } if betas.len() != timesteps => {
                 return Err(ScheduleError::BetaCount { betas: betas.len(), timesteps });
             }
-            Family::Custom { ref betas } => {
+            BetaSchedule::Custom { ref betas } => {
                 check_user_betas(betas)?;
                 betas.clone()
             }
@@ -221,9 +221,9 @@ impl Family {
     /// What to change when a beta leaves (0, 1).
     fn advice(&self) -> &'static str {
         match self {
-            Family::Linear { .. } => "use more timesteps, a smaller beta_end, or the family linear_unscaled",
-            Family::Sigmoid { .. } => "use fewer timesteps, or start and end closer to 0 in units of tau",
-            Family::Cosine { .. } => "use fewer timesteps or a larger s",
+            BetaSchedule::Linear { .. } => "use more timesteps, a smaller beta_end, or the family linear_unscaled",
+            BetaSchedule::Sigmoid { .. } => "use fewer timesteps, or start and end closer to 0 in units of tau",
+            BetaSchedule::Cosine { .. } => "use fewer timesteps or a larger s",
             _ => "correct the parameters",
         }
     }
@@ -234,45 +234,45 @@ impl Family {
             false => Err(ScheduleError::Parameter { family: self.name(), parameter, value, expected }),
         };
         match *self {
-            Family::Linear { beta_start, beta_end }
-            | Family::LinearUnscaled { beta_start, beta_end }
-            | Family::ScaledLinear { beta_start, beta_end }
-            | Family::Quadratic { beta_start, beta_end } => {
+            BetaSchedule::Linear { beta_start, beta_end }
+            | BetaSchedule::LinearUnscaled { beta_start, beta_end }
+            | BetaSchedule::ScaledLinear { beta_start, beta_end }
+            | BetaSchedule::Quadratic { beta_start, beta_end } => {
                 check("beta_start", beta_start, beta_start > 0.0 && beta_start < 1.0, "it must lie in (0, 1)")?;
                 check("beta_end", beta_end, beta_end > 0.0 && beta_end < 1.0, "it must lie in (0, 1)")?;
                 check("beta_end", beta_end, beta_end >= beta_start, "it must not lie below beta_start")
             }
-            Family::Constant { beta } => check("beta", beta, beta > 0.0 && beta < 1.0, "it must lie in (0, 1)"),
-            Family::Cosine { s } => check("s", s, s >= 0.0, "it must be a number of at least 0"),
-            Family::Sigmoid { start, end, tau } => {
+            BetaSchedule::Constant { beta } => check("beta", beta, beta > 0.0 && beta < 1.0, "it must lie in (0, 1)"),
+            BetaSchedule::Cosine { s } => check("s", s, s >= 0.0, "it must be a number of at least 0"),
+            BetaSchedule::Sigmoid { start, end, tau } => {
                 check("tau", tau, tau > 0.0, "it must be a number above 0")?;
                 check("start", start, true, "it must be a number")?;
                 check("end", end, end > start, "it must be a number above start")
             }
-            Family::Edm { sigma_min, sigma_max, rho } => {
+            BetaSchedule::Edm { sigma_min, sigma_max, rho } => {
                 check("sigma_min", sigma_min, sigma_min > 0.0, "it must be a number above 0")?;
                 check("sigma_max", sigma_max, sigma_max > sigma_min, "it must be a number above sigma_min")?;
                 check("rho", rho, rho > 0.0, "it must be a number above 0")
             }
-            Family::Custom { .. } => Ok(()),
+            BetaSchedule::Custom { .. } => Ok(()),
         }
     }
 }
 
-impl Default for Family {
+impl Default for BetaSchedule {
     /// The cosine schedule with s = 0.008.
     fn default() -> Self {
-        Family::Cosine { s: default::s() }
+        BetaSchedule::Cosine { s: default::s() }
     }
 }
 
-impl fmt::Display for Family {
+impl fmt::Display for BetaSchedule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.pad(self.name())
     }
 }
 
-impl FromStr for Family {
+impl FromStr for BetaSchedule {
     type Err = ScheduleError;
 
     /// The family of that plain name with its default parameters.
@@ -281,16 +281,16 @@ impl FromStr for Family {
             beta_end, beta_start, end, latent_beta_end, latent_beta_start, rho, s, sigma_max, sigma_min, start, tau,
         };
         match name {
-            "linear" => Ok(Family::Linear { beta_start: beta_start(), beta_end: beta_end() }),
-            "linear_unscaled" => Ok(Family::LinearUnscaled { beta_start: beta_start(), beta_end: beta_end() }),
+            "linear" => Ok(BetaSchedule::Linear { beta_start: beta_start(), beta_end: beta_end() }),
+            "linear_unscaled" => Ok(BetaSchedule::LinearUnscaled { beta_start: beta_start(), beta_end: beta_end() }),
             "scaled_linear" => {
-                Ok(Family::ScaledLinear { beta_start: latent_beta_start(), beta_end: latent_beta_end() })
+                Ok(BetaSchedule::ScaledLinear { beta_start: latent_beta_start(), beta_end: latent_beta_end() })
             }
-            "quadratic" => Ok(Family::Quadratic { beta_start: beta_start(), beta_end: beta_end() }),
-            "constant" => Ok(Family::Constant { beta: beta_end() }),
-            "cosine" => Ok(Family::Cosine { s: s() }),
-            "sigmoid" => Ok(Family::Sigmoid { start: start(), end: end(), tau: tau() }),
-            "edm" => Ok(Family::Edm { sigma_min: sigma_min(), sigma_max: sigma_max(), rho: rho() }),
+            "quadratic" => Ok(BetaSchedule::Quadratic { beta_start: beta_start(), beta_end: beta_end() }),
+            "constant" => Ok(BetaSchedule::Constant { beta: beta_end() }),
+            "cosine" => Ok(BetaSchedule::Cosine { s: s() }),
+            "sigmoid" => Ok(BetaSchedule::Sigmoid { start: start(), end: end(), tau: tau() }),
+            "edm" => Ok(BetaSchedule::Edm { sigma_min: sigma_min(), sigma_max: sigma_max(), rho: rho() }),
             _ => Err(ScheduleError::Unknown {
                 what: "schedule family",
                 given: name.to_owned(),

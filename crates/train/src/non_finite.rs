@@ -5,13 +5,13 @@ use std::fmt;
 use serde::Serialize;
 
 /// Troubles within so many steps that end a training.
-pub(crate) const MOST: usize = 3;
-/// The steps that [`MOST`] is counted over.
-pub(crate) const WITHIN: u64 = 100;
+pub(crate) const MAX_SKIPPED: usize = 3;
+/// The steps that [`MAX_SKIPPED`] is counted over.
+pub(crate) const SKIP_WINDOW: u64 = 100;
 
 /// A sample whose loss is not finite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TroubledSample {
+pub struct NonFiniteSample {
     /// Index of the image in the data.
     pub image: usize,
     /// The timestep of its noise level.
@@ -22,7 +22,7 @@ pub struct TroubledSample {
 
 /// A step that was not taken, because a number in it is not finite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Trouble {
+pub struct NonFiniteStep {
     /// The number of the step, from 1.
     pub step: u64,
     /// Its loss.
@@ -32,21 +32,21 @@ pub struct Trouble {
     /// The learning rate.
     pub learning_rate: f64,
     /// Samples of the batch whose loss alone is not finite.
-    pub samples: Vec<TroubledSample>,
+    pub samples: Vec<NonFiniteSample>,
     /// Parameters that are not finite, in the order of the network: the steps before went wrong.
     pub weights: Vec<String>,
     /// Parameters whose gradient is not finite, in the order of the network.
     pub gradients: Vec<String>,
 }
 
-impl Trouble {
+impl NonFiniteStep {
     /// Whether the weights themselves are of no use any more.
-    pub fn is_in_the_weights(&self) -> bool {
+    pub fn has_broken_weights(&self) -> bool {
         !self.weights.is_empty()
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for NonFiniteStep {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { step, loss, gradient_norm, learning_rate, samples, weights, gradients } = self;
         write!(formatter, "step {step}: loss {loss}, gradient norm {gradient_norm}, learning rate {learning_rate}")?;
@@ -58,7 +58,7 @@ impl fmt::Display for Trouble {
         list("not finite: the weights", weights)?;
         list("not finite: the gradients of", gradients)?;
         if let [first, ..] = samples.as_slice() {
-            let TroubledSample { image, timestep, sigma } = first;
+            let NonFiniteSample { image, timestep, sigma } = first;
             write!(formatter, "; image {image} of the data at t = {timestep} (sigma {sigma:.3e})")?;
             if samples.len() > 1 {
                 write!(formatter, " and {} more of the batch", samples.len() - 1)?;
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn a_report_names_what_went_wrong() {
-        let sample = |image| TroubledSample { image, timestep: 999.0, sigma: 2.5e4 };
-        let trouble = Trouble {
+        let sample = |image| NonFiniteSample { image, timestep: 999.0, sigma: 2.5e4 };
+        let non_finite = NonFiniteStep {
             step: 7,
             loss: f64::NAN,
             gradient_norm: f64::INFINITY,
@@ -84,11 +84,11 @@ mod tests {
             weights: vec![],
             gradients: ["init_conv.weight", "init_conv.bias", "final_conv.bias"].map(str::to_owned).to_vec(),
         };
-        let text = trouble.to_string();
+        let text = non_finite.to_string();
         let expected = "step 7: loss NaN, gradient norm inf, learning rate 0.001; not finite: the gradients of \
                         `init_conv.weight` to `final_conv.bias` (3 in all); image 3 of the data at t = 999 (sigma \
                         2.500e4) and 1 more of the batch";
         assert_eq!(text, expected);
-        assert!(!trouble.is_in_the_weights());
+        assert!(!non_finite.has_broken_weights());
     }
 }
