@@ -4,7 +4,8 @@ use std::io::Write;
 
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor};
-use checkpoint::{GuidanceKind, Guide, Model, Request};
+use checkpoint::{GuidanceKind, Model};
+use pipeline::{Guide, Request};
 use clap::Args;
 use classifier::{NoisedClassifier, TrainingOptions};
 use metrics::{FEATURES, frechet_distance, manifold};

@@ -4,7 +4,8 @@
 use std::{io::Write, time::Instant};
 
 use anyhow::{Context, ensure};
-use checkpoint::{Model, Request, generate};
+use checkpoint::Model;
+use pipeline::{Request, generate};
 use clap::Args;
 use data::ImageSet;
 use noise::{Noise, Purpose};

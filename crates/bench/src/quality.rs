@@ -12,7 +12,8 @@ use std::{
 
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
-use checkpoint::{Guide, Model, Request, generate_guided};
+use checkpoint::Model;
+use pipeline::{Guide, Request, generate_guided};
 use clap::Args;
 use data::ImageSet;
 use metrics::{DigitClassifier, FEATURES, Judgment, frechet_distance, nearest_distance, pixels};

@@ -3,7 +3,7 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Context;
-use checkpoint::Request;
+use pipeline::Request;
 use clap::Args;
 use metrics::{FEATURES, frechet_distance};
 use sampler::SamplerKind;

@@ -3,7 +3,8 @@
 use std::io::Write;
 
 use anyhow::{Context, ensure};
-use checkpoint::{Request, SamplerKind};
+use checkpoint::SamplerKind;
+use pipeline::Request;
 use clap::Args;
 use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, manifold};

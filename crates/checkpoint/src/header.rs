@@ -1,5 +1,6 @@
 //! What a model file says of itself.
 
+use burn::tensor::Tensor;
 use documented::DocumentedFields;
 use sampler::{SamplerKind, Variance};
 use schedule::{Objective, ScheduleConfig, Spacing};
@@ -75,6 +76,12 @@ impl ImageFormat {
     /// Images of 8 bits that were not padded.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width, content_height: height, content_width: width, bits: eight() }
+    }
+
+    /// The content of padded images: `[batch, channels, height, width]` to `[batch, channels, content_height, content_width]`.
+    pub fn cropped(&self, images: Tensor<4>) -> Tensor<4> {
+        let (top, left) = ((self.height - self.content_height) / 2, (self.width - self.content_width) / 2);
+        images.narrow(2, top, self.content_height).narrow(3, left, self.content_width)
     }
 }
 

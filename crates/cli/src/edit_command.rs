@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
-use checkpoint::{Model, NetworkDenoiser};
+use checkpoint::Model;
+use pipeline::NetworkDenoiser;
 use clap::{Args, Subcommand};
 use data::{LoadOptions, Split};
 use noise::{Noise, Purpose};
@@ -317,7 +318,7 @@ impl<'a> Editor<'a> {
         let image = self.model.header.image;
         let (top, left) = ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2);
         let all = Tensor::cat(parts, 0).narrow(2, top, image.content_height).narrow(3, left, image.content_width);
-        let pictures = train::pictures(all)?;
+        let pictures = pipeline::pictures(all)?;
         let columns =
             if pictures.len() <= 16 { pictures.len() } else { (pictures.len() as f64).sqrt().ceil() as usize };
         let scale = pictures.first().map_or(1, Pixels::display_scale);

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use burn::tensor::{Device, TensorData};
-use checkpoint::{Model, Request, generate};
+use checkpoint::Model;
+use pipeline::{Request, generate};
 use clap::Args;
 use data::{ImageSet, Split};
 use files::{Action, FileError};

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
-use checkpoint::{Model, NetworkDenoiser};
+use checkpoint::Model;
+use pipeline::NetworkDenoiser;
 use clap::{Args, ValueEnum};
 use data::{ImageSet, LoadOptions, Padding, Split};
 use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_error, variational_bound};

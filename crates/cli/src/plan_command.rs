@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Instant};
 
 use anyhow::{Context, bail};
 use burn::tensor::Tensor;
-use checkpoint::{Model, Request, generate};
+use checkpoint::Model;
+use pipeline::{Request, generate};
 use clap::Args;
 use noise::Noise;
 use picture::LineChart;

@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, bail};
 use burn::tensor::{Int, Tensor};
-use checkpoint::{GenerateError, GuidanceKind, Guide, Model, Request, SamplerKind, generate_guided};
+use checkpoint::{GuidanceKind, Model, SamplerKind};
+use pipeline::{GenerateError, Guide, Request, generate_guided};
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
@@ -177,7 +178,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         return Err(UsageError(format!("part {part} of --shard holds none of {count} images: use fewer parts")).into());
     }
     let request = Request {
-        samples: request.samples[range.clone()].to_vec(),
+        noise_indices: request.noise_indices[range.clone()].to_vec(),
         labels: request.labels.map(|labels| labels[range.clone()].to_vec()),
     };
 
@@ -213,7 +214,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
             }
         }
     })?;
-    let pictures = train::pictures(images.clone())?;
+    let pictures = pipeline::pictures(images.clone())?;
     let Some(first) = pictures.first() else { bail!("no image was drawn") };
     files::create_folder(&arguments.out).context("the pictures need a folder; name one with --out")?;
 
@@ -263,7 +264,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         let moments = (0..count)
             .map(|moment| {
                 let all = frames.iter().map(|batch| batch[moment].clone()).collect();
-                train::pictures(Tensor::cat(all, 0))
+                pipeline::pictures(Tensor::cat(all, 0))
             })
             .collect::<Result<Vec<_>, _>>()?;
         if wants(Output::Gif) {
