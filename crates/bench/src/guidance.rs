@@ -5,10 +5,10 @@ use std::io::Write;
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor};
 use checkpoint::{GuidanceKind, Model};
-use pipeline::{Guide, Request};
 use clap::Args;
 use classifier::{NoisedClassifier, TrainingOptions};
 use metrics::{FEATURES, frechet_distance, manifold};
+use pipeline::{Guide, Request};
 use sampler::Classifier;
 use train::Config;
 

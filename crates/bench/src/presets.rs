@@ -5,11 +5,11 @@ use std::{io::Write, time::Instant};
 
 use anyhow::{Context, ensure};
 use checkpoint::Model;
-use pipeline::{Request, generate};
 use clap::Args;
 use data::ImageSet;
 use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
+use pipeline::{Request, generate};
 use train::{Config, Trainer};
 
 #[derive(Args)]

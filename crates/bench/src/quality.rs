@@ -13,12 +13,12 @@ use std::{
 use anyhow::{Context, bail, ensure};
 use burn::tensor::Device;
 use checkpoint::Model;
-use pipeline::{Guide, Request, generate_guided};
 use clap::Args;
 use data::ImageSet;
 use metrics::{DigitClassifier, FEATURES, Judgment, frechet_distance, nearest_distance, pixels};
 use noise::Noise;
 use picture::{LineChart, Pixels, grid, labeled_grid, save_png};
+use pipeline::{Guide, Request, generate_guided};
 use serde::Serialize;
 use train::{Config, Trainer};
 

@@ -3,9 +3,9 @@
 use std::{io::Write, path::PathBuf};
 
 use anyhow::Context;
-use pipeline::Request;
 use clap::Args;
 use metrics::{FEATURES, frechet_distance};
+use pipeline::Request;
 use sampler::SamplerKind;
 use schedule::Spacing;
 

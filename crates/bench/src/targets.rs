@@ -4,10 +4,10 @@ use std::io::Write;
 
 use anyhow::{Context, ensure};
 use checkpoint::SamplerKind;
-use pipeline::Request;
 use clap::Args;
 use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, manifold};
+use pipeline::Request;
 use sampler::Variance;
 use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, Spacing};
 use train::{Config, Trainer};

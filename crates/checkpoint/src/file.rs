@@ -12,7 +12,7 @@ use files::{Action, FileError};
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{CheckpointError, FORMAT_VERSION};
+use crate::CheckpointError;
 
 /// Files above this are not read: a typing error away from the end of memory.
 const LARGEST: u64 = 1 << 36;
@@ -56,12 +56,11 @@ impl TensorFile {
         &self.header
     }
 
-    /// The header from JSON. Its `format_version` is looked at first: what a newer version wrote may have keys that this one does not
-    /// know.
+    /// Parses the header from JSON. Its `format_version` is checked first: a newer version may have other keys.
     ///
     /// # Errors
-    /// [`CheckpointError::Version`] if it is newer than [`FORMAT_VERSION`], [`CheckpointError::Header`] if it is no such header.
-    pub fn header_as<T: DeserializeOwned>(&self) -> Result<T, CheckpointError> {
+    /// [`CheckpointError::Version`] if it is above `supported`, [`CheckpointError::Header`] if it is no such header.
+    pub fn header_as<T: DeserializeOwned>(&self, supported: u32) -> Result<T, CheckpointError> {
         #[derive(Deserialize)]
         struct Version {
             format_version: u32,
@@ -69,8 +68,8 @@ impl TensorFile {
         let broken =
             |error: serde_json::Error| CheckpointError::Header { path: self.path.clone(), reason: error.to_string() };
         let Version { format_version: found } = serde_json::from_str(&self.header).map_err(broken)?;
-        if found > FORMAT_VERSION {
-            return Err(CheckpointError::Version { path: self.path.clone(), found, supported: FORMAT_VERSION });
+        if found > supported {
+            return Err(CheckpointError::Version { path: self.path.clone(), found, supported });
         }
         serde_json::from_str(&self.header).map_err(broken)
     }

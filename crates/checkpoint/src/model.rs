@@ -8,7 +8,7 @@ use unet::{Unet, UnetConfig};
 use crate::{
     CheckpointError,
     file::{TensorFile, write},
-    header::Header,
+    header::{FORMAT_VERSION, Header},
 };
 
 /// Entry of the metadata that holds the [`Header`].
@@ -48,7 +48,7 @@ impl Model {
     pub fn load(path: &Path, device: &Device) -> Result<Self, CheckpointError> {
         let file = TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let header: Header = file.header_as()?;
+        let header: Header = file.header_as(FORMAT_VERSION)?;
         let image = header.image;
         let network = |source| CheckpointError::Network { path: path.to_owned(), source };
         header.unet.validate().map_err(network)?;

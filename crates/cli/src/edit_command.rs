@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use checkpoint::Model;
-use pipeline::NetworkDenoiser;
 use clap::{Args, Subcommand};
 use data::{LoadOptions, Split};
 use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
+use pipeline::NetworkDenoiser;
 use sampler::{
     DdimOptions, Denoiser, Guided, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised, repaint, slerp,
 };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use burn::tensor::{Device, TensorData};
 use checkpoint::Model;
-use pipeline::{Request, generate};
 use clap::Args;
 use data::{ImageSet, Split};
 use files::{Action, FileError};
@@ -14,6 +13,7 @@ use metrics::{
     kernel_distance, manifold, nearest_distance, nearest_other_distance, pixels,
 };
 use noise::Noise;
+use pipeline::{Request, generate};
 use serde::Serialize;
 
 use crate::{

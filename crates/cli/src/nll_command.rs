@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
 use checkpoint::Model;
-use pipeline::NetworkDenoiser;
 use clap::{Args, ValueEnum};
 use data::{ImageSet, LoadOptions, Padding, Split};
 use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_error, variational_bound};
 use noise::Noise;
+use pipeline::NetworkDenoiser;
 use sampler::Variance;
 
 use crate::{

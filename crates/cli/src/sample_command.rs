@@ -9,11 +9,11 @@ use std::{
 use anyhow::{Context, bail};
 use burn::tensor::{Int, Tensor};
 use checkpoint::{GuidanceKind, Model, SamplerKind};
-use pipeline::{GenerateError, Guide, Request, generate_guided};
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
 use picture::{DeepPixels, Pixels, grid, save_gif, save_png, save_png_sixteen_bits, strip};
+use pipeline::{GenerateError, Guide, Request, generate_guided};
 use sampler::Classifier;
 use schedule::Spacing;
 

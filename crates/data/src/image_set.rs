@@ -339,6 +339,19 @@ impl ImageSet {
         }
     }
 
+    /// A batch of images in `[-1, 1]`, `[count, channels, height, width]`, row-major; each is mirrored where its flag is set.
+    ///
+    /// # Panics
+    /// If an index is not below [`len`](Self::len).
+    pub fn batch(&self, images: impl IntoIterator<Item = (usize, bool)>) -> Vec<f32> {
+        let images: Vec<(usize, bool)> = images.into_iter().collect();
+        let mut batch = vec![0f32; images.len() * self.image_len()];
+        for ((index, flip), out) in images.into_iter().zip(batch.chunks_exact_mut(self.image_len())) {
+            self.write_chw_f32(index, flip, out);
+        }
+        batch
+    }
+
     /// Puts the numbers of an image, asked for by their place in `[height, width, channels]`, in their order.
     fn write_planes(&self, number: impl Fn(usize) -> f32, flip: bool, out: &mut [f32]) {
         for (channel, plane) in out.chunks_exact_mut(self.height * self.width).enumerate() {

@@ -83,7 +83,7 @@ pub fn generate_guided(
             let labels: Vec<i64> = labels.by_ref().take(size).collect();
             Tensor::<1, Int>::from_data(TensorData::new(labels, [size]), &device)
         });
-        let denoiser = guided_denoiser(model, guide, labels)?;
+        let denoiser = guided_denoiser(model, &guide, labels)?;
         let shape = [image.channels, image.height, image.width];
         let x_t = noise.stream(Purpose::InitialNoise).normal_images(noise_indices, 0, shape, &device);
         let kind = KindOptions {
@@ -141,7 +141,7 @@ fn check(model: &Model, guide: Guide<'_>, request: &Request) -> Result<(), Gener
 /// The model with its guide as one denoiser; `labels` are those of the batch, `[batch]`.
 fn guided_denoiser<'a>(
     model: &'a Model,
-    guide: Guide<'a>,
+    guide: &'a Guide<'_>,
     labels: Option<Tensor<1, Int>>,
 ) -> Result<Box<dyn Denoiser + 'a>, GenerateError> {
     let options = &model.header.sampling;

@@ -97,8 +97,7 @@ impl Trainer {
         let images = &self.images;
         let shape = [samples.len(), images.channels(), images.height(), images.width()];
         let label_dropout = self.noise.stream(Purpose::LabelDropout);
-        let is_dropped =
-            |sample: &Sample| label_dropout.chance(sample.position, 0, self.config.training.label_dropout);
+        let is_dropped = |sample: &Sample| label_dropout.chance(sample.position, 0, self.config.training.label_dropout);
         let labels = samples.iter().map(|sample| images.label(sample.image).filter(|_| !is_dropped(sample)));
         Batch {
             x_0: Tensor::from_data(TensorData::new(self.pixels(samples), shape), &self.device),

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use checkpoint::{CheckpointError, GenerateError};
+use checkpoint::CheckpointError;
 use picture::PictureError;
+use pipeline::GenerateError;
 use schedule::ScheduleError;
 use unet::UnetError;
 

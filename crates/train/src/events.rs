@@ -34,7 +34,7 @@ impl EventFile {
     }
 
     /// Scalars of a step.
-    pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), FileError> {
+    pub(crate) fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<(), FileError> {
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut entry = Vec::new();

@@ -21,24 +21,32 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backward;
+mod batch;
 mod config;
+mod difference;
+mod distributed;
 pub mod doctor;
 mod ema;
 mod error;
 mod evaluation;
 mod events;
+mod hooks;
 mod immiscible;
 mod importance;
+mod loss;
 pub mod memory;
 mod non_finite;
 mod optimizer;
 mod parameters;
 mod post_hoc;
+mod predict;
+mod preflight;
 mod quartiles;
 mod rate;
-mod reduction;
 mod report;
 mod run;
+mod run_files;
 mod state;
 mod trainer;
 
@@ -55,5 +63,6 @@ pub use parameters::{Gradients, clip_by_global_norm};
 pub use post_hoc::{PostHocEmaConfig, Snapshot, WIDTHS, average, snapshot_weights};
 pub use rate::learning_rate;
 pub use report::write_report;
-pub use run::{Control, Event, Outcome, Run, RunFiles, pictures};
+pub use run::{Control, Event, Observer, Outcome, Run};
+pub use run_files::RunFiles;
 pub use trainer::{StepReport, Trainer};

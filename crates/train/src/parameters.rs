@@ -2,7 +2,7 @@
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Tensor, TensorData},
+    tensor::Tensor,
 };
 use kernels::adam::global_norm;
 use unet::Unet;
@@ -95,9 +95,9 @@ pub fn clip_by_global_norm(gradients: &Gradients, largest: f64) -> (f64, f64) {
     (norm, if largest > 0.0 && factor < 1.0 { factor } else { 1.0 })
 }
 
-/// Names with flat tensors, for a file.
-pub(crate) fn named(prefix: &str, names: &[String], tensors: &[Tensor<1>]) -> Vec<(String, TensorData)> {
-    names.iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.to_data())).collect()
+/// Flat tensors with their names in a file.
+pub(crate) fn named(prefix: &str, names: &[String], tensors: &[Tensor<1>]) -> Vec<(String, Tensor<1>)> {
+    names.iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect()
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     error::TrainError,
     evaluation::{Evaluation, QUARTILES},
-    run::RunFiles,
+    run_files::RunFiles,
 };
 
 /// At most so many grids are shown, spread over the run.
@@ -102,7 +102,12 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
     }
     let skipped: Vec<String> = lines
         .iter()
-        .filter_map(|line| line["non_finite"].as_str().map(|text| format!("<li>{}</li>", escaped(text))))
+        .filter_map(|line| {
+            line.get("non_finite")
+                .or(line.get("trouble"))
+                .and_then(Value::as_str)
+                .map(|text| format!("<li>{}</li>", escaped(text)))
+        })
         .collect();
     if !skipped.is_empty() {
         add(&format!("<h2>Steps that were skipped</h2>\n<ul>{}</ul>\n", skipped.join("\n")));
