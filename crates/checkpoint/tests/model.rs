@@ -1,4 +1,4 @@
-//! Model files: round trip, equal bytes, and everything that can be wrong with one.
+//! Model files: round trip, equal bytes, and files that are refused.
 
 use std::{fs, path::Path};
 
@@ -21,7 +21,7 @@ fn error_of(path: &Path) -> String {
 }
 
 #[test]
-fn a_model_comes_back_and_its_bytes_are_its_own() {
+fn a_model_survives_a_round_trip_and_has_the_same_bytes() {
     let folder = tempfile::tempdir().expect("a folder");
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
     let model = model();
@@ -35,7 +35,7 @@ fn a_model_comes_back_and_its_bytes_are_its_own() {
 }
 
 #[test]
-fn broken_files_are_said() {
+fn broken_files_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
     assert!(error_of(&path).contains("cannot read"));
@@ -54,7 +54,7 @@ fn broken_files_are_said() {
     error_of(&path);
 }
 
-/// Writes the file with one text in its header replaced; the header keeps its length if both texts have one.
+/// Writes a model with a text of its header replaced.
 fn edited(path: &Path, from: &str, to: &str) {
     model().save(path).expect("written");
     let bytes = fs::read(path).expect("a file");
@@ -69,7 +69,7 @@ fn edited(path: &Path, from: &str, to: &str) {
 }
 
 #[test]
-fn headers_that_do_not_fit_are_said() {
+fn headers_that_do_not_fit_are_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("model.safetensors");
     for (from, to, said) in [

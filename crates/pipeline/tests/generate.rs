@@ -29,7 +29,7 @@ fn images_are_cropped_and_the_same_alone_or_in_a_batch() {
 }
 
 #[test]
-fn requests_that_do_not_fit_are_said() {
+fn impossible_requests_are_refused() {
     let mut model = model();
     let noise = Noise::new(3);
     let request = Request { noise_indices: vec![0], labels: Some(vec![3]) };
@@ -43,7 +43,7 @@ fn requests_that_do_not_fit_are_said() {
     assert_eq!(Request::even(10, 5).labels.expect("labels"), [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
 }
 
-/// Has nothing to say.
+/// A classifier without a gradient.
 struct Silent;
 
 impl sampler::Classifier for Silent {
@@ -53,18 +53,18 @@ impl sampler::Classifier for Silent {
 }
 
 #[test]
-fn guides_lead_or_are_refused() {
+fn guides_are_applied_or_refused() {
     let (model, noise) = (model(), Noise::new(3));
     let draw = |guide: Guide<'_>, request: &Request| generate_guided(&model, guide, request, &noise, &mut |_| ());
     let same = |a: Result<Tensor<4>, GenerateError>, b: Result<Tensor<4>, GenerateError>| {
         a.expect("images").into_data() == b.expect("images").into_data()
     };
     let asked = Request { labels: Some(vec![1, 1]), ..Request::count(2) };
-    // a classifier that says nothing leaves the network without the class
+    // a classifier without a gradient leaves the unconditional model
     let silent: &dyn Fn(Tensor<1, Int>) -> Box<dyn sampler::Classifier> = &|_| Box::new(Silent);
     assert!(same(draw(Guide::Classifier(silent), &asked), draw(Guide::Itself, &Request::count(2))));
     assert!(!same(draw(Guide::Itself, &asked), draw(Guide::Itself, &Request::count(2))));
-    // a model that is its own weaker version leads nowhere else
+    // a model that guides itself is unguided
     let unguided = Model {
         header: Header {
             sampling: SamplingConfig { guidance: 1.0, ..model.header.sampling.clone() },
@@ -83,7 +83,6 @@ fn guides_lead_or_are_refused() {
     assert!(refused(Guide::Weaker(&other), &asked).contains("another schedule"));
 }
 
-/// The network computes in f32, whatever the sampler keeps.
 #[test]
 fn a_state_in_f64_stays_in_f64() {
     let model = model();
