@@ -13,7 +13,7 @@ use crate::{
     batch::Sample,
     error::TrainError,
     parameters::{Gradients, add, flat_gradients, map_flat},
-    predict::Precision,
+    precision::Precision,
 };
 
 /// Splits micro-batches among ranks and threads.

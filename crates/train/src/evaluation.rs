@@ -8,30 +8,9 @@ use unet::Condition;
 use crate::{
     batch::{Batch, image_tensor, label_tensor},
     loss::denoising_loss,
+    quartiles::{Mean, QUARTILES},
     trainer::Trainer,
 };
-
-/// The number of quartiles of the timesteps.
-pub const QUARTILES: usize = 4;
-
-/// A mean with its standard error.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mean {
-    /// The mean.
-    pub mean: f64,
-    /// Its standard error, by the spread of the values; 0 of fewer than two.
-    pub error: f64,
-}
-
-impl Mean {
-    fn of(values: &[f64]) -> Self {
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count.max(1.0);
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let error = if values.len() < 2 { 0.0 } else { (squares / (count - 1.0) / count).sqrt() };
-        Self { mean, error }
-    }
-}
 
 /// The loss of the averaged network on some images.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -99,18 +78,5 @@ impl Trainer {
         let (all, count) = (self.images.len(), held_out.len().min(self.images.len()));
         let known = self.images.subset((0..count).map(|index| index * all / count.max(1)));
         Evaluation { step: self.state.step, held_out: self.losses_of(held_out), training: self.losses_of(&known) }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_mean_has_its_standard_error() {
-        let Mean { mean, error } = Mean::of(&[1.0, 2.0, 3.0, 6.0]);
-        assert_eq!(mean, 3.0);
-        assert!((error - (14.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
-        assert_eq!(Mean::of(&[2.0]), Mean { mean: 2.0, error: 0.0 });
     }
 }

@@ -10,11 +10,10 @@ use pipeline::{Request, generate, grid_columns, pictures, sample_grid};
 use crate::{
     config::TrainingConfig,
     error::TrainError,
-    evaluation::QUARTILES,
     events::EventFile,
     memory::resident_bytes,
     post_hoc::Snapshot,
-    quartiles::QuartileMean,
+    quartiles::{QUARTILES, QuartileMean},
     report::write_report,
     run::{Control, Event, Observer, Run},
     run_files::append_line,

@@ -27,6 +27,7 @@ mod config;
 mod difference;
 mod distributed;
 pub mod doctor;
+mod draw;
 mod ema;
 mod error;
 mod evaluation;
@@ -40,6 +41,7 @@ mod non_finite;
 mod optimizer;
 mod parameters;
 mod post_hoc;
+mod precision;
 mod predict;
 mod preflight;
 mod quartiles;
@@ -47,8 +49,10 @@ mod rate;
 mod report;
 mod run;
 mod run_files;
+mod skip;
 mod state;
 mod trainer;
+mod training_loop;
 
 pub use config::{
     Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimizerKind, PRESETS, RateSchedule,
@@ -56,11 +60,12 @@ pub use config::{
 };
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;
-pub use evaluation::{Evaluation, Losses, Mean, QUARTILES};
+pub use evaluation::{Evaluation, Losses};
 pub use non_finite::{NonFiniteSample, NonFiniteStep};
 pub use optimizer::{Adam, AdamConfig};
 pub use parameters::{Gradients, clip_by_global_norm};
 pub use post_hoc::{PostHocEmaConfig, Snapshot, WIDTHS, average, snapshot_weights};
+pub use quartiles::{Mean, QUARTILES};
 pub use rate::learning_rate;
 pub use report::write_report;
 pub use run::{Control, Event, Observer, Outcome, Run};

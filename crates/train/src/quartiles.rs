@@ -1,9 +1,29 @@
-//! The training loss by quartile of the timesteps, accumulated between two lines of `metrics.jsonl`.
+//! Losses by quartile of the timesteps.
 
 use schedule::{NoiseLevel, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Mean, QUARTILES};
+/// The number of quartiles of the timesteps.
+pub const QUARTILES: usize = 4;
+
+/// A mean with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Its standard error, by the spread of the values; 0 of fewer than two.
+    pub error: f64,
+}
+
+impl Mean {
+    pub(crate) fn of(values: &[f64]) -> Self {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count.max(1.0);
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let error = if values.len() < 2 { 0.0 } else { (squares / (count - 1.0) / count).sqrt() };
+        Self { mean, error }
+    }
+}
 
 /// The quartile of a level's timestep, from 0, the least noise first. A level between two timesteps has one too.
 pub(crate) fn quartile_of(level: NoiseLevel, schedule: &Schedule) -> usize {
@@ -20,7 +40,7 @@ struct Moments {
     squares: f64,
 }
 
-/// The losses of each quartile so far.
+/// The training losses of each quartile, accumulated between two lines of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct QuartileLosses([Moments; QUARTILES]);
@@ -99,5 +119,13 @@ mod tests {
         let at = |sigma: f64| quartile_of(schedule.level_at_sigma(sigma), &schedule);
         let sigma = |t: usize| schedule.level(t).sigma();
         assert_eq!((at(1e-9), at(sigma(2) * 0.999), at(sigma(2) * 1.001), at(1e9)), (0, 0, 1, 3));
+    }
+
+    #[test]
+    fn a_mean_has_its_standard_error() {
+        let Mean { mean, error } = Mean::of(&[1.0, 2.0, 3.0, 6.0]);
+        assert_eq!(mean, 3.0);
+        assert!((error - (14.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!(Mean::of(&[2.0]), Mean { mean: 2.0, error: 0.0 });
     }
 }

@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use crate::{
     error::TrainError,
-    evaluation::{Evaluation, Mean, QUARTILES},
+    evaluation::Evaluation,
+    quartiles::{Mean, QUARTILES},
     run_files::RunFiles,
 };
 

@@ -22,7 +22,6 @@ use crate::{
     parameters::{Gradients, flat_parameters, map_flat, named},
     post_hoc::PowerAverages,
     quartiles::{QuartileLosses, quartile_of},
-    trainer::Trainer,
 };
 
 /// Version of the format of training states. Version 2 renamed `optimiser_steps` and `quarters` of the header.
@@ -130,7 +129,7 @@ impl TrainState {
     /// # Errors
     /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
     /// written.
-    fn save(&self, config: &Config, path: &Path) -> Result<(), TrainError> {
+    pub(crate) fn save(&self, config: &Config, path: &Path) -> Result<(), TrainError> {
         let tensors: Vec<_> = self.tensors().into_iter().map(|(name, tensor)| (name, tensor.into_data())).collect();
         let is_finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
         if let Some((name, _)) = tensors.iter().find(|(_, data)| !is_finite(data)) {
@@ -157,7 +156,7 @@ impl TrainState {
     /// # Errors
     /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
     /// configuration differs, if that would not continue the same run; then nothing was changed.
-    fn load(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
+    pub(crate) fn load(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
         let file = TensorFile::read(path, KEY)?;
         let header: StateHeader = file.header_as(FORMAT_VERSION)?;
         // a configuration that this version cannot read is ignored: the tensors may still be good
@@ -224,26 +223,6 @@ struct StateHeader {
     config: Option<String>,
     #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
     quartiles: QuartileLosses,
-}
-
-impl Trainer {
-    /// Writes the training state, atomically.
-    ///
-    /// # Errors
-    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
-    /// written.
-    pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
-        self.state.save(&self.config, path)
-    }
-
-    /// Continues from a training state of the same configuration.
-    ///
-    /// # Errors
-    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
-    /// configuration differs, if that would not continue the same run; then nothing was changed.
-    pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
-        self.state.load(&self.config, path)
-    }
 }
 
 #[cfg(test)]

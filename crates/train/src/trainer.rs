@@ -1,6 +1,6 @@
 //! One training step: algorithm 1 of the DDPM paper, with what surrounds it in practice.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use burn::{
     module::Module,
@@ -21,7 +21,7 @@ use crate::{
     loss::denoising_loss,
     non_finite::NonFiniteStep,
     parameters::{clip_by_global_norm, map_flat},
-    predict::Precision,
+    precision::Precision,
     preflight::check_memory,
     rate::learning_rate,
     state::TrainState,
@@ -162,6 +162,24 @@ impl Trainer {
     /// The averaged network with the header that sampling needs.
     pub fn model(&self) -> Model {
         Model { unet: self.state.ema.unet(self.unet()), header: self.header() }
+    }
+
+    /// Writes the training state, atomically.
+    ///
+    /// # Errors
+    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
+    /// written.
+    pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
+        self.state.save(&self.config, path)
+    }
+
+    /// Continues from a training state of the same configuration.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
+    /// configuration differs, if that would not continue the same run; then nothing was changed.
+    pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
+        self.state.load(&self.config, path)
     }
 
     /// The averages of `training.post_hoc_ema` as models, each with its relative width; none unless snapshots are configured.
