@@ -11,12 +11,10 @@ const CANNOT_START: &str = "cannot start cargo; is it installed and on the PATH?
 /// the one of `ring`, would run again, and with them the build of what depends on it.
 pub fn command(program: &str) -> Command {
     let mut command = Command::new(program);
-    let names = std::env::vars_os().map(|(name, _)| name);
-    for name in names.filter(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-    }) {
-        command.env_remove(name);
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|start| name.to_string_lossy().starts_with(start)) {
+            command.env_remove(name);
+        }
     }
     command
 }

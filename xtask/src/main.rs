@@ -59,8 +59,7 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
 }
 
 fn usage() -> String {
-    let commands: String =
-        COMMANDS.iter().map(|(name, about)| format!("  cargo xtask {name:<11} [...]           {about}\n")).collect();
+    let commands: String = COMMANDS.iter().map(|(name, about)| format!("  cargo xtask {name:<13}{about}\n")).collect();
     format!(
         "\
 The tasks of the project.
@@ -70,11 +69,10 @@ Build and run `diffuse` (its arguments follow; add --help to see them):
       of the commands that have one, if none is given.
 
 Work on the project:
-  cargo xtask test        [...]           run every test (cargo test --workspace)
-  cargo xtask bench       NAME [...]      run a benchmark, such as quality or ops
-  cargo xtask ci          [--only NAMES]  run the checks of continuous integration, or some (with commas between)
-  cargo xtask ci          --list          print the names of the checks
-  cargo xtask help                        print this
+  cargo xtask test         run every test (cargo test --workspace)
+  cargo xtask bench NAME   run a benchmark, such as quality or ops
+  cargo xtask ci           run the checks of continuous integration; --list lists them, --only NAME[,NAME] chooses
+  cargo xtask help         print this
 "
     )
 }
