@@ -210,9 +210,7 @@ impl Panels {
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
         save_png(&self.to_pixels()?, path)
     }
-}
 
-impl Panels {
     /// The numbers of rows and columns.
     fn cells(&self) -> Result<(usize, usize), PictureError> {
         if self.charts.is_empty() {
