@@ -1,4 +1,4 @@
-//! A configuration: the first line as `--set` takes it, the others as a file.
+//! Configurations: the first line is a `--set`, the others are a file.
 #![no_main]
 
 #[path = "../../../crates/cli/src/layers.rs"]
@@ -7,7 +7,7 @@ mod layers;
 
 use layers::Layers;
 
-/// As in the program.
+/// The error type of the same name in `cli`.
 #[derive(Debug)]
 struct UsageError(String);
 
