@@ -1,19 +1,17 @@
-//! The losses of a training's samples by quartile of the timesteps, gathered between two lines of `metrics.jsonl`.
+//! The training loss by quartile of the timesteps, accumulated between two lines of `metrics.jsonl`.
 
 use schedule::{NoiseLevel, Schedule};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluation::{Mean, QUARTILES};
 
-/// The quartile of a schedule's timesteps that a level lies in, the least noise first: that of its timestep, and a level between two
-/// timesteps has one too.
+/// The quartile of a level's timestep, from 0, the least noise first. A level between two timesteps has one too.
 pub(crate) fn quartile_of(level: NoiseLevel, schedule: &Schedule) -> usize {
     let start = |quartile: usize| (quartile * schedule.timesteps() / QUARTILES) as f64;
     (1..QUARTILES).rev().find(|quartile| start(*quartile) <= level.timestep).unwrap_or(0)
 }
 
-/// Count, mean and sum of squared differences of values that come one by one (Welford 1962): in a training state they are, bit
-/// for bit, what they were.
+/// Running count, mean and sum of squared deviations (Welford 1962).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Moments {
@@ -22,17 +20,17 @@ struct Moments {
     squares: f64,
 }
 
-/// What the losses of each quartile come to so far.
+/// The losses of each quartile so far.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct QuartileLosses([Moments; QUARTILES]);
 
-/// The losses of a quartile, in a line of `metrics.jsonl`.
+/// The mean loss of a quartile, in a line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct QuartileMean {
     #[serde(flatten)]
     pub(crate) mean: Mean,
-    /// Samples that it is the mean of.
+    /// The number of samples.
     pub(crate) count: u64,
 }
 
@@ -49,7 +47,7 @@ impl QuartileLosses {
         self.0.iter().all(|moments| moments.count == 0)
     }
 
-    /// Mean and standard error of each quartile; None where it had no sample.
+    /// Mean and standard error of each quartile; None without samples.
     pub(crate) fn means(&self) -> [Option<QuartileMean>; QUARTILES] {
         self.0.map(|Moments { count, mean, squares }| {
             let samples = count as f64;
@@ -84,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_state_keeps_is_bit_for_bit_what_was_there() {
+    fn a_serialized_state_has_the_same_bits() {
         let mut losses = QuartileLosses::default();
         for index in 0..1000 {
             losses.observe(index % 3, (index as f64 * 0.731).sin().abs() / 7.0);
