@@ -2,8 +2,8 @@
 //!
 //! The file is safetensors: the weights under the names of lucidrains' state dict (so that Python reads them), and one
 //! metadata entry `diffuse` with the [`Header`] as JSON: network, schedule, objective, image format, classes, sampling.
-//! Its bytes depend on weights and header alone. Files are written to a temporary name and renamed, so that a reader
-//! never sees half of one.
+//! Its bytes depend on weights and header alone. It is written under a temporary name and renamed. [`file`](mod@file) is the
+//! same container for other tensors. Crate `pipeline` samples from a [`Model`].
 //!
 //! ```
 //! use burn::tensor::Device;

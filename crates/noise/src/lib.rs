@@ -1,5 +1,5 @@
-//! The forward half of a diffusion model: deterministic Gaussian noise, the noising process q, what a network is asked
-//! to predict, and the losses.
+//! The forward half of a diffusion model: deterministic Gaussian noise, the forward process q, the targets of a network,
+//! and the losses.
 //!
 //! - [`Noise`] makes numbers from a *position* (seed, purpose, sample, step): nothing has to be saved to go on later,
 //!   and image 17 of a seed is the same drawn alone or in a batch, on any backend, with any number of threads.
@@ -15,6 +15,7 @@
 //! let device = Device::flex();
 //! let schedule = Schedule::new(&BetaSchedule::default(), 1000)?;
 //! let x_0 = Tensor::<4>::zeros([2, 1, 8, 8], &device);
+//! // of the noise indices 0 and 1, in whichever batch they are
 //! let epsilon = Noise::new(42).stream(Purpose::Epsilon).normal_images(&[0, 1], 0, [1, 8, 8], &device);
 //! let x_t = q_sample(x_0, epsilon, &[schedule.level(10), schedule.level(900)]);
 //! assert_eq!(x_t.dims(), [2, 1, 8, 8]);

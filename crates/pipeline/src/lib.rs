@@ -1,7 +1,7 @@
 //! Sampling from a trained model, from a [`Request`] to pictures.
 //!
-//! A [`NetworkDenoiser`] makes the network of a [`checkpoint::Model`] a [`sampler::Denoiser`]; [`generate`] walks the reverse
-//! process with the sampler, the spacing and the guidance of the model's header; [`pictures()`] and [`sample_grid`] make
+//! A [`NetworkDenoiser`] makes the network of a [`checkpoint::Model`] a [`sampler::Denoiser`]. [`generate`] runs the reverse
+//! process with the sampler, the spacing and the guidance of the model's header. [`pictures()`] and [`sample_grid`] make
 //! pictures of the result.
 //!
 //! ```

@@ -1,8 +1,9 @@
-//! The trainer: it wires schedule, noise, network, optimizer and data together.
+//! Training of diffusion models.
 //!
-//! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
-//! stopping - is [`Run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
-//! burn device, and in a group of processes that share each batch ([`Trainer::distributed`]).
+//! [`Trainer::step`] is algorithm 1 of the DDPM paper (Ho et al. 2020, arXiv:2006.11239): file `loss.rs` goes from x_0 to the
+//! loss, `backward.rs` from the loss to gradients, `state.rs` has the update. [`Run`] is the loop around it, with a run
+//! directory and an observer; `hooks.rs` lists its actions (saving, drawing samples, measuring). The same code runs on any
+//! burn device, and on several ranks that share each batch ([`Trainer::distributed`]).
 //!
 //! ```
 //! use burn::tensor::Device;
