@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use cap::Cap;
 use checkpoint::{Header, ImageFormat, Model};
 use classifier::{NoisedClassifier, TrainingOptions};
-use data::{Cache, Cached, LoadOptions, Places, Reading};
+use data::{Cache, Cached, LoadOptions, Places, ReadContext};
 use noise::{Noise, NoiseStream, Purpose};
 use train::{Config, Run, Trainer};
 use unet::UnetConfig;
@@ -179,9 +179,9 @@ fn mutations_are_read_or_refused() {
     // a file of the cache that is broken is made anew, so that only what was taken for whole counts as read
     let cache = Cache { folder: root.join("cache"), at_least: 0, decoded_at_least: 0 };
     let from_cache = || {
-        let reading = Reading { cache: Some(cache.clone()), progress: None };
+        let context = ReadContext { cache: Some(cache.clone()), progress: None };
         let path = inner.display().to_string();
-        data::open_with(&Places::default(), &path, &LoadOptions::default(), &reading).expect("images").cached
+        data::open_with(&Places::default(), &path, &LoadOptions::default(), &context).expect("images").cached
     };
     assert_eq!(from_cache(), Cached::Written);
     let path = cache.entries().expect("a list")[0].path.clone();

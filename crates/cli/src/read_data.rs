@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use data::{Cache, Cached, DataError, LoadOptions, Loaded, Places, Progress, Reading, Stage, open_with};
+use data::{Cache, Cached, DataError, LoadOptions, Loaded, Places, Progress, ReadContext, Stage, open_with};
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// Where images and labels stand in files that have more than one column.
@@ -58,7 +58,7 @@ pub fn open_data(path: &str, options: &LoadOptions) -> Result<Loaded, DataError>
             eprintln!("{what}: {done} of {total}");
         }
     };
-    let loaded = open_with(&Places::from_environment(), path, options, &Reading { cache, progress: Some(&tell) });
+    let loaded = open_with(&Places::from_environment(), path, options, &ReadContext { cache, progress: Some(&tell) });
     if let Some(bar) = bar.into_inner() {
         bar.finish_and_clear();
     }

@@ -17,7 +17,7 @@ use crate::decode::{Bare, Encoded, Header};
 use crate::error::DataError;
 use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
-use crate::open::{Loaded, Reading};
+use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 use crate::zipped::{self, Archive};
 
@@ -270,7 +270,7 @@ impl Rows<'_> {
         name: &str,
         root: &Path,
         labels: Option<(Vec<Value>, PathBuf)>,
-        (options, reading): (&LoadOptions, &Reading),
+        (options, context): (&LoadOptions, &ReadContext),
     ) -> Result<Loaded, DataError> {
         let classes = match labels {
             Some((values, path)) if !options.ignore_classes => Classes::by_value(&path, values, None)?,
@@ -281,12 +281,17 @@ impl Rows<'_> {
             vec![(self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), root.to_path_buf())];
         let (labels, class_names) = (classes.labels, classes.names);
         Collection { name, root, files, source: &self, labels, class_names, unreadable: Vec::new() }
-            .load(options, reading)
+            .load(options, context)
     }
 }
 
 /// Reads the array of images at `path`, and that of labels beside it, if there is one.
-pub(crate) fn load_npy(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+pub(crate) fn load_npy(
+    name: &str,
+    path: &Path,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Result<Loaded, DataError> {
     if options.split == Split::Test {
         let problem = format!("an array has no splits; name the array of test images ({})", path.display());
         return Err(DataError::BadOption { key: "split", problem });
@@ -307,7 +312,7 @@ pub(crate) fn load_npy(name: &str, path: &Path, options: &LoadOptions, reading: 
         }
         None => None,
     };
-    Rows { place: Place::File(path), path, layout }.load(name, path, labels, (options, reading))
+    Rows { place: Place::File(path), path, layout }.load(name, path, labels, (options, context))
 }
 
 /// The array of labels beside one of images: `x_train.npy` and `y_train.npy`, `images.npy` and `labels.npy`, `cats.npy` and
@@ -326,7 +331,12 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
 
 /// Reads the array of images of the archive at `path`, and that of labels, if there is one: those that the options name, else
 /// those with a usual name.
-pub(crate) fn load_npz(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+pub(crate) fn load_npz(
+    name: &str,
+    path: &Path,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Result<Loaded, DataError> {
     let mut archive = zipped::open(path)?;
     let arrays: Vec<(String, usize)> = (0..archive.len())
         .filter_map(|number| {
@@ -380,7 +390,7 @@ pub(crate) fn load_npz(name: &str, path: &Path, options: &LoadOptions, reading: 
         None => None,
     };
     let place = Place::Part { archive: RefCell::new(archive), number };
-    Rows { place, path: &images_path, layout }.load(name, path, labels, (options, reading))
+    Rows { place, path: &images_path, layout }.load(name, path, labels, (options, context))
 }
 
 /// The header of an array in an archive, and what follows it.
@@ -428,7 +438,7 @@ mod tests {
 
     fn open(path: &Path, options: &LoadOptions) -> Result<Loaded, String> {
         let read = if path.extension().is_some_and(|extension| extension == "npz") { load_npz } else { load_npy };
-        read("array", path, options, &Reading::default()).map_err(|error| error.to_string())
+        read("array", path, options, &ReadContext::default()).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -310,7 +310,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::open::{Cached, Loaded, Progress, Reading, open_with};
+    use crate::open::{Cached, Loaded, Progress, ReadContext, open_with};
     use crate::testing::{gray, write};
 
     /// A folder of pictures, two days old, and a cache that nothing is too small for.
@@ -339,8 +339,8 @@ mod tests {
 
         fn open(&self, name: &str, options: &LoadOptions) -> Loaded {
             let path = self.folder.path().join(name).display().to_string();
-            let reading = Reading { cache: Some(self.cache.clone()), progress: None };
-            open_with(&Places::default(), &path, options, &reading).unwrap()
+            let context = ReadContext { cache: Some(self.cache.clone()), progress: None };
+            open_with(&Places::default(), &path, options, &context).unwrap()
         }
     }
 
@@ -423,8 +423,8 @@ mod tests {
         let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
         assert_eq!(place.open("pictures", &skip).cached, Cached::Written);
         let path = place.folder.path().join("pictures").display().to_string();
-        let reading = Reading { cache: Some(place.cache.clone()), progress: None };
-        let error = open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap_err().to_string();
+        let context = ReadContext { cache: Some(place.cache.clone()), progress: None };
+        let error = open_with(&Places::default(), &path, &LoadOptions::default(), &context).unwrap_err().to_string();
         assert!(error.contains("1 of 11") && error.contains("broken.png"), "{error}");
         // a missing one does not keep the others from the cache
         place.put("pictures/metadata.csv", b"file_name\ncat/0.png\ngone.png\n");
@@ -518,9 +518,9 @@ mod tests {
         let place = Place::new();
         let seen = RefCell::new(Vec::new());
         let tell = |progress: Progress| seen.borrow_mut().push(progress);
-        let reading = Reading { cache: Some(place.cache.clone()), progress: Some(&tell) };
+        let context = ReadContext { cache: Some(place.cache.clone()), progress: Some(&tell) };
         let path = place.folder.path().join("pictures").display().to_string();
-        open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap();
+        open_with(&Places::default(), &path, &LoadOptions::default(), &context).unwrap();
         let seen = seen.into_inner();
         let last = seen.last().unwrap();
         assert_eq!((last.stage, last.done, last.total), (crate::Stage::Decoding, 10, 10));

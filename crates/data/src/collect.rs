@@ -11,7 +11,7 @@ use crate::cache::{Content, Slot};
 use crate::decode::{Encoded, Header};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
-use crate::open::{Cached, Loaded, Progress, Reading, Stage};
+use crate::open::{Cached, Loaded, Progress, ReadContext, Stage};
 use crate::options::LoadOptions;
 use crate::pixels::{PixelWriter, Pixels};
 use crate::transform::Value;
@@ -100,9 +100,9 @@ impl Collection<'_> {
     /// # Errors
     /// [`DataError::Unreadable`], [`DataError::MixedSizes`], [`DataError::TooLarge`], [`DataError::BadOption`], and what
     /// the source says.
-    pub(crate) fn load(self, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
-        let cache = reading.cache.as_ref();
-        let looking = |done, total| reading.tell(Progress { stage: Stage::Looking, done, total });
+    pub(crate) fn load(self, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
+        let cache = context.cache.as_ref();
+        let looking = |done, total| context.tell(Progress { stage: Stage::Looking, done, total });
         let mut slot = cache
             .filter(|cache| cache.is_worth_a_look(&self.files))
             .and_then(|cache| cache.slot(&self.files, options, &looking));
@@ -113,7 +113,7 @@ impl Collection<'_> {
             Some(limit) => evenly_spread(self.source.len(), limit).collect(),
             None => (0..self.source.len()).collect(),
         };
-        let plan = self.plan(&indices, options, reading)?;
+        let plan = self.plan(&indices, options, context)?;
         let bytes = plan.image_bytes() as u128 * plan.readable.len() as u128;
         if let (None, Some(cache)) = (&slot, cache.filter(|cache| bytes >= u128::from(cache.decoded_at_least))) {
             slot = cache.slot(&self.files, options, &looking);
@@ -126,7 +126,7 @@ impl Collection<'_> {
             let mut failed = None;
             match slot.writer() {
                 Err(error) => failed = Some(error.to_string()),
-                Ok(writer) => match self.decode(&plan, options, writer, reading, &mut failed) {
+                Ok(writer) => match self.decode(&plan, options, writer, context, &mut failed) {
                     Ok(good) => decoded = Some(good),
                     Err(error) if failed.is_none() => return Err(error),
                     Err(_) => {}
@@ -140,7 +140,7 @@ impl Collection<'_> {
             Some(decoded) => decoded,
             None => {
                 let writer = PixelWriter::memory(bytes, self.root)?;
-                self.decode(&plan, options, writer, reading, &mut None)?
+                self.decode(&plan, options, writer, context, &mut None)?
             }
         };
         let mut broken = plan.broken;
@@ -168,7 +168,7 @@ impl Collection<'_> {
                     cached = Cached::Written;
                     pixels
                 }
-                Err(error) => return self.again_in_memory(options, reading, error.to_string()),
+                Err(error) => return self.again_in_memory(options, context, error.to_string()),
             },
             (PixelWriter::File(_), None) => unreachable!("a file is written for a slot alone"),
         };
@@ -176,13 +176,18 @@ impl Collection<'_> {
     }
 
     /// Everything once more, because the last bytes of the cache could not be written.
-    fn again_in_memory(self, options: &LoadOptions, reading: &Reading, reason: String) -> Result<Loaded, DataError> {
-        let loaded = self.load(options, &Reading { cache: None, progress: reading.progress })?;
+    fn again_in_memory(
+        self,
+        options: &LoadOptions,
+        context: &ReadContext,
+        reason: String,
+    ) -> Result<Loaded, DataError> {
+        let loaded = self.load(options, &ReadContext { cache: None, progress: context.progress })?;
         Ok(Loaded { cached: Cached::Failed(reason), ..loaded })
     }
 
     /// Reads the headers: how the images will be, which pictures have a good header, and which have not.
-    fn plan(&self, indices: &[usize], options: &LoadOptions, reading: &Reading) -> Result<Plan, DataError> {
+    fn plan(&self, indices: &[usize], options: &LoadOptions, context: &ReadContext) -> Result<Plan, DataError> {
         let (mut readable, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
         let mut first: Option<(usize, Header)> = None;
         let mut differs = None;
@@ -212,7 +217,7 @@ impl Collection<'_> {
                     }
                 }
                 done += chunk.len();
-                reading.tell(Progress { stage: Stage::Looking, done, total: indices.len() });
+                context.tell(Progress { stage: Stage::Looking, done, total: indices.len() });
                 Ok(())
             })?;
         }
@@ -250,7 +255,7 @@ impl Collection<'_> {
         plan: &Plan,
         options: &LoadOptions,
         writer: PixelWriter,
-        reading: &Reading,
+        context: &ReadContext,
         failed: &mut Option<String>,
     ) -> Result<Decoded, DataError> {
         let image_bytes = plan.image_bytes();
@@ -281,7 +286,7 @@ impl Collection<'_> {
                 }
             }
             done += chunk.len();
-            reading.tell(Progress { stage: Stage::Decoding, done, total: plan.readable.len() });
+            context.tell(Progress { stage: Stage::Decoding, done, total: plan.readable.len() });
             Ok(())
         })?;
         Ok(decoded)

@@ -21,7 +21,7 @@ use crate::collect::{Collection, Source, Visitor};
 use crate::decode::Encoded;
 use crate::error::DataError;
 use crate::guard::guarded;
-use crate::open::{Loaded, Reading};
+use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 
 /// Rows of images that are read at a time.
@@ -116,7 +116,7 @@ pub(crate) fn load(
     root: &Path,
     files: &[PathBuf],
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     if options.split == Split::Test && files.iter().any(|file| file == root) {
         let problem = format!("a file has no splits; name the folder, or the file of test images ({})", root.display());
@@ -192,7 +192,7 @@ pub(crate) fn load(
     let (labels, class_names) = (classes.labels, classes.names);
     let files = keys.collect();
     Collection { name, root, files, source: &source, labels, class_names, unreadable: Vec::new() }
-        .load(options, reading)
+        .load(options, context)
 }
 
 /// What the library says, or how it panicked, as an error that names the file.

@@ -11,7 +11,7 @@ use crate::collect::{Collection, Source, Unreadable, Visitor};
 use crate::decode::Encoded;
 use crate::error::DataError;
 use crate::metadata::{self, Metadata};
-use crate::open::{Loaded, Reading};
+use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 
 /// The extensions, in any letter case, that are taken for images. What a file is, is told by its first bytes.
@@ -32,14 +32,14 @@ pub(crate) const LOOKED_FOR: &str = "png, jpg, webp, bmp, gif, tiff or pnm files
 /// [`LoadOptions::skip_unreadable`] is not set, [`DataError::MixedSizes`] where they differ in size and
 /// [`LoadOptions::size`] is not set; [`DataError::TooLarge`], [`DataError::File`], [`DataError::BadOption`].
 pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
-    load_with(name, root, options, &Reading::default())
+    load_with(name, root, options, &ReadContext::default())
 }
 
 pub(crate) fn load_with(
     name: &str,
     root: &Path,
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     options.check()?;
     let (mut paths, mut unreadable) = find(root)?;
@@ -96,7 +96,7 @@ pub(crate) fn load_with(
     let source = Files { folder: &folder, paths: &paths };
     let files = paths.iter().map(|path| (path.display().to_string(), folder.join(path))).collect();
     let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: &folder, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    Collection { name, root: &folder, files, source: &source, labels, class_names, unreadable }.load(options, context)
 }
 
 /// The table of the images that lie in a folder, and what it says; none where there is none.

@@ -56,5 +56,5 @@ pub use error::DataError;
 pub use fetch::fetch;
 pub use image_set::{ImageSet, Item, to_u8, to_unit_range};
 pub use inspect::{Inspection, inspect};
-pub use open::{Cached, Loaded, Places, Progress, Reading, Stage, open, open_in, open_with};
+pub use open::{Cached, Loaded, Places, Progress, ReadContext, Stage, open, open_in, open_with};
 pub use options::{LoadOptions, Padding, Split};

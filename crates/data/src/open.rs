@@ -57,14 +57,14 @@ pub enum Stage {
 
 /// What goes along with reading, and does not change what is read.
 #[derive(Clone, Default)]
-pub struct Reading<'a> {
+pub struct ReadContext<'a> {
     /// Where decoded images are kept; none to keep them in memory.
     pub cache: Option<Cache>,
     /// Told from time to time how far it is.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
 
-impl Reading<'_> {
+impl ReadContext<'_> {
     pub(crate) fn tell(&self, progress: Progress) {
         if let Some(listener) = self.progress {
             listener(progress);
@@ -113,8 +113,8 @@ impl Places {
 /// # Errors
 /// See [`open_with`].
 pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
-    let reading = Reading { cache: Cache::from_environment(), progress: None };
-    open_with(&Places::from_environment(), path_or_name, options, &reading)
+    let context = ReadContext { cache: Cache::from_environment(), progress: None };
+    open_with(&Places::from_environment(), path_or_name, options, &context)
 }
 
 /// Likewise, with other places, and into memory.
@@ -122,7 +122,7 @@ pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataErr
 /// # Errors
 /// See [`open_with`].
 pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
-    open_with(places, path_or_name, options, &Reading::default())
+    open_with(places, path_or_name, options, &ReadContext::default())
 }
 
 /// Reads a dataset by its name or path.
@@ -140,7 +140,7 @@ pub fn open_with(
     places: &Places,
     path_or_name: &str,
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     options.check()?;
     if let Some(manifest) = manifest::find(path_or_name) {
@@ -152,9 +152,9 @@ pub fn open_with(
     }
     let name = name_of(path);
     if path.is_dir() {
-        open_folder(&name, path, options, reading)
+        open_folder(&name, path, options, context)
     } else if path.is_file() {
-        open_file(&name, path, options, reading)
+        open_file(&name, path, options, context)
     } else {
         Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
     }
@@ -210,7 +210,7 @@ fn holds(folder: &Path, manifest: &Manifest) -> bool {
         }
 }
 
-fn open_folder(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
         let classes = manifest::read(&path.join("manifest.toml")).ok().map(|manifest| manifest.classes);
         return whole(idx::load(name, &images, classes)?, path, options);
@@ -219,22 +219,22 @@ fn open_folder(name: &str, path: &Path, options: &LoadOptions, reading: &Reading
         return whole(images, path, options);
     }
     if let Some(files) = columns::files_in(path, options.split)? {
-        return columns::load(name, path, &files, options, reading);
+        return columns::load(name, path, &files, options, context);
     }
-    folder::load_with(name, path, options, reading)
+    folder::load_with(name, path, options, context)
 }
 
-fn open_file(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let lower = name.to_ascii_lowercase();
     let extension = lower.rsplit('.').next().unwrap_or_default();
     if folder::EXTENSIONS.contains(&extension) {
         return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
     }
     let images = match extension {
-        "zip" => return zipped::load(name, path, options, reading),
-        "npy" => return array::load_npy(name, path, options, reading),
-        "npz" => return array::load_npz(name, path, options, reading),
-        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, reading),
+        "zip" => return zipped::load(name, path, options, context),
+        "npy" => return array::load_npy(name, path, options, context),
+        "npz" => return array::load_npz(name, path, options, context),
+        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, context),
         "tgz" => cifar::load_archive(name, path, options.split)?,
         _ if lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
         "bin" => cifar::load_file(name, path)?,

@@ -15,7 +15,7 @@ use crate::decode::{Encoded, LARGEST_FILE};
 use crate::error::DataError;
 use crate::folder::{LOOKED_FOR, is_image};
 use crate::metadata;
-use crate::open::{Loaded, Reading};
+use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 
 /// A part of an archive that unpacks to more than this ...
@@ -58,7 +58,7 @@ fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// [`DataError::BadFile`] where it is no archive; the rest as for a folder.
-pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let mut archive = open(path)?;
     let mut images = Vec::new();
     let mut tables = Vec::new();
@@ -148,7 +148,7 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Rea
     let source = Zipped { root: &root, archive: RefCell::new(archive), images };
     let files = vec![(String::new(), path.to_path_buf())];
     let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: &root, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    Collection { name, root: &root, files, source: &source, labels, class_names, unreadable }.load(options, context)
 }
 
 /// Takes away a folder that everything lies in.
@@ -213,7 +213,7 @@ mod tests {
     fn load_files(files: &[(&str, &[u8])], options: &LoadOptions) -> Result<Loaded, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "pictures.zip", &archive(files));
-        load("pictures", &path, options, &Reading::default()).map_err(|error| error.to_string())
+        load("pictures", &path, options, &ReadContext::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -274,14 +274,14 @@ mod tests {
         let whole = archive(&[("a.png", &good)]);
         for bytes in [&whole[..whole.len() / 2], b"PK", b""] {
             let path = write(&folder, "cut.zip", bytes);
-            let error = load("cut", &path, &LoadOptions::default(), &Reading::default()).unwrap_err().to_string();
+            let error = load("cut", &path, &LoadOptions::default(), &ReadContext::default()).unwrap_err().to_string();
             assert!(error.contains("cut.zip") && error.contains("zip archive"), "{error}");
         }
         let mut flipped = whole.clone();
         let at = whole.windows(4).position(|window| window == b"IDAT").unwrap();
         flipped[at + 4] ^= 0xff;
         let path = write(&folder, "flipped.zip", &flipped);
-        let error = load("flipped", &path, &LoadOptions::default(), &Reading::default()).unwrap_err().to_string();
+        let error = load("flipped", &path, &LoadOptions::default(), &ReadContext::default()).unwrap_err().to_string();
         assert!(error.contains("a.png"), "{error}");
     }
 }
