@@ -13,11 +13,12 @@ use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
+use crate::context::ReadContext;
 use crate::decode::{Bare, Encoded, Header};
 use crate::error::DataError;
 use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
-use crate::open::{Loaded, ReadContext};
+use crate::loaded::Loaded;
 use crate::options::{LoadOptions, Split};
 use crate::zipped::{self, Archive};
 

@@ -17,9 +17,9 @@ use tempfile::NamedTempFile;
 
 use crate::error::DataError;
 use crate::fetch::hexadecimal;
-use crate::open::Places;
 use crate::options::LoadOptions;
 use crate::pixels::{PixelWriter, Pixels, map};
+use crate::places::Places;
 
 /// Raised when the same files and options would give other values, or the layout changes.
 const VERSION: u32 = 1;
@@ -310,7 +310,9 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::open::{Cached, Loaded, Progress, ReadContext, open_with};
+    use crate::context::{Progress, ReadContext};
+    use crate::loaded::{Cached, Loaded};
+    use crate::open::open_with;
     use crate::testing::{gray, write};
 
     /// A folder of pictures, two days old, and a cache that nothing is too small for.

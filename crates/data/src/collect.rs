@@ -8,10 +8,11 @@ use files::Action;
 use rayon::prelude::*;
 
 use crate::cache::{Content, Slot};
+use crate::context::{Progress, ReadContext, Stage};
 use crate::decode::{Encoded, Header};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
-use crate::open::{Cached, Loaded, Progress, ReadContext, Stage};
+use crate::loaded::{Cached, Loaded};
 use crate::options::LoadOptions;
 use crate::pixels::{PixelWriter, Pixels};
 use crate::transform::Value;

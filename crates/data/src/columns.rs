@@ -18,10 +18,11 @@ use parquet::schema::types::SchemaDescriptor;
 
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
+use crate::context::ReadContext;
 use crate::decode::Encoded;
 use crate::error::DataError;
 use crate::guard::guarded;
-use crate::open::{Loaded, ReadContext};
+use crate::loaded::Loaded;
 use crate::options::{LoadOptions, Split};
 
 /// Rows of images that are read at a time.

@@ -12,7 +12,7 @@ use tempfile::NamedTempFile;
 
 use crate::error::DataError;
 use crate::manifest::{self, Manifest, ManifestFile};
-use crate::open::Places;
+use crate::places::Places;
 
 /// Brings the dataset `name` to this machine and gives the folder that holds it. In this order:
 ///

@@ -8,10 +8,11 @@ use walkdir::WalkDir;
 
 use crate::classes::{Classes, split_folder};
 use crate::collect::{Collection, Source, Unreadable, Visitor};
+use crate::context::ReadContext;
 use crate::decode::Encoded;
 use crate::error::DataError;
+use crate::loaded::Loaded;
 use crate::metadata::{self, Metadata};
-use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 
 /// The extensions, in any letter case, that are taken for images. What a file is, is told by its first bytes.

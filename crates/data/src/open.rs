@@ -1,111 +1,16 @@
 //! From a name or a path to an [`ImageSet`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cache::Cache;
+use crate::context::ReadContext;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
+use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
+use crate::places::Places;
 use crate::{array, cifar, columns, folder, idx, zipped};
-
-/// What [`open`] gives.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The images.
-    pub images: ImageSet,
-    /// Files that could not be read, with the reason; empty unless [`LoadOptions::skip_unreadable`] is set.
-    pub skipped: Vec<(PathBuf, String)>,
-    /// Where the images were read from: a path, or `built in`.
-    pub source: String,
-    /// What the cache had to do with it.
-    pub cached: Cached,
-}
-
-/// What the [`Cache`] had to do with a dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cached {
-    /// Nothing: there is none, or it would not be worth it.
-    Unused,
-    /// The images had been decoded before.
-    Read,
-    /// They were decoded and will be found the next time.
-    Written,
-    /// They could not be kept, for this reason, and lie in memory.
-    Failed(String),
-}
-
-/// How far the reading of a dataset is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub stage: Stage,
-    /// How many pictures (or files, where they are looked up in the cache) are done, ...
-    pub done: usize,
-    /// ... and how many there are.
-    pub total: usize,
-}
-
-/// A part of the reading of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Contents are looked up in the cache, or headers read.
-    Looking,
-    /// Pictures are decoded.
-    Decoding,
-}
-
-/// What goes along with reading, and does not change what is read.
-#[derive(Clone, Default)]
-pub struct ReadContext<'a> {
-    /// Where decoded images are kept; none to keep them in memory.
-    pub cache: Option<Cache>,
-    /// Told from time to time how far it is.
-    pub progress: Option<&'a dyn Fn(Progress)>,
-}
-
-impl ReadContext<'_> {
-    pub(crate) fn tell(&self, progress: Progress) {
-        if let Some(listener) = self.progress {
-            listener(progress);
-        }
-    }
-}
-
-/// Where datasets that have a name are looked for.
-#[derive(Debug, Clone, Default)]
-pub struct Places {
-    /// Folders of datasets (`ROOT/NAME/…`), in this order: `$DIFFUSE_DATASETS`, then `datasets/` in the current
-    /// directory and in each above it.
-    pub roots: Vec<PathBuf>,
-    /// Where [`fetch()`](crate::fetch()) keeps them: `$XDG_CACHE_HOME/diffuse/datasets`, else
-    /// `$HOME/.cache/diffuse/datasets`.
-    pub cache: Option<PathBuf>,
-    /// Where the system's packages install them: `/usr/share/datasets` on Debian.
-    pub system: Option<PathBuf>,
-}
-
-impl Places {
-    /// The places that the environment names.
-    pub fn from_environment() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut roots: Vec<PathBuf> = variable("DIFFUSE_DATASETS").into_iter().collect();
-        if let Ok(current) = std::env::current_dir() {
-            roots.extend(current.ancestors().map(|folder| folder.join("datasets")).filter(|folder| folder.is_dir()));
-        }
-        // The XDG specification: a relative path is to be ignored.
-        let cache = variable("XDG_CACHE_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-            .map(|folder| folder.join("diffuse").join("datasets"));
-        Self { roots, cache, system: Some(PathBuf::from("/usr/share/datasets")) }
-    }
-
-    /// The folders in which the dataset `name` may lie, in order.
-    fn folders(&self, name: &str) -> Vec<PathBuf> {
-        self.roots.iter().chain(&self.cache).chain(&self.system).map(|root| root.join(name)).collect()
-    }
-}
 
 /// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and large
 /// datasets kept, decoded, in [`Cache::from_environment`].

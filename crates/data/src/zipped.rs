@@ -11,11 +11,12 @@ use zip::result::ZipError;
 
 use crate::classes::{Classes, inner_path, split_folder};
 use crate::collect::{Collection, Source, Visitor};
+use crate::context::ReadContext;
 use crate::decode::{Encoded, LARGEST_FILE};
 use crate::error::DataError;
 use crate::folder::{LOOKED_FOR, is_image};
+use crate::loaded::Loaded;
 use crate::metadata;
-use crate::open::{Loaded, ReadContext};
 use crate::options::{LoadOptions, Split};
 
 /// A part of an archive that unpacks to more than this ...
