@@ -43,6 +43,7 @@ mod image_set;
 pub mod inspect;
 mod loaded;
 pub mod manifest;
+pub mod memory;
 mod metadata;
 mod open;
 mod options;

@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use tempfile::NamedTempFile;
 
 use crate::error::DataError;
+use crate::memory::free_bytes;
 
 /// Bytes, wherever they lie.
 #[derive(Debug)]
@@ -42,13 +43,6 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Bytes of memory that are free for new things, where the system tells of it (Linux).
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
-}
-
 /// Takes images one after the other, into memory or into a file.
 pub(crate) enum PixelWriter {
     Memory(Vec<u8>),
@@ -60,7 +54,7 @@ impl PixelWriter {
     pub(crate) fn memory(bytes: u128, path: &Path) -> Result<Self, DataError> {
         let too_large = || DataError::TooLarge { path: path.to_path_buf(), bytes };
         // the system gives more than it has, and ends the process when it is used
-        if available().is_some_and(|available| bytes > u128::from(available)) {
+        if free_bytes().is_some_and(|free| bytes > u128::from(free)) {
             return Err(too_large());
         }
         let mut pixels = Vec::new();

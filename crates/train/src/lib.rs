@@ -29,7 +29,6 @@ mod evaluation;
 mod events;
 mod immiscible;
 mod importance;
-pub mod memory;
 mod non_finite;
 mod optimizer;
 mod parameters;

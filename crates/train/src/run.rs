@@ -8,7 +8,7 @@ use std::{
 };
 
 use checkpoint::{Request, generate};
-use data::ImageSet;
+use data::{ImageSet, memory::resident_bytes};
 use files::{Action, FileError, create_folder, write_atomically};
 use noise::Noise;
 use picture::{Pixels, grid, save_png};
@@ -18,7 +18,6 @@ use crate::{
     error::TrainError,
     evaluation::{Evaluation, QUARTILES},
     events::EventFile,
-    memory::resident_bytes,
     post_hoc::Snapshot,
     quartiles::QuartileMean,
     report::write_report,

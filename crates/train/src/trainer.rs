@@ -7,7 +7,7 @@ use burn::{
     tensor::{DType, Device, FloatDType, Int, Tensor, TensorData},
 };
 use checkpoint::{Header, Model};
-use data::{ImageSet, order::Order};
+use data::{ImageSet, memory::available_bytes, order::Order};
 use noise::{
     Noise, NoiseLevel, Prediction, Purpose, forward::q_sample, network_input, network_times, target,
     variational::variational_terms,
@@ -22,7 +22,6 @@ use crate::{
     error::TrainError,
     immiscible::assign_noise,
     importance::ImportanceSampler,
-    memory::available_bytes,
     non_finite::{MAX_SKIPPED, NonFiniteSample, NonFiniteStep, SKIP_WINDOW},
     optimizer::{Adam, AdamConfig},
     parameters::{Gradients, add, clip_by_global_norm, flat_gradients, flat_parameters, map_flat},
