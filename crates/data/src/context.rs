@@ -1,40 +1,40 @@
-//! The surroundings of a reader: the cache and the listener to its progress.
+//! The surroundings of a reader: the cache, and the listener to its progress.
 
 use crate::cache::Cache;
 
-/// How far the reading of a dataset is.
+/// How far a reader is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What is being done.
+    /// The current stage.
     pub stage: Stage,
-    /// How many pictures (or files, where they are looked up in the cache) are done, ...
+    /// Images (or files, while they are looked up in the cache) that are done.
     pub done: usize,
-    /// ... and how many there are.
+    /// Images (or files) of this stage.
     pub total: usize,
 }
 
-/// A part of the reading of a dataset.
+/// A stage of reading a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// Contents are looked up in the cache, or headers read.
+    /// Files are looked up in the cache, or headers read.
     Looking,
-    /// Pictures are decoded.
+    /// Images are decoded.
     Decoding,
 }
 
-/// What goes along with reading, and does not change what is read.
+/// The surroundings of a reader; they do not change the images.
 #[derive(Clone, Default)]
 pub struct ReadContext<'a> {
-    /// Where decoded images are kept; none to keep them in memory.
+    /// The cache of decoded images; `None` keeps them in memory.
     pub cache: Option<Cache>,
-    /// Told from time to time how far it is.
+    /// Called from time to time with the progress.
     pub progress: Option<&'a dyn Fn(Progress)>,
 }
 
 impl ReadContext<'_> {
-    pub(crate) fn tell(&self, progress: Progress) {
+    pub(crate) fn report(&self, stage: Stage, done: usize, total: usize) {
         if let Some(listener) = self.progress {
-            listener(progress);
+            listener(Progress { stage, done, total });
         }
     }
 }

@@ -1,21 +1,22 @@
-//! A folder of images: recursive, in order of path. Its sub-folders are classes, unless a table of the images says more;
-//! sub-folders that are called `train` and `test` are splits.
+//! A folder of images: recursive, in order of path. Its sub-folders are classes, unless a table of the images exists;
+//! sub-folders with the names `train` and `test` are splits.
 
 use std::path::{Path, PathBuf};
 
 use files::Action;
 use walkdir::WalkDir;
 
-use crate::classes::{Classes, split_folder};
 use crate::collect::{Collection, Source, Unreadable, Visitor};
 use crate::context::ReadContext;
 use crate::decode::Encoded;
+use crate::disk;
 use crate::error::DataError;
 use crate::loaded::Loaded;
-use crate::metadata::{self, Metadata};
-use crate::options::{LoadOptions, Split};
+use crate::metadata;
+use crate::options::LoadOptions;
+use crate::tree::Tree;
 
-/// The extensions, in any letter case, that are taken for images. What a file is, is told by its first bytes.
+/// The extensions of images, in any letter case. The format of a file is told by its first bytes.
 pub const EXTENSIONS: [&str; 15] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
@@ -24,15 +25,16 @@ pub(crate) const LOOKED_FOR: &str = "png, jpg, webp, bmp, gif, tiff or pnm files
 
 /// Reads all images of `root` as `options` say.
 ///
-/// Headers are read first (then sizes and channels are known), and the images decoded straight to their places, both
-/// in parallel; the order is that of the paths, whatever thread is quicker. Where `root` has a `metadata.csv` or
-/// `metadata.jsonl` with a column `file_name`, the images are those that it lists, in its order.
+/// Headers are read first, so that sizes and channels are known, then the images decoded straight to their places, both in
+/// parallel; the order is that of the paths. Where `root` has a `metadata.csv` or `metadata.jsonl` with a column
+/// `file_name`, the images are those that it lists, in its order.
 ///
 /// # Errors
 /// [`DataError::NothingFound`] where there is no image, [`DataError::Unreadable`] where some cannot be read and
 /// [`LoadOptions::skip_unreadable`] is not set, [`DataError::MixedSizes`] where they differ in size and
 /// [`LoadOptions::size`] is not set; [`DataError::TooLarge`], [`DataError::File`], [`DataError::BadOption`].
 pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+    options.check()?;
     load_with(name, root, options, &ReadContext::default())
 }
 
@@ -42,96 +44,32 @@ pub(crate) fn load_with(
     options: &LoadOptions,
     context: &ReadContext,
 ) -> Result<Loaded, DataError> {
-    options.check()?;
-    let (mut paths, mut unreadable) = find(root)?;
-    let mut folder = root.to_path_buf();
-    let part = split_folder(root, &paths, options.split)?;
-    match &part {
-        Some(part) => {
-            paths = paths.iter().filter_map(|path| path.strip_prefix(part).ok()).map(Path::to_path_buf).collect();
-            folder.push(part);
-            unreadable.retain(|(path, _)| path.starts_with(&folder));
-        }
-        None if options.split == Split::Test => {
-            let problem = format!(
-                "a folder of images has no splits, unless its sub-folders are called `train` and `test`; name the folder \
-                 of test images ({})",
-                root.display()
-            );
-            return Err(DataError::BadOption { key: "split", problem });
-        }
-        None => {}
+    let (paths, unreadable) = find(root)?;
+    let exists = |path: &Path| root.join(path).is_file();
+    let table = |path: &Path| exists(path).then(|| disk::read(&root.join(path), metadata::LARGEST)).transpose();
+    let branch = Tree { root, paths, unreadable, exists: &exists, table: &table }.branch(options)?;
+    let whole = |path: &PathBuf| (path.display().to_string(), branch.folder.join(path));
+    Collection {
+        name,
+        root: &branch.folder,
+        files: branch.paths.iter().map(whole).collect(),
+        source: &Files(branch.paths.iter().map(|path| branch.folder.join(path)).collect()),
+        classes: branch.classes,
+        unreadable: branch.unreadable,
     }
-    // the table of the part, else that of the whole
-    let mut listed = read_table(&folder, options)?;
-    if let (None, Some(part)) = (&listed, &part) {
-        listed = read_table(root, options)?.map(|(table, listed)| (table, listed.within(Some(part))));
-    }
-    let classes = match listed {
-        Some((table, listed)) => {
-            let table = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let keep: Vec<bool> = listed.files.iter().map(|path| folder.join(path).is_file()).collect();
-            let (there, missing): (Vec<PathBuf>, Vec<PathBuf>) =
-                listed.files.iter().cloned().partition(|path| folder.join(path).is_file());
-            let missing = missing.into_iter().map(|path| folder.join(path));
-            unreadable.extend(missing.map(|path| (path, format!("is listed in {table}, but not there"))));
-            let listed = listed.retain(|index| keep[index], there);
-            paths = listed.files;
-            listed.classes
-        }
-        None if options.label_column.is_some() => {
-            let problem = format!(
-                "there is no table to take it from; put {} into {}, or leave it out",
-                metadata::NAMES.join(" or "),
-                folder.display()
-            );
-            return Err(DataError::BadOption { key: "label_column", problem });
-        }
-        None => None,
-    };
-    let classes = match classes {
-        Some(classes) => classes,
-        None if options.ignore_classes => Classes::default(),
-        None => Classes::by_folder(&folder, &paths)?,
-    };
-    let source = Files { folder: &folder, paths: &paths };
-    let files = paths.iter().map(|path| (path.display().to_string(), folder.join(path))).collect();
-    let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: &folder, files, source: &source, labels, class_names, unreadable }.load(options, context)
+    .load(options, context)
 }
 
-/// The table of the images that lie in a folder, and what it says; none where there is none.
-fn read_table(folder: &Path, options: &LoadOptions) -> Result<Option<(PathBuf, Metadata)>, DataError> {
-    for table in metadata::NAMES.map(|name| folder.join(name)) {
-        if !table.is_file() {
-            continue;
-        }
-        let length = std::fs::metadata(&table).map_or(0, |metadata| metadata.len());
-        if length > metadata::LARGEST {
-            return Err(DataError::bad_file(&table, format!("has {length} bytes, too many for a table")));
-        }
-        let bytes = std::fs::read(&table).map_err(|error| DataError::io(Action::Read, &table, error))?;
-        if let Some(listed) = metadata::read(&table, &bytes, options)? {
-            return Ok(Some((table, listed)));
-        }
-    }
-    Ok(None)
-}
+/// Pictures that are files.
+struct Files(Vec<PathBuf>);
 
-/// Pictures that are files of a folder.
-struct Files<'a> {
-    folder: &'a Path,
-    /// Relative to the folder.
-    paths: &'a [PathBuf],
-}
-
-impl Source for Files<'_> {
+impl Source for Files {
     fn len(&self) -> usize {
-        self.paths.len()
+        self.0.len()
     }
 
     fn title(&self, index: usize) -> PathBuf {
-        self.folder.join(&self.paths[index])
+        self.0[index].clone()
     }
 
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
@@ -145,12 +83,11 @@ pub(crate) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
-/// The image files under `root`, relative to it and sorted, and the entries that the operating system would not show.
+/// The image files under `root`, relative to it and sorted, and the entries that cannot be listed.
 fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
     let mut paths = Vec::new();
     let mut unreadable = Vec::new();
-    let mut others = 0;
-    let mut an_other = None;
+    let mut others = Vec::new();
     let visible =
         |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
     for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
@@ -160,8 +97,7 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
                 if is_image(&path) {
                     paths.push(path.strip_prefix(root).unwrap_or(&path).to_path_buf());
                 } else {
-                    others += 1;
-                    an_other.get_or_insert(path);
+                    others.push(path);
                 }
             }
             Ok(_) => {}
@@ -177,9 +113,9 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
     }
     paths.sort();
     if paths.is_empty() && unreadable.is_empty() {
-        let found = match an_other {
+        let found = match others.first() {
             None => "is empty".to_string(),
-            Some(path) => format!("has no image among its {others} files (one is {})", path.display()),
+            Some(path) => format!("has no image among its {} files (one is {})", others.len(), path.display()),
         };
         return Err(DataError::NothingFound { path: root.to_path_buf(), found, looked_for: LOOKED_FOR });
     }
@@ -192,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::decode::jpeg_ends;
+    use crate::options::Split;
     use crate::testing::{encoded, gray, write};
     use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 

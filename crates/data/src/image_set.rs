@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn_dataset::{Dataset, DatasetError};
@@ -9,8 +10,9 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::DataError;
+use crate::hash::hexadecimal;
 use crate::options::{LoadOptions, Padding};
-use crate::pixels::Pixels;
+use crate::pixels::{Pixels, allocate};
 use crate::transform::{self, Raster, Value};
 
 /// Images whose hash is computed together.
@@ -318,7 +320,7 @@ impl ImageSet {
         for label in self.labels.iter().flatten() {
             hash.update(label.to_le_bytes());
         }
-        crate::fetch::hexadecimal(&hash.finalize())
+        hexadecimal(&hash.finalize())
     }
 
     /// Writes image `index` into `out` as numbers in `[-1, 1]`, `[channels, height, width]`, mirrored if `flip`.
@@ -354,23 +356,18 @@ impl ImageSet {
         }
     }
 
-    /// Sets the number of classes where labels are all there is to tell it, some of which were left out.
-    pub(crate) fn with_classes_of(mut self, classes: Option<usize>) -> Self {
-        if let (Some(classes), None) = (classes, &self.class_names) {
+    /// Adds the facts of the source: the least number of classes where they have no names (the last ones may have no image
+    /// here), the size without padding, and the sizes before resizing.
+    pub(crate) fn with_source(
+        mut self,
+        classes: usize,
+        content_size: (usize, usize),
+        sizes: BTreeMap<(usize, usize), usize>,
+    ) -> Self {
+        if self.class_names.is_none() {
             self.classes = self.classes.max(classes);
-            self.content_hash = Arc::default();
         }
-        self
-    }
-
-    pub(crate) fn with_content_size(mut self, size: (usize, usize)) -> Self {
-        self.content_size = size;
-        self
-    }
-
-    pub(crate) fn with_source_sizes(mut self, sizes: BTreeMap<(usize, usize), usize>) -> Self {
-        self.source_sizes = Some(Arc::new(sizes));
-        self
+        Self { content_size, source_sizes: Some(Arc::new(sizes)), ..self }
     }
 
     /// Limits, resizes, pads and converts as `options` say, for readers whose images all have one size already.
@@ -385,22 +382,18 @@ impl ImageSet {
         if options.size.is_none_or(|wanted| wanted == size) && (height, width) == size && channels == limited.channels {
             return Ok(limited);
         }
-        let bytes = limited.len() as u128 * (height * width * channels) as u128;
-        let too_large = || DataError::TooLarge { path: (&limited.name).into(), bytes };
-        let mut pixels = Vec::new();
-        pixels.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large())?).map_err(|_| too_large())?;
-        pixels.resize(limited.len() * height * width * channels, 0);
-        pixels.par_chunks_exact_mut(height * width * channels).enumerate().try_for_each(|(index, slot)| {
+        let image_bytes = height * width * channels;
+        let mut pixels = allocate(limited.len() as u128 * image_bytes as u128, Path::new(&limited.name))?;
+        pixels.resize(limited.len() * image_bytes, 0);
+        pixels.par_chunks_exact_mut(image_bytes).enumerate().try_for_each(|(index, slot)| {
             let picture = Raster::new(limited.image(index).to_vec(), limited.height, limited.width, limited.channels)?;
             slot.copy_from_slice(prepare(&picture, channels, options)?.pixels());
             Ok::<(), DataError>(())
         })?;
-        let sizes = BTreeMap::from([((limited.height, limited.width), limited.len())]);
+        let sizes = BTreeMap::from([(size, limited.len())]);
         let shape = [limited.len(), height, width, channels];
-        let mut prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
-        prepared.classes = limited.classes;
-        prepared.content_size = options.size.unwrap_or((limited.height, limited.width));
-        Ok(prepared.with_source_sizes(sizes))
+        let prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
+        Ok(prepared.with_source(limited.classes, options.size.unwrap_or(size), sizes))
     }
 }
 

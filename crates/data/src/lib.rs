@@ -34,10 +34,12 @@ mod collect;
 mod columns;
 mod context;
 mod decode;
+mod disk;
 mod error;
 pub mod fetch;
 pub mod folder;
 mod guard;
+mod hash;
 pub mod idx;
 mod image_set;
 pub mod inspect;
@@ -53,6 +55,7 @@ mod places;
 #[cfg(test)]
 mod testing;
 pub mod transform;
+mod tree;
 mod zipped;
 
 pub use cache::{Cache, CacheEntry};

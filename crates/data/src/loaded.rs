@@ -4,28 +4,29 @@ use std::path::PathBuf;
 
 use crate::image_set::ImageSet;
 
-/// What [`open`](crate::open) gives.
+/// A dataset that was opened.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     /// The images.
     pub images: ImageSet,
-    /// Files that could not be read, with the reason; empty unless [`LoadOptions::skip_unreadable`] is set.
+    /// Files that cannot be read, with the reason; empty without
+    /// [`LoadOptions::skip_unreadable`](crate::LoadOptions::skip_unreadable).
     pub skipped: Vec<(PathBuf, String)>,
     /// Where the images were read from: a path, or `built in`.
     pub source: String,
-    /// What the cache had to do with it.
+    /// The part of the cache in it.
     pub cached: Cached,
 }
 
-/// What the [`Cache`] had to do with a dataset.
+/// The part of the [`Cache`](crate::Cache) in a dataset that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cached {
-    /// Nothing: there is none, or it would not be worth it.
+    /// There is no cache, or the images are too few for it.
     Unused,
-    /// The images had been decoded before.
+    /// The images were read from the cache.
     Read,
-    /// They were decoded and will be found the next time.
+    /// The images were decoded and written to the cache.
     Written,
-    /// They could not be kept, for this reason, and lie in memory.
+    /// The images could not be written to the cache, for this reason, and lie in memory.
     Failed(String),
 }

@@ -12,8 +12,8 @@ use crate::options::{LoadOptions, Split};
 use crate::places::Places;
 use crate::{array, cifar, columns, folder, idx, zipped};
 
-/// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and large
-/// datasets kept, decoded, in [`Cache::from_environment`].
+/// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
+/// decoded images of large datasets kept in [`Cache::from_environment`].
 ///
 /// # Errors
 /// See [`open_with`].
@@ -22,7 +22,7 @@ pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataErr
     open_with(&Places::from_environment(), path_or_name, options, &context)
 }
 
-/// Likewise, with other places, and into memory.
+/// Reads a dataset by its name or path, with other places and without a cache; see [`open_with`].
 ///
 /// # Errors
 /// See [`open_with`].
@@ -32,15 +32,15 @@ pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Re
 
 /// Reads a dataset by its name or path.
 ///
-/// A known name comes first (write `./mnist` for a folder of that name); it is looked for in `places`, and `mnist-5k`
-/// is built in. A path may be an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or
-/// CIFAR-100 batch, a folder or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or
-/// sub-folders as classes), a Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). Where a folder of IDX
-/// files has a `manifest.toml` beside them, the class names are taken from it.
+/// A known name comes first (`./mnist` is a folder of that name); it is looked for in `places`, and `mnist-5k` is built in.
+/// A path is an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or CIFAR-100 batch, a folder
+/// or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or sub-folders as classes), a
+/// Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). A `manifest.toml` beside IDX files has their class
+/// names.
 ///
 /// # Errors
-/// [`DataError::BadOption`] for settings that cannot be met, [`DataError::NoSuchData`] where there is nothing of that
-/// name, [`DataError::NotFetched`] for a known dataset that is not on this machine, and what the readers say.
+/// [`DataError::BadOption`] for options that cannot be met, [`DataError::NoSuchData`] for a name or path that does not exist,
+/// [`DataError::NotFetched`] for a known dataset that is not on this machine, and the errors of the readers.
 pub fn open_with(
     places: &Places,
     path_or_name: &str,
@@ -76,31 +76,17 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
     for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
         let images = match manifest.format {
             Format::Idx => match idx::images_in(folder, options.split)? {
-                Some(images) => idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?,
-                None => continue,
+                Some(images) => Some(idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?),
+                None => None,
             },
-            Format::Cifar10 => match cifar::load_folder(&manifest.name, folder, options.split)? {
-                Some(images) => images,
-                None => continue,
-            },
+            Format::Cifar10 => cifar::load_folder(&manifest.name, folder, options.split)?,
         };
-        return whole(images, folder, options);
+        if let Some(images) = images {
+            return whole(images, folder, options);
+        }
     }
     if manifest.name == "mnist-5k" {
-        if options.split == Split::Test {
-            let problem = "mnist-5k has no test split; fetch `mnist`, or leave it at `train`".into();
-            return Err(DataError::BadOption { key: "split", problem });
-        }
-        let mut arrays = Vec::new();
-        for (file, bytes) in manifest::MNIST_5K {
-            arrays.push(idx::read_stream(bytes, bytes.len() as u64, Path::new(file))?);
-        }
-        let built_in = Path::new("built in");
-        if let (Some(labels), Some(images)) = (arrays.pop(), arrays.pop()) {
-            let classes = Some(manifest.classes.clone());
-            let images = idx::assemble(&manifest.name, (images, built_in), Some((labels, built_in)), classes)?;
-            return whole(images, built_in, options);
-        }
+        return open_built_in(manifest, options);
     }
     let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     Err(DataError::NotFetched { name: manifest.name.clone(), looked })
@@ -115,10 +101,24 @@ fn holds(folder: &Path, manifest: &Manifest) -> bool {
         }
 }
 
+fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, DataError> {
+    if options.split == Split::Test {
+        return Err(DataError::bad_option(
+            "split",
+            "mnist-5k has no test split; fetch `mnist`, or leave it at `train`",
+        ));
+    }
+    let path = Path::new("built in");
+    let [images, labels] =
+        manifest::MNIST_5K.map(|(file, bytes)| idx::read_stream(bytes, bytes.len() as u64, Path::new(file)));
+    let classes = Some(manifest.classes.clone());
+    let images = idx::assemble(&manifest.name, (images?, path), Some((labels?, path)), classes)?;
+    whole(images, path, options)
+}
+
 fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
-        let classes = manifest::read(&path.join("manifest.toml")).ok().map(|manifest| manifest.classes);
-        return whole(idx::load(name, &images, classes)?, path, options);
+        return whole(idx::load(name, &images, classes_beside(&images))?, path, options);
     }
     if let Some(images) = cifar::load_folder(name, path, options.split)? {
         return whole(images, path, options);
@@ -140,18 +140,19 @@ fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadConte
         "npy" => return array::load_npy(name, path, options, context),
         "npz" => return array::load_npz(name, path, options, context),
         "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, context),
-        "tgz" => cifar::load_archive(name, path, options.split)?,
-        _ if lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
         "bin" => cifar::load_file(name, path)?,
-        _ => {
-            let classes = manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes);
-            idx::load(name, path, classes)?
-        }
+        _ if extension == "tgz" || lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
+        _ => idx::load(name, path, classes_beside(path))?,
     };
     whole(images, path, options)
 }
 
-/// The result of a reader that reads all or nothing.
+/// The class names of the `manifest.toml` beside a file.
+fn classes_beside(path: &Path) -> Option<Vec<String>> {
+    manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes)
+}
+
+/// The result of a reader that reads all images or none.
 fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
     Ok(Loaded {
         images: images.prepared(options)?,

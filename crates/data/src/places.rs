@@ -1,17 +1,17 @@
-//! The folders in which datasets that have a name are looked for.
+//! The folders that named datasets lie in.
 
 use std::path::PathBuf;
 
-/// Where datasets that have a name are looked for.
+/// The folders in which named datasets are looked for.
 #[derive(Debug, Clone, Default)]
 pub struct Places {
     /// Folders of datasets (`ROOT/NAME/…`), in this order: `$DIFFUSE_DATASETS`, then `datasets/` in the current
     /// directory and in each above it.
     pub roots: Vec<PathBuf>,
-    /// Where [`fetch()`](crate::fetch()) keeps them: `$XDG_CACHE_HOME/diffuse/datasets`, else
+    /// The folder in which [`fetch()`](crate::fetch()) keeps them: `$XDG_CACHE_HOME/diffuse/datasets`, else
     /// `$HOME/.cache/diffuse/datasets`.
     pub cache: Option<PathBuf>,
-    /// Where the system's packages install them: `/usr/share/datasets` on Debian.
+    /// The folder in which packages of the system install them: `/usr/share/datasets` on Debian.
     pub system: Option<PathBuf>,
 }
 
@@ -23,7 +23,7 @@ impl Places {
         if let Ok(current) = std::env::current_dir() {
             roots.extend(current.ancestors().map(|folder| folder.join("datasets")).filter(|folder| folder.is_dir()));
         }
-        // The XDG specification: a relative path is to be ignored.
+        // the XDG specification: a relative path is to be ignored
         let cache = variable("XDG_CACHE_HOME")
             .filter(|folder| folder.is_absolute())
             .or_else(|| variable("HOME").map(|home| home.join(".cache")))

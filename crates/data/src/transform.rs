@@ -218,22 +218,6 @@ pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: 
     Raster::new(pixels, height, width, channels)
 }
 
-/// Mirrors the picture: left becomes right.
-pub fn flip_horizontal<V: Value>(picture: &Raster<V>) -> Raster<V> {
-    let mut flipped = picture.clone();
-    for line in flipped.pixels.chunks_exact_mut(picture.width * picture.channels) {
-        let (mut left, mut right) = (0, picture.width - 1);
-        while left < right {
-            for channel in 0..picture.channels {
-                line.swap(left * picture.channels + channel, right * picture.channels + channel);
-            }
-            left += 1;
-            right -= 1;
-        }
-    }
-    flipped
-}
-
 /// The same picture with 1 (gray), 3 (RGB) or 4 (RGBA) channels.
 ///
 /// Gray out of color is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; color out of gray repeats
@@ -419,15 +403,6 @@ mod tests {
     }
 
     #[test]
-    fn flipping_moves_pixels_not_channels() {
-        let picture =
-            Raster::new(vec![1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], 2, 3, 3).unwrap();
-        let flipped = flip_horizontal(&picture);
-        assert_eq!(flipped.pixels(), [7, 8, 9, 4, 5, 6, 1, 2, 3, 16, 17, 18, 13, 14, 15, 10, 11, 12]);
-        assert_eq!(flip_horizontal(&flipped), picture);
-    }
-
-    #[test]
     fn channels_convert_as_documented() {
         let rgb = Raster::new(vec![255u8, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 255], 1, 4, 3).unwrap();
         // Pillow 10: Image.fromarray(rgb).convert("L")
@@ -467,7 +442,6 @@ mod tests {
             );
         }
         same(&pad_to(&bytes, 12, 12, 200).unwrap(), &pad_to(&words, 12, 12, 200).unwrap());
-        same(&flip_horizontal(&bytes), &flip_horizontal(&words));
         // white stays white
         assert_eq!((luma(0xffffu16, 0xffff, 0xffff), over_white(0u16, 0)), (0xffff, 0xffff));
     }
