@@ -111,12 +111,9 @@ fn gather(
     }
     if gathered.labels.is_empty() {
         let split = if split == Split::Train { "training" } else { "test" };
-        return Err(DataError::NothingFound {
-            path: path.to_path_buf(),
-            found: format!("has no CIFAR batch of the {split} split"),
-            looked_for: "data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10), or train.bin and test.bin \
-                         (CIFAR-100)",
-        });
+        let looked_for =
+            "data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10), or train.bin and test.bin (CIFAR-100)";
+        return Err(DataError::nothing_found(path, format!("has no CIFAR batch of the {split} split"), looked_for));
     }
     gathered.finish(name)
 }

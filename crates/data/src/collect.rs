@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::cache::{Content, Slot};
 use crate::classes::Classes;
 use crate::context::{ReadContext, Stage};
-use crate::decode::{Encoded, Header};
+use crate::decode::{Encoded, Header, Reason};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
 use crate::loaded::{Cached, Loaded};
@@ -142,7 +142,7 @@ impl Collection<'_> {
                 for ((index, _), header) in chunk.iter().zip(of_chunk) {
                     match header {
                         Ok(header) => headers.push((*index, header)),
-                        Err(reason) => broken.push((*index, reason)),
+                        Err(reason) => broken.push((*index, reason.to_string())),
                     }
                 }
                 done += chunk.len();
@@ -158,7 +158,8 @@ impl Collection<'_> {
         if !(options.skip_unreadable || is_whole) {
             // pictures with a good header are decoded too, so that all faults are counted and named at once
             self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
-                let fault = |(index, encoded): &(usize, Encoded)| Some((*index, encoded.decode::<u8>().err()?));
+                let fault =
+                    |(index, encoded): &(usize, Encoded)| Some((*index, encoded.decode::<u8>().err()?.to_string()));
                 broken.par_extend(chunk.par_iter().filter_map(fault));
                 Ok(())
             })?;
@@ -206,7 +207,7 @@ impl Collection<'_> {
                         kept.push(*index);
                         *sizes.entry(size).or_insert(0) += 1;
                     }
-                    Err(reason) => broken.push((*index, reason)),
+                    Err(reason) => broken.push((*index, reason.to_string())),
                 }
             }
             done += chunk.len();
@@ -296,11 +297,11 @@ fn decode_into<V: Value>(
     channels: usize,
     options: &LoadOptions,
     slot: &mut [u8],
-) -> Result<(usize, usize), String> {
+) -> Result<(usize, usize), Reason> {
     let picture = encoded.decode::<V>()?;
-    let prepared = prepare(&picture, channels, options).map_err(|error| error.to_string())?;
+    let prepared = prepare(&picture, channels, options)?;
     if size_of_val(prepared.pixels()) != slot.len() {
-        return Err("changed while it was read".to_string());
+        return Err("changed while it was read".into());
     }
     V::write_bytes(prepared.pixels(), slot);
     Ok((picture.height(), picture.width()))

@@ -68,11 +68,8 @@ pub(crate) fn files_in(folder: &Path, split: Split) -> Result<Option<Vec<PathBuf
         }
     };
     if files.is_empty() {
-        return Err(DataError::NothingFound {
-            path: folder.to_path_buf(),
-            found: "has Parquet files, but none of the test split".into(),
-            looked_for: "train-….parquet, test-….parquet or validation-….parquet",
-        });
+        let looked_for = "train-….parquet, test-….parquet or validation-….parquet";
+        return Err(DataError::nothing_found(folder, "has Parquet files, but none of the test split", looked_for));
     }
     Ok(Some(files))
 }
@@ -243,15 +240,28 @@ impl Columns {
             let leaves = leaves.iter().enumerate().filter(|(_, leaf)| is_match(leaf));
             leaves.map(|(number, leaf)| Column { name: name_of(leaf).to_string(), leaf: number }).collect()
         };
+        let names_of =
+            |columns: &[Column]| columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
         let all = names_of(&matching(&|_| true));
+        // the only candidate; none where there is none and the options name none
+        let only = |key, what: &str, given: &Option<String>, mut candidates: Vec<Column>| {
+            let path = path.display();
+            let problem = match (candidates.len(), given) {
+                (1, _) | (0, None) => return Ok(candidates.pop()),
+                (_, Some(name)) => format!("{path} has no column of {what} called `{name}`; its columns are: {all}"),
+                (_, None) => {
+                    format!("{path} has several columns of {what}; choose one of: {}", names_of(&candidates))
+                }
+            };
+            Err(DataError::bad_option(key, problem))
+        };
         let images = match &options.image_column {
             Some(name) => matching(&|leaf| name_of(leaf) == name && (is_image_group(leaf) || is_bare_bytes(leaf))),
             None => Some(matching(&is_image_group))
                 .filter(|groups| !groups.is_empty())
                 .unwrap_or_else(|| matching(&is_bare_bytes)),
         };
-        let choice = Choice { path, key: "image_column", what: "images", given: &options.image_column, all: &all };
-        let Some(image) = choice.only(images)? else {
+        let Some(image) = only("image_column", "images", &options.image_column, images)? else {
             let problem = format!("{}: none of its columns holds image files: {all}", path.display());
             return Err(DataError::bad_option("image_column", problem));
         };
@@ -267,41 +277,9 @@ impl Columns {
                 if usual.is_empty() { known() } else { usual }
             }
         };
-        let choice = Choice { path, key: "label_column", what: "labels", given: &options.label_column, all: &all };
-        let label = choice.only(labels)?;
+        let label = only("label_column", "labels", &options.label_column, labels)?;
         let class_names = label.as_ref().and_then(|label| class_labels.remove(&label.name));
         Ok(Self { image, label, class_names: class_names.filter(|names| !names.is_empty()) })
-    }
-}
-
-fn names_of(columns: &[Column]) -> String {
-    columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
-}
-
-/// The choice of a column, for messages.
-struct Choice<'a> {
-    path: &'a Path,
-    key: &'static str,
-    what: &'static str,
-    /// The name that the options give.
-    given: &'a Option<String>,
-    /// The names of all columns.
-    all: &'a str,
-}
-
-impl Choice<'_> {
-    /// The only candidate; `None` where there is none and no name was given.
-    fn only(&self, mut candidates: Vec<Column>) -> Result<Option<Column>, DataError> {
-        let (path, what, all) = (self.path.display(), self.what, self.all);
-        let problem = match (candidates.len(), self.given) {
-            (1, _) | (0, None) => return Ok(candidates.pop()),
-            (_, Some(name)) => format!("{path} has no column of {what} called `{name}`; its columns are: {all}"),
-            (_, None) => {
-                let names = names_of(&candidates);
-                format!("{path} has several columns of {what}; choose one of: {names}")
-            }
-        };
-        Err(DataError::bad_option(self.key, problem))
     }
 }
 

@@ -188,6 +188,14 @@ impl DataError {
         Self::BadOption { key, problem: problem.into() }
     }
 
+    pub(crate) fn nothing_found(path: &Path, found: impl Into<String>, looked_for: &'static str) -> Self {
+        Self::NothingFound { path: path.to_path_buf(), found: found.into(), looked_for }
+    }
+
+    pub(crate) fn bad_shape(what: &'static str, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::BadShape { what, expected: expected.into(), got: got.to_string() }
+    }
+
     pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> Self {
         Self::BadFile { path: path.to_path_buf(), problem: problem.into() }
     }

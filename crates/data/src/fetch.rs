@@ -143,11 +143,8 @@ fn copy_all(manifest: &Manifest, from: &Path, target: &Path, progress: &mut dyn 
         if !manifest.unpacked.is_empty() {
             found += &format!(" (unpacked: {})", names(&mut manifest.unpacked.iter()));
         }
-        return Err(DataError::NothingFound {
-            path: from.to_path_buf(),
-            found,
-            looked_for: "the files of the dataset under their published names, .gz or uncompressed",
-        });
+        let looked_for = "the files of the dataset under their published names, .gz or uncompressed";
+        return Err(DataError::nothing_found(from, found, looked_for));
     };
     for file in files {
         let Some((path, packed)) = find(file, &folder) else { continue };

@@ -117,7 +117,7 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
             None => "is empty".to_string(),
             Some(path) => format!("has no image among its {} files (one is {})", others.len(), path.display()),
         };
-        return Err(DataError::NothingFound { path: root.to_path_buf(), found, looked_for: LOOKED_FOR });
+        return Err(DataError::nothing_found(root, found, LOOKED_FOR));
     }
     Ok((paths, unreadable))
 }

@@ -229,11 +229,8 @@ pub(crate) fn images_in(folder: &Path, split: Split) -> Result<Option<PathBuf>, 
     let mut paths = match split {
         Split::Train => [train, undivided, test].into_iter().find(|paths| !paths.is_empty()).unwrap_or_default(),
         Split::Test if test.is_empty() && !(train.is_empty() && undivided.is_empty()) => {
-            return Err(DataError::NothingFound {
-                path: folder.to_path_buf(),
-                found: "has IDX images but no test split".into(),
-                looked_for: "t10k-images-idx3-ubyte or test-images-idx3-ubyte, also with .gz",
-            });
+            let looked_for = "t10k-images-idx3-ubyte or test-images-idx3-ubyte, also with .gz";
+            return Err(DataError::nothing_found(folder, "has IDX images but no test split", looked_for));
         }
         Split::Test => test,
     };

@@ -13,7 +13,7 @@ use zip::result::ZipError;
 use crate::classes::inner_path;
 use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
-use crate::decode::{Encoded, LARGEST_FILE};
+use crate::decode::{Encoded, LARGEST_FILE, Reason};
 use crate::disk;
 use crate::error::DataError;
 use crate::folder::{LOOKED_FOR, is_image};
@@ -41,18 +41,18 @@ pub(crate) fn open(path: &Path) -> Result<Archive, DataError> {
 }
 
 /// The bytes of a part of an archive, or the reason why they cannot be read.
-fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, String> {
-    let mut part = archive.by_index(number).map_err(|error| error.to_string())?;
+fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, Reason> {
+    let mut part = archive.by_index(number)?;
     let (packed, length) = (part.compressed_size(), part.size());
     if length > LARGEST_FILE {
-        return Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image"));
+        return Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image").into());
     }
     // the part may be longer than the directory claims
     let most = SMALL.max(packed.saturating_mul(LARGEST_RATIO)).min(LARGEST_FILE);
     let mut bytes = Vec::new();
-    (&mut part).take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    (&mut part).take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(format!("{packed} bytes unpack to more than {most}: no picture does"));
+        return Err(format!("{packed} bytes unpack to more than {most}: no picture does").into());
     }
     Ok(bytes)
 }
@@ -68,14 +68,14 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &Rea
     let paths: Vec<PathBuf> = numbers.keys().filter(|path| is_image(path)).cloned().collect();
     if paths.is_empty() {
         let found = format!("has no image among its {} files", archive.len());
-        return Err(DataError::NothingFound { path: path.to_path_buf(), found, looked_for: LOOKED_FOR });
+        return Err(DataError::nothing_found(path, found, LOOKED_FOR));
     }
     let archive = RefCell::new(archive);
     let exists = |inner: &Path| is_image(inner) && numbers.contains_key(inner);
     let table = |inner: &Path| {
         let Some(&number) = numbers.get(inner) else { return Ok(None) };
         let bytes = read(&mut archive.borrow_mut(), number);
-        bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason))
+        bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
     };
     let branch = Tree { root: path, paths, unreadable: Vec::new(), exists: &exists, table: &table }.branch(options)?;
     let place = |inner: &PathBuf| Some((branch.folder.join(inner), *numbers.get(&branch.part.join(inner))?));
@@ -135,7 +135,7 @@ impl Source for Parts<'_> {
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
         indices.iter().try_for_each(|&index| {
             let bytes = read(&mut self.archive.borrow_mut(), self.places[index].1);
-            visit(index, bytes.map_or_else(Encoded::Broken, Encoded::Bytes))
+            visit(index, bytes.map_or_else(|reason| Encoded::Broken(reason.to_string()), Encoded::Bytes))
         })
     }
 }
