@@ -84,7 +84,7 @@ impl Place {
         if !start.starts_with(b"\x93NUMPY") {
             return Err(self.bad("is no NumPy array: it does not start with \\x93NUMPY".into()));
         }
-        // of version 1, or of a later one
+        // version 1 has a shorter length than the later ones
         let width = if start[6] >= 2 { 4 } else { 2 };
         let mut length = [0; 4];
         reader.read_exact(&mut length[..width]).map_err(failed)?;
@@ -385,7 +385,7 @@ mod tests {
     use super::*;
     use crate::testing::write;
 
-    /// What `numpy.save` writes.
+    /// The bytes that `numpy.save` writes.
     fn npy(descr: &str, shape: &str, values: &[u8]) -> Vec<u8> {
         let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
         while (10 + text.len() + 1) % 64 != 0 {
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_lie_beside_or_within() {
+    fn labels_are_read_beside_or_within() {
         let folder = tempfile::tempdir().unwrap();
         let images = |first| npy("|u1", "2, 1, 1", &[first, first + 1]);
         let labels = npy("<i8", "2,", &[3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -480,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_of_images_is_refused() {
+    fn files_without_an_array_of_images_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let deep = format!("{}{}", "(".repeat(5000), ")".repeat(5000));
         let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -521,7 +521,7 @@ mod tests {
     }
 
     impl ReplaceQuotes for Vec<u8> {
-        /// A type that is a list stands without quotes.
+        /// A type that is a list has no quotes.
         fn replace_quotes(self) -> Vec<u8> {
             let text = String::from_utf8_lossy(&self[10..]).replace("'[", " [").replace("]'", "] ");
             [&self[..10], text.as_bytes()].concat()

@@ -310,7 +310,7 @@ mod tests {
     use crate::open::open_with;
     use crate::testing::{gray, write};
 
-    /// A folder of pictures, two days old, and a cache that nothing is too small for.
+    /// A folder of pictures, two days old, and a cache without a least size.
     struct Place {
         folder: tempfile::TempDir,
         cache: Cache,
@@ -341,7 +341,6 @@ mod tests {
         }
     }
 
-    /// Equal in everything.
     fn assert_same(left: &Loaded, right: &Loaded) {
         assert_eq!(left.images.content_hash(), right.images.content_hash());
         assert_eq!(left.images.class_names(), right.images.class_names());
@@ -351,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decoded_once_is_mapped() {
+    fn decoded_images_are_mapped() {
         let place = Place::new();
         let options = LoadOptions {
             padding: crate::Padding::Multiple { of: 4, fill: 9 },
@@ -379,42 +378,42 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_content() {
+    fn the_key_depends_on_the_content() {
         let place = Place::new();
         let options = LoadOptions::default();
         assert_eq!(place.open("pictures", &options).cached, Cached::Written);
-        // other options are other images
+        // with other options the images differ
         assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
-        // but not where only labels or errors differ
+        // not with options of labels or errors
         let other = LoadOptions { ignore_classes: true, skip_unreadable: true, ..options.clone() };
         let unlabeled = place.open("pictures", &other);
         assert_eq!((unlabeled.cached, unlabeled.images.labels()), (Cached::Read, None));
-        // a folder that was moved is the same
+        // a folder that was moved has the same content
         fs::rename(place.folder.path().join("pictures"), place.folder.path().join("moved")).unwrap();
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
-        // so is one that was only touched
+        // as has one whose file was only touched
         let picture = gray(3, 5, 0);
         write(&place.folder, "moved/cat/0.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
-        // another picture of the same length and age is not
+        // a picture of the same length and age is another content
         let other = gray(3, 5, 200);
         assert_eq!(other.len(), picture.len());
         write(&place.folder, "moved/cat/0.png", &other);
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 200));
-        // nor is one with the times of the one before, or in another place
+        // also with the time of writing of the one before
         let before = fs::metadata(place.folder.path().join("moved/cat/0.png")).unwrap().modified().unwrap();
         let path = write(&place.folder, "moved/cat/0.png", &gray(3, 5, 201));
         File::options().append(true).open(path).unwrap().set_modified(before).unwrap();
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 201));
-        // nor one more
+        // and so is one more picture
         place.put("moved/cat/more.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Written);
     }
 
     #[test]
-    fn what_could_not_be_read_is_an_error_from_the_cache_too() {
+    fn unreadable_pictures_are_an_error_from_the_cache_too() {
         let place = Place::new();
         place.put("pictures/cat/broken.png", b"no picture");
         let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
@@ -423,7 +422,7 @@ mod tests {
         let context = ReadContext { cache: Some(place.cache.clone()), progress: None };
         let error = open_with(&Places::default(), &path, &LoadOptions::default(), &context).unwrap_err().to_string();
         assert!(error.contains("1 of 11") && error.contains("broken.png"), "{error}");
-        // a missing one does not keep the others from the cache
+        // a missing picture does not keep the others from the cache
         place.put("pictures/metadata.csv", b"file_name\ncat/0.png\ngone.png\n");
         for expected in [Cached::Written, Cached::Read] {
             let loaded = place.open("pictures", &skip);
@@ -442,7 +441,7 @@ mod tests {
         let mut other_description = whole.clone();
         let end = whole.len() - 1;
         other_description[end] = b'!';
-        // what is mapped stays as it is: broken files take its place, as from elsewhere
+        // the mapped file is unlinked, not changed
         for broken in [&whole[..whole.len() / 2], &whole[..10], b"", &other_version, &other_description] {
             fs::remove_file(&path).unwrap();
             fs::write(&path, broken).unwrap();
@@ -454,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_cannot_be_written_is_done_without() {
+    fn a_cache_that_cannot_be_written_leaves_the_images_in_memory() {
         let place = Place::new();
         place.put("cache", b"a file where the folder should be");
         let loaded = place.open("pictures", &LoadOptions::default());
@@ -477,7 +476,7 @@ mod tests {
             .arg(&place.cache.folder)
             .output();
         if !mounted.is_ok_and(|output| output.status.success()) {
-            eprintln!("not tried: this user may not mount");
+            eprintln!("not tested: this user may not mount");
             return;
         }
         let loaded = place.open("large", &LoadOptions::default());
@@ -490,13 +489,13 @@ mod tests {
     }
 
     #[test]
-    fn small_data_is_left_alone_and_clearing_is_complete() {
+    fn small_data_is_not_cached_and_clearing_is_complete() {
         let mut place = Place::new();
         place.cache.at_least = 1 << 20;
         place.cache.decoded_at_least = 1 << 20;
         assert_eq!(place.open("pictures", &LoadOptions::default()).cached, Cached::Unused);
         assert_eq!((place.cache.entries().unwrap().len(), place.cache.clear().unwrap()), (0, 0));
-        // small files of large images
+        // large images of small files
         let large = LoadOptions { size: Some((400, 400)), ..LoadOptions::default() };
         let loaded = place.open("pictures", &large);
         assert_eq!(loaded.cached, Cached::Written);
@@ -505,7 +504,7 @@ mod tests {
         assert!(bytes > 10 * 400 * 400);
         assert_eq!(place.cache.clear().unwrap(), bytes);
         assert!(place.cache.entries().unwrap().is_empty());
-        // who has it mapped keeps it
+        // a mapped file keeps its contents
         assert_eq!(loaded.images.image(9)[0], 9);
         assert_eq!(place.open("pictures", &large).cached, Cached::Written);
     }

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn faults_are_reported_in_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "data_batch_1.bin", &record(&[7])[..3000]);
         let error = load_file("a", &path).unwrap_err().to_string();

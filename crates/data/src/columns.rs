@@ -430,7 +430,7 @@ fn depth(reader: &SerializedFileReader<File>, leaf: usize) -> i16 {
     reader.metadata().file_metadata().schema_descr().column(leaf).max_def_level()
 }
 
-/// Reads up to `most` rows of a column, as `convert` makes them of a value; `None` for a row without one.
+/// Reads up to `most` rows of a column and converts their values; `None` for a row without one.
 fn next_rows<T: DataType, R>(
     reader: &mut ColumnReaderImpl<T>,
     depth: i16,
@@ -448,7 +448,7 @@ fn next_rows<T: DataType, R>(
 
 /// Reads some rows of a column of labels.
 fn next_labels(column: &mut ColumnReader, depth: i16) -> Result<Vec<Option<Value>>, ParquetError> {
-    // a longer text is refused: one byte too many shows it
+    // of a longer text, which is refused, one byte too many is copied
     let text = |bytes: ByteArray| {
         let start = &bytes.data()[..bytes.data().len().min(LONGEST_LABEL + 1)];
         Value::Text(String::from_utf8_lossy(start).into_owned())
@@ -555,7 +555,7 @@ mod tests {
         writer.into_inner().unwrap()
     }
 
-    /// Rows whose images have the shades 0, 1, 2, … and whose labels go round.
+    /// Rows whose images have the shades 0, 1, 2, … and whose labels are 0, 1, 2, 0, ….
     fn rows(count: u8) -> Vec<Row> {
         (0..count).map(|shade| (Some(gray(3, 2, shade)), i64::from(shade % 3))).collect()
     }
@@ -592,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_has_its_splits() {
+    fn a_folder_has_splits() {
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "data/train-00000-of-00002.parquet", &pets(4));
         write(&folder, "data/train-00001-of-00002.parquet", &pets(3));
@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_found_or_asked_for() {
+    fn columns_are_found_or_named() {
         let folder = tempfile::tempdir().unwrap();
         let plain = Compression::UNCOMPRESSED;
         let path = write(&folder, "img.parquet", &table(&rows(3), ["img", "fine_label"], None, plain));
@@ -635,7 +635,7 @@ mod tests {
         let picture = LoadOptions { image_column: Some("picture".into()), ..LoadOptions::default() };
         let error = open(&path, &picture).unwrap_err();
         assert!(error.contains("`picture`") && error.contains("img"), "{error}");
-        // where the file says what is a label, it need not be called so
+        // a column of class labels may have any name
         let named =
             r#"{"info": {"features": {"kind": {"names": {"1": "b", "0": "a", "2": "c"}, "_type": "ClassLabel"}}}}"#;
         let path = write(&folder, "kind.parquet", &table(&rows(3), ["image", "kind"], Some(named), plain));

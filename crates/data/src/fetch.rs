@@ -370,7 +370,7 @@ mod tests {
         Places { roots: vec![], cache: Some(folder.path().join("cache")), system: Some(folder.path().join("system")) }
     }
 
-    /// Serves each answer once, in order, to whoever asks; gives the base URL.
+    /// Serves each answer once, in order, and returns the base URL.
     fn serve(answers: Vec<Vec<u8>>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -402,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_mirror_helps_out() {
+    fn the_next_mirror_is_tried() {
         let (mut manifest, packed, _) = tiny();
         let folder = tempfile::tempdir().unwrap();
         let mut wrong = packed.clone();
@@ -430,7 +430,7 @@ mod tests {
         let images = crate::open_in(&Places::default(), got.to_str().unwrap(), &LoadOptions::default()).unwrap().images;
         assert_eq!(images.image(0), [1, 2, 3, 4]);
 
-        // the second time, no mirror is asked
+        // the second time, no mirror is used
         manifest.mirrors = vec![];
         let mut lines = Vec::new();
         fetch_manifest(&manifest, None, &places(&folder), &mut |line| lines.push(line.to_string())).unwrap();
@@ -448,7 +448,7 @@ mod tests {
         for part in ["127.0.0.1:1/train-images", "SHA-256", "--from DIR"] {
             assert!(error.contains(part), "`{part}` is not in\n{error}");
         }
-        // nothing half done stays behind
+        // no partial file is left
         assert_eq!(files_in(&folder.path().join("cache/tiny")), Vec::<String>::new());
     }
 
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_archive_of_something_else_is_refused() {
+    fn an_intact_archive_of_other_contents_is_refused() {
         let (manifest, _, mut contents) = tiny();
         contents[16] ^= 1;
         let folder = tempfile::tempdir().unwrap();
@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_installed_is_used_where_it_is() {
+    fn a_package_of_the_system_is_used_where_it_is() {
         let (manifest, _, contents) = tiny();
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "system/tiny/train-images-idx3-ubyte.gz", &gzip(&contents));
@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_installation_is_not_used() {
+    fn a_broken_package_is_not_used() {
         let (mut manifest, packed, _) = tiny();
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "system/tiny/train-images-idx3-ubyte.gz", b"broken");
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unpacked_archive_will_do() {
+    fn an_unpacked_archive_is_accepted() {
         let batch = vec![3; 3073];
         let file = |name: &str, bytes: &[u8]| ManifestFile {
             name: name.into(),
@@ -573,7 +573,7 @@ mod tests {
         assert_eq!((written.images.len(), written.images.classes()), (5000, 10));
     }
 
-    /// Where Debian's package is installed, it holds what the manifest says.
+    /// Debian's package, where it is installed, fits the manifest.
     #[test]
     fn debians_fashion_mnist_matches_the_manifest() {
         let folder = tempfile::tempdir().unwrap();

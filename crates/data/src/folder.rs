@@ -47,15 +47,15 @@ pub(crate) fn load_with(
     let (paths, unreadable) = find(root)?;
     let exists = |path: &Path| root.join(path).is_file();
     let table = |path: &Path| exists(path).then(|| disk::read(&root.join(path), metadata::LARGEST)).transpose();
-    let branch = Tree { root, paths, unreadable, exists: &exists, table: &table }.branch(options)?;
-    let whole = |path: &PathBuf| (path.display().to_string(), branch.folder.join(path));
+    let pictures = Tree { root, paths, unreadable, exists: &exists, table: &table }.pictures(options)?;
+    let whole = |path: &PathBuf| (path.display().to_string(), pictures.folder.join(path));
     Collection {
         name,
-        root: &branch.folder,
-        files: branch.paths.iter().map(whole).collect(),
-        source: &Files(branch.paths.iter().map(|path| branch.folder.join(path)).collect()),
-        classes: branch.classes,
-        unreadable: branch.unreadable,
+        root: &pictures.folder,
+        files: pictures.paths.iter().map(whole).collect(),
+        source: &Files(pictures.paths.iter().map(|path| pictures.folder.join(path)).collect()),
+        classes: pictures.classes,
+        unreadable: pictures.unreadable,
     }
     .load(options, context)
 }
@@ -141,7 +141,7 @@ mod tests {
         RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) })
     }
 
-    /// Puts an EXIF segment with nothing but `orientation` after the start marker of a JPEG.
+    /// Inserts an EXIF segment with only `orientation` after the start marker of a JPEG.
     fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
         let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01".to_vec();
         exif.extend([0x01, 0x12, 0x00, 0x03, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0]);
@@ -215,7 +215,7 @@ mod tests {
         write(&root, "plain.jpg", &jpeg);
         let upright = load_default(&root).unwrap().images;
         assert_eq!((upright.height(), upright.width()), (16, 32));
-        // 6: the camera was turned; show it rotated by 90 degrees clockwise. Red, on the left, comes to the top.
+        // 6: shown rotated by 90 degrees clockwise: red, on the left, is then on top
         write(&root, "plain.jpg", &with_orientation(&jpeg, 6));
         let turned = load_default(&root).unwrap().images;
         assert_eq!((turned.height(), turned.width()), (32, 16));
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_which_images_and_what_they_are() {
+    fn a_table_lists_images_and_labels() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("1.png", 1), ("deep/2.png", 2), ("3.png", 3)] {
             write(&root, name, &gray(2, 2, shade));
@@ -278,7 +278,7 @@ mod tests {
         let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
         let set = load("breeds", root.path(), &breed).unwrap().images;
         assert_eq!((set.labels(), set.classes(), set.class_names()), (Some([7, 0].as_slice()), 8, None));
-        // of the part that is taken there is no label 7; there are eight classes all the same
+        // no image with label 7 is left, but the number of classes is unchanged
         let set = load("one", root.path(), &LoadOptions { limit: Some(1), ..breed.clone() }).unwrap().images;
         assert_eq!((set.len(), set.classes()), (1, 8));
 
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_called_train_and_test_are_splits() {
+    fn folders_with_the_names_train_and_test_are_splits() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("train/cat/1.png", 1), ("train/dog/1.png", 2), ("test/cat/1.png", 3)] {
             write(&root, name, &gray(2, 2, shade));
@@ -319,7 +319,7 @@ mod tests {
         let set = load("deep", root.path(), &keep).unwrap().images;
         assert!(set.sixteen_bits());
         assert_eq!((set.image(0), set.image(1)), ([0x81, 0x80, 0xfe, 0xff].as_slice(), [0x40; 4].as_slice()));
-        // bytes alone stay bytes
+        // images of bytes stay bytes
         std::fs::remove_file(root.path().join("a.png")).unwrap();
         assert!(!load("bytes", root.path(), &keep).unwrap().images.sixteen_bits());
     }
@@ -340,7 +340,7 @@ mod tests {
         assert!(set.image(2).iter().all(|&value| value == 50));
     }
 
-    /// One broken file of each kind; each must be noticed, and none of them take the others along.
+    /// One broken file of each format.
     fn broken(root: &tempfile::TempDir) -> Vec<&'static str> {
         let noise = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y * 7) as u8, (x * 31 + y) as u8, (y * 17) as u8]));
         let files: Vec<(&str, ImageFormat)> = vec![
@@ -389,7 +389,7 @@ mod tests {
         assert_eq!(skipped, names);
         assert_eq!(loaded.images.len(), 2);
         assert_eq!((loaded.images.image(0)[0], loaded.images.image(1)[0]), (1, 2));
-        // the class of nothing but broken files is still a class
+        // a class of broken files only is still a class
         assert_eq!((loaded.images.classes(), loaded.images.labels()), (2, Some([1, 1].as_slice())));
 
         let error = load_default(&root).unwrap_err().to_string();
@@ -400,9 +400,9 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_is_whole_whatever_lies_around_it() {
+    fn a_jpeg_is_complete_with_segments_around_it() {
         let jpeg = encoded(halves(16, 32), ImageFormat::Jpeg);
-        // a thumbnail in a segment before the picture, and another start of scan behind its end
+        // a thumbnail in a segment before the picture, and a start of scan behind its end
         let mut decorated = jpeg[..2].to_vec();
         decorated.extend([0xff, 0xe2, 0, 2 + 4, 0xff, 0xda, 0xff, 0xd9]);
         decorated.extend(&jpeg[2..]);
@@ -412,7 +412,7 @@ mod tests {
         assert!(jpeg_ends(&decorated));
     }
 
-    /// However a file is damaged, the answer is a picture or a reason.
+    /// A damaged file gives a picture or a reason.
     #[test]
     fn damaged_files_never_panic() {
         let root = tempfile::tempdir().unwrap();
@@ -437,7 +437,7 @@ mod tests {
             for _ in 0..100 {
                 let mut bytes = whole.clone();
                 for _ in 0..=random(4) {
-                    // headers are the more interesting half
+                    // half of the changes are in the header
                     let reach = if random(2) == 0 { bytes.len().min(64) } else { bytes.len() };
                     let at = random(reach);
                     bytes[at] = random(256) as u8;
@@ -459,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_without_images_say_what_was_looked_for() {
+    fn folders_without_images_are_errors_with_the_formats() {
         let root = tempfile::tempdir().unwrap();
         let error = load_default(&root).unwrap_err().to_string();
         assert!(error.contains("is empty") && error.contains("png"), "{error}");

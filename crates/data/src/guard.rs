@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_and_only_a_guarded_one() {
+    fn only_a_guarded_panic_is_an_error() {
         assert_eq!(guarded(|| 7), Ok(7));
         assert_eq!(guarded(|| -> u8 { panic!("at byte {}", 3) }), Err("at byte 3".to_string()));
         assert_eq!(guarded(|| guarded(|| -> u8 { panic!("inner") }).is_err()), Ok(true));

@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_lie_are_caught_before_allocating() {
+    fn wrong_headers_are_refused_before_allocating() {
         let folder = tempfile::tempdir().unwrap();
         for dimensions in [[u32::MAX, 28, 28], [u32::MAX; 3], [4_000_000_000, 1, 1]] {
             let lie = idx(&dimensions, &[0; 100]);
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_overlong_files_are_named_with_numbers() {
+    fn truncated_and_overlong_files_are_reported_in_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let whole = idx(&[10, 4, 4], &[7; 160]);
         let error = message(read(&write(&folder, "short", &whole[..100])));
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_by_what_they_are() {
+    fn other_files_are_refused_with_their_type() {
         let folder = tempfile::tempdir().unwrap();
         assert!(message(read(&write(&folder, "png", b"\x89PNG\r\n\x1a\n0000"))).contains("89 50 4e 47"));
         let mut floats = idx(&[2], &[0; 8]);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_split_chooses_the_file() {
+    fn the_split_selects_the_file() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(images_in(folder.path(), Split::Train).unwrap(), None);
         let test = write(&folder, "t10k-images-idx3-ubyte.gz", &gzip(&idx(&[1, 1, 1], &[1])));
@@ -388,7 +388,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bytes are, the answer is an array that fits its header, or an error.
+        /// Any bytes give an array that fits its header, or an error.
         #[test]
         fn random_bytes_never_panic(mut bytes: Vec<u8>, kind in 0u8..16, rank in 0u8..6, compressed: bool) {
             if bytes.len() >= 4 {

@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_the_repository_is_the_same_as_the_built_in() {
+    fn the_folder_of_the_repository_equals_the_built_in_dataset() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
         let built_in = open_in(&nowhere(), "mnist-5k", &LoadOptions::default()).unwrap().images;
         let places = Places { roots: vec![folder.clone()], ..Places::default() };
@@ -222,13 +222,13 @@ mod tests {
             put(root, value);
             assert_eq!(first().unwrap(), value);
         }
-        // a dataset that is there but broken is an error, not a reason to take another
+        // a broken dataset is an error; the next place is not tried
         write(&places, "root/mnist/train-images-idx3-ubyte.gz", b"broken");
         assert!(first().unwrap_err().to_string().contains("root"));
     }
 
     #[test]
-    fn paths_of_every_kind() {
+    fn paths_of_every_format_are_opened() {
         let folder = tempfile::tempdir().unwrap();
         let open =
             |path: &str| open_in(&nowhere(), folder.path().join(path).to_str().unwrap(), &LoadOptions::default());
@@ -254,7 +254,7 @@ mod tests {
         let error = open_in(&nowhere(), pictures.to_str().unwrap(), &test).unwrap_err().to_string();
         assert!(error.contains("`split`"), "{error}");
 
-        // opening a device or a pipe could wait or read for ever
+        // a device or a pipe may block or never end
         #[cfg(unix)]
         assert!(open("/dev/zero").unwrap_err().to_string().contains("neither a regular file"));
 
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named_with_what_is() {
+    fn missing_data_is_an_error_with_the_known_names() {
         for given in ["mnits", "/no/such/folder", ""] {
             let error = open_in(&nowhere(), given, &LoadOptions::default()).unwrap_err().to_string();
             assert!(error.contains(&format!("`{given}`")) && error.contains("fashion-mnist"), "{error}");

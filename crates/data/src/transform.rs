@@ -342,13 +342,13 @@ mod tests {
     }
 
     #[test]
-    fn the_right_size_is_left_alone() {
+    fn a_picture_of_the_right_size_is_unchanged() {
         let picture = gray(7, 5, |row, column| (row * 31 + column * 7) as u8);
         assert_eq!(resize_short_side_and_center_crop(&picture, 7, 5).unwrap(), picture);
     }
 
     #[test]
-    fn extreme_pictures_do_not_blow_up() {
+    fn extreme_pictures_are_resized_or_refused() {
         let line = gray(1, 60_000, |_, column| (column % 256) as u8);
         let square = resize_short_side_and_center_crop(&line, 64, 64).unwrap();
         assert_eq!((square.height(), square.width()), (64, 64));

@@ -8,29 +8,32 @@ use crate::error::DataError;
 use crate::metadata::{self, Metadata};
 use crate::options::{LoadOptions, Split};
 
-/// A folder or an archive, and the pictures in it. All paths but `root` are relative to it.
+/// Reads the file at a path; `None` where it does not exist.
+type TableReader<'a> = dyn Fn(&Path) -> Result<Option<Vec<u8>>, DataError> + 'a;
+
+/// A folder or an archive, and the pictures in it. Paths are relative to `root`, except for those of `unreadable`.
 pub(crate) struct Tree<'a> {
     pub root: &'a Path,
     /// The pictures, sorted.
     pub paths: Vec<PathBuf>,
-    /// Entries that cannot be read, with whole paths.
+    /// Entries that cannot be read.
     pub unreadable: Vec<Unreadable>,
     /// Whether a picture exists.
     pub exists: &'a dyn Fn(&Path) -> bool,
-    /// The contents of a table; `None` where it does not exist.
-    pub table: &'a dyn Fn(&Path) -> Result<Option<Vec<u8>>, DataError>,
+    /// Reads a table.
+    pub table: &'a TableReader<'a>,
 }
 
 /// The pictures of one split.
-pub(crate) struct Branch {
-    /// The folder of the split: in the root of the tree, ...
+pub(crate) struct Pictures {
+    /// The folder of the split, relative to the root of the tree (empty without splits), ...
     pub part: PathBuf,
-    /// ... and as a whole path.
+    /// ... and with it.
     pub folder: PathBuf,
     /// The pictures, relative to the folder: sorted, or in the order of the table.
     pub paths: Vec<PathBuf>,
     pub classes: Classes,
-    /// Pictures that cannot be read, or are listed and missing, with whole paths.
+    /// Pictures that cannot be read, or are listed and missing, with the root.
     pub unreadable: Vec<Unreadable>,
 }
 
@@ -41,14 +44,12 @@ impl Tree<'_> {
     /// # Errors
     /// [`DataError::NothingFound`] or [`DataError::BadOption`] where there is no such split, [`DataError::BadOption`] where
     /// `options.label_column` is set and there is no table, and the errors of the table and of [`Classes::by_folder`].
-    pub(crate) fn branch(self, options: &LoadOptions) -> Result<Branch, DataError> {
+    pub(crate) fn pictures(self, options: &LoadOptions) -> Result<Pictures, DataError> {
         let root = self.root;
         let split = split_folder(root, &self.paths, options.split)?;
         if split.is_none() && options.split == Split::Test {
-            let problem = format!(
-                "there are no splits without folders `train` and `test` in {}; name the folder or archive of test images",
-                root.display()
-            );
+            let advice = "name the folder or archive of test images";
+            let problem = format!("{} has no folders `train` and `test`; {advice}", root.display());
             return Err(DataError::bad_option("split", problem));
         }
         let part = PathBuf::from(split.as_deref().unwrap_or_default());
@@ -78,7 +79,7 @@ impl Tree<'_> {
             None if options.ignore_classes => Classes::default(),
             None => Classes::by_folder(&folder, &paths)?,
         };
-        Ok(Branch { part, folder, paths, classes, unreadable })
+        Ok(Pictures { part, folder, paths, classes, unreadable })
     }
 
     /// The path of the table of a split, else of that of all splits, and its rows of this split.

@@ -77,15 +77,16 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &Rea
         let bytes = read(&mut archive.borrow_mut(), number);
         bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
     };
-    let branch = Tree { root: path, paths, unreadable: Vec::new(), exists: &exists, table: &table }.branch(options)?;
-    let place = |inner: &PathBuf| Some((branch.folder.join(inner), *numbers.get(&branch.part.join(inner))?));
+    let pictures =
+        Tree { root: path, paths, unreadable: Vec::new(), exists: &exists, table: &table }.pictures(options)?;
+    let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *numbers.get(&pictures.part.join(inner))?));
     Collection {
         name,
-        root: &branch.folder,
+        root: &pictures.folder,
         files: vec![(String::new(), path.to_path_buf())],
-        source: &Parts { archive: &archive, places: branch.paths.iter().filter_map(place).collect() },
-        classes: branch.classes,
-        unreadable: branch.unreadable,
+        source: &Parts { archive: &archive, places: pictures.paths.iter().filter_map(place).collect() },
+        classes: pictures.classes,
+        unreadable: pictures.unreadable,
     }
     .load(options, context)
 }

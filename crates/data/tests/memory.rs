@@ -1,4 +1,4 @@
-//! Images that are larger than the memory there is.
+//! Images that are larger than the memory.
 
 use std::alloc::System;
 use std::io::Write;
@@ -9,7 +9,7 @@ use data::{Cache, Cached, LoadOptions, Places, ReadContext, open_with};
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// 320 images of 1 MiB, the first byte of each of which is its number, within 160 MiB: what is decoded at a time, twice.
+/// 320 images of 1 MiB, each of which starts with its index, within 160 MiB: twice a decoded chunk.
 #[test]
 fn images_larger_than_memory_are_read_and_used() {
     let folder = tempfile::tempdir().unwrap();
