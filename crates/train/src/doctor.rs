@@ -8,16 +8,14 @@ use std::{
 };
 
 use burn::tensor::Device;
-use data::ImageSet;
+use data::{
+    ImageSet,
+    memory::{available_bytes, peak_bytes},
+};
 use schedule::{Objective, Schedule};
 use serde::Serialize;
 
-use crate::{
-    config::Config,
-    error::TrainError,
-    memory::{available_bytes, peak_bytes},
-    trainer::Trainer,
-};
+use crate::{config::Config, error::TrainError, trainer::Trainer};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

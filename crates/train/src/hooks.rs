@@ -2,6 +2,7 @@
 
 use std::{collections::VecDeque, path::Path, time::Instant};
 
+use data::memory::resident_bytes;
 use files::create_folder;
 use noise::Noise;
 use picture::save_png;
@@ -11,7 +12,6 @@ use crate::{
     config::TrainingConfig,
     error::TrainError,
     events::EventFile,
-    memory::resident_bytes,
     post_hoc::Snapshot,
     quartiles::{QUARTILES, QuartileMean},
     report::write_report,

@@ -37,7 +37,6 @@ mod hooks;
 mod immiscible;
 mod importance;
 mod loss;
-pub mod memory;
 mod non_finite;
 mod optimizer;
 mod parameters;

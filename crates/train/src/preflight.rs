@@ -1,9 +1,9 @@
 //! Checks that a run can start on its machine.
 
 use burn::tensor::Device;
-use data::ImageSet;
+use data::{ImageSet, memory::available_bytes};
 
-use crate::{config::Config, error::TrainError, memory::available_bytes};
+use crate::{config::Config, error::TrainError};
 
 /// Copies of the parameters that a step holds at least: weights, gradients, two moments, EMA.
 const COPIES: u128 = 5;
