@@ -53,11 +53,11 @@ pub fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     if crate::cpu::operation::is_native(&parameter.value) {
         return crate::cpu::optimizer::adam(step, parameter);
     }
-    plain(step, parameter)
+    composed(step, parameter)
 }
 
 /// [`adam`] as a composition of burn operations.
-pub fn plain(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
+pub fn composed(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     let AdamParameter { value, gradient, mean, square, average } = parameter;
     let AdamStep { learning_rate, betas: [beta_1, beta_2], epsilon, clip, average_decay, .. } = *step;
     let [correction_1, correction_2] = step.betas.map(|beta| 1.0 - beta.powf(step.number as f64));

@@ -18,11 +18,11 @@
 use burn::tensor::{Device, Tensor, assert_shape};
 
 pub mod adam;
+pub mod composed;
 #[cfg(feature = "flex")]
 pub mod cpu;
 pub mod instruction_set;
 pub mod normal;
-pub mod plain;
 pub mod profile;
 
 #[cfg(feature = "flex")]
@@ -86,7 +86,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
         inputs.extend(bias.map(Tensor::into_dispatch));
         return apply(cpu::convolution::Conv2d(options), &inputs);
     }
-    plain::conv2d(x, weight, bias, options)
+    composed::conv2d(x, weight, bias, options)
 }
 
 /// `x weight^T + bias`, as PyTorch's `linear`.
@@ -99,7 +99,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
         let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
         return apply(cpu::convolution::Linear, &inputs);
     }
-    plain::linear(x, weight, bias)
+    composed::linear(x, weight, bias)
 }
 
 /// RMS norm over the channels: `x / |x| sqrt(channels) gain` (Zhang and Sennrich 2019, arXiv:1910.07467; lucidrains
@@ -114,7 +114,7 @@ pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     if is_native(&x) {
         return apply(cpu::rms_norm::RmsNorm { silu: false }, &[x.into_dispatch(), gain.into_dispatch()]);
     }
-    plain::rms_norm(x, gain)
+    composed::rms_norm(x, gain)
 }
 
 /// [`rms_norm`], then scale and shift from the timestep, then SiLU: the middle of a ResNet block.
@@ -134,7 +134,7 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
         inputs.extend(scale_shift.map(Tensor::into_dispatch));
         return apply(cpu::rms_norm::RmsNorm { silu: true }, &inputs);
     }
-    plain::rms_norm_silu(x, gain, scale_shift)
+    composed::rms_norm_silu(x, gain, scale_shift)
 }
 
 /// Group norm (Wu and He 2018, arXiv:1803.08494), then, with `silu`, scale and shift from the timestep, if given, and SiLU.
@@ -168,7 +168,7 @@ pub fn group_norm(
         inputs.extend(scale_shift.map(Tensor::into_dispatch));
         return apply(norm, &inputs);
     }
-    plain::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
+    composed::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
 }
 
 /// How a prediction is compared with its target, element by element.
@@ -200,7 +200,7 @@ pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>
             &[prediction.into_dispatch(), target.into_dispatch(), weights.into_dispatch()],
         );
     }
-    plain::loss(kind, prediction, target, weights)
+    composed::loss(kind, prediction, target, weights)
 }
 
 /// `e^x / sum e^x` over the last axis.
@@ -209,7 +209,7 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_native(&x) {
         return apply(cpu::softmax::Softmax, &[x.into_dispatch()]);
     }
-    plain::softmax(x)
+    composed::softmax(x)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
@@ -218,7 +218,7 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_native(&x) {
         return apply(cpu::activation::Activation::Silu, &[x.into_dispatch()]);
     }
-    plain::silu(x)
+    composed::silu(x)
 }
 
 /// `x Phi(x)` with the error function, not its tanh approximation.
@@ -227,7 +227,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if is_native(&x) {
         return apply(cpu::activation::Activation::Gelu, &[x.into_dispatch()]);
     }
-    plain::gelu(x)
+    composed::gelu(x)
 }
 
 /// Softmax attention `softmax(q k^T / sqrt(head_dim)) v` of each head, with learned keys and values ("memory") before
@@ -245,7 +245,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     if is_native(&qkv) {
         return apply(cpu::attention::Attention, &[qkv.into_dispatch(), memory.into_dispatch()]);
     }
-    plain::attention(qkv, memory)
+    composed::attention(qkv, memory)
 }
 
 /// Linear attention: keys are normalized over positions, queries over channels, so that `k v^T` is computed once
@@ -263,7 +263,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     if is_native(&qkv) {
         return apply(cpu::linear_attention::LinearAttention, &[qkv.into_dispatch(), memory.into_dispatch()]);
     }
-    plain::linear_attention(qkv, memory)
+    composed::linear_attention(qkv, memory)
 }
 
 /// Puts the channels of two images side by side.
@@ -279,7 +279,7 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     if is_native(&first) {
         return apply(cpu::resample::Concatenate, &[first.into_dispatch(), second.into_dispatch()]);
     }
-    plain::concat_channels(first, second)
+    composed::concat_channels(first, second)
 }
 
 /// Patches become channels: `b (h p) (w p) c -> b h w (c p p)`.

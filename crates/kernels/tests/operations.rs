@@ -1,7 +1,7 @@
-//! Every operation against the composition of plain burn operations in f64: the result and all gradients.
+//! Every operation against the composition of burn operations in f64: the result and all gradients.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kernels::{Convolution, plain};
+use kernels::{Convolution, composed};
 use proptest::prelude::*;
 
 /// A function of flat tensors.
@@ -32,11 +32,11 @@ fn evaluate(function: Function, inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f6
     core::iter::once(read(result.inner())).chain(leaves.iter().map(gradient)).collect()
 }
 
-/// The largest difference between native f32 and plain f64, over the largest value of each tensor, or 1 (a gradient may
+/// The largest difference between native f32 and composed f64, over the largest value of each tensor, or 1 (a gradient may
 /// be a difference of large numbers).
-fn error(native: Function, plain: Function, inputs: &[Vec<f64>]) -> f64 {
+fn error(native: Function, composed: Function, inputs: &[Vec<f64>]) -> f64 {
     let ours = evaluate(native, inputs, DType::F32);
-    let reference = evaluate(plain, inputs, DType::F64);
+    let reference = evaluate(composed, inputs, DType::F64);
     let mut largest = 0f64;
     for (ours, reference) in ours.iter().zip(&reference) {
         assert_eq!(ours.len(), reference.len());
@@ -71,7 +71,7 @@ proptest! {
             numbers(channels_out * channels_in * kernel * kernel, seed ^ 1),
             numbers(channels_out, seed ^ 2),
         ];
-        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
+        let error = error(&function(kernels::conv2d), &function(composed::conv2d), &inputs);
         // Winograd F(4x4, 3x3) has the largest
         prop_assert!(error < 3e-5, "{error}");
     }
@@ -92,7 +92,7 @@ proptest! {
             numbers(batch * rows * columns * patch * patch * channels_in, seed),
             numbers(channels_out * channels_in * patch * patch, seed ^ 1),
         ];
-        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
+        let error = error(&function(kernels::conv2d), &function(composed::conv2d), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
@@ -107,7 +107,7 @@ proptest! {
             }
         };
         let inputs = [numbers(batch * elements, seed), numbers(batch * elements, seed ^ 1), numbers(batch, seed ^ 2)];
-        let error = error(&function(kernels::loss), &function(plain::loss), &inputs);
+        let error = error(&function(kernels::loss), &function(composed::loss), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
@@ -135,7 +135,7 @@ proptest! {
             inputs.push(numbers(batch * 2 * channels, seed ^ 2));
         }
         let ours = function(kernels::rms_norm, kernels::rms_norm_silu);
-        let error = error(&ours, &function(plain::rms_norm, plain::rms_norm_silu), &inputs);
+        let error = error(&ours, &function(composed::rms_norm, composed::rms_norm_silu), &inputs);
         prop_assert!(error < 4e-6, "{error}");
     }
 
@@ -162,7 +162,7 @@ proptest! {
         if with_scale {
             inputs.push(numbers(batch * 2 * channels, seed ^ 3));
         }
-        let error = error(&function(kernels::group_norm), &function(plain::group_norm), &inputs);
+        let error = error(&function(kernels::group_norm), &function(composed::group_norm), &inputs);
         prop_assert!(error < 2e-5, "{error}");
     }
 
@@ -172,7 +172,7 @@ proptest! {
             move |leaves: &[Tensor<1>]| softmax(leaves[0].clone().reshape([rows, columns])).flatten(0, 1)
         };
         let wide: Vec<f64> = numbers(rows * columns, seed).into_iter().map(|value| 10.0 * value).collect();
-        let error = error(&function(kernels::softmax), &function(plain::softmax), &[wide]);
+        let error = error(&function(kernels::softmax), &function(composed::softmax), &[wide]);
         prop_assert!(error < 2e-6, "{error}");
     }
 
@@ -181,7 +181,7 @@ proptest! {
         batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..40usize, memory in 0..6usize,
         linear: bool, seed: u64,
     ) {
-        // the plain composition has no word for an empty memory
+        // the composed operation has no word for an empty memory
         prop_assume!(memory > 0);
         let shape = if linear { [2, heads, head_dim, memory] } else { [2, heads, memory, head_dim] };
         let function = |attention: fn(Tensor<3>, Tensor<4>) -> Tensor<3>| {
@@ -196,8 +196,8 @@ proptest! {
             wide(numbers(2 * heads * memory * head_dim, seed ^ 1)),
         ];
         let error = match linear {
-            true => error(&function(kernels::linear_attention), &function(plain::linear_attention), &inputs),
-            false => error(&function(kernels::attention), &function(plain::attention), &inputs),
+            true => error(&function(kernels::linear_attention), &function(composed::linear_attention), &inputs),
+            false => error(&function(kernels::attention), &function(composed::attention), &inputs),
         };
         prop_assert!(error < 1e-5, "{error}");
     }
@@ -206,9 +206,9 @@ proptest! {
     fn activations(count in 1..200usize, seed: u64) {
         let wide: Vec<f64> = numbers(count, seed).into_iter().map(|value| 12.0 * value).collect();
         let inputs = [wide];
-        let silu = error(&|leaves| kernels::silu(leaves[0].clone()), &|leaves| plain::silu(leaves[0].clone()), &inputs);
+        let silu = error(&|leaves| kernels::silu(leaves[0].clone()), &|leaves| composed::silu(leaves[0].clone()), &inputs);
         prop_assert!(silu < 1e-6, "silu {silu}");
-        let gelu = error(&|leaves| kernels::gelu(leaves[0].clone()), &|leaves| plain::gelu(leaves[0].clone()), &inputs);
+        let gelu = error(&|leaves| kernels::gelu(leaves[0].clone()), &|leaves| composed::gelu(leaves[0].clone()), &inputs);
         prop_assert!(gelu < 1e-6, "gelu {gelu}");
     }
 
@@ -226,7 +226,7 @@ proptest! {
             numbers(features_out * features_in, seed ^ 1),
             numbers(features_out, seed ^ 2),
         ];
-        let error = error(&function(kernels::linear), &function(plain::linear), &inputs);
+        let error = error(&function(kernels::linear), &function(composed::linear), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
@@ -239,7 +239,7 @@ proptest! {
             }
         };
         let inputs = [numbers(rows * first, seed), numbers(rows * second, seed ^ 1)];
-        let error = error(&function(kernels::concat_channels), &function(plain::concat_channels), &inputs);
+        let error = error(&function(kernels::concat_channels), &function(composed::concat_channels), &inputs);
         prop_assert!(error < 1e-7, "{error}");
     }
 }
@@ -256,7 +256,7 @@ fn patches_become_channels_and_back() {
     let corner: f32 = there.clone().slice([0..1, 2..3, 3..4, 7..8]).into_scalar();
     assert_eq!(corner, x.clone().slice([0..1, 5..6, 7..8, 1..2]).into_scalar::<f32>());
     kernels::depth_to_space(there, 2).into_data().assert_eq(&x.to_data(), true);
-    let up = plain::upsample_nearest(x.clone());
+    let up = composed::upsample_nearest(x.clone());
     assert_eq!(up.dims(), [2, 16, 24, 3]);
     let one: f32 = up.slice([1..2, 7..8, 23..24, 2..3]).into_scalar();
     assert_eq!(one, x.slice([1..2, 3..4, 11..12, 2..3]).into_scalar::<f32>());
@@ -371,7 +371,7 @@ fn what_is_not_finite_stays_so() {
 
 #[test]
 fn one_pass_of_adam_is_adam() {
-    use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam, global_norm, plain};
+    use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam, composed, global_norm};
     let device = Device::flex();
     let count = 40_003;
     let parameter = |dtype: DType, average: bool| {
@@ -399,7 +399,7 @@ fn one_pass_of_adam_is_adam() {
                 average_decay,
             };
             let (ours, reference) =
-                (adam(&step, parameter(DType::F32, true)), plain(&step, parameter(DType::F64, true)));
+                (adam(&step, parameter(DType::F32, true)), composed(&step, parameter(DType::F64, true)));
             let pairs = [
                 (ours.value, reference.value),
                 (ours.mean, reference.mean),

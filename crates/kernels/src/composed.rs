@@ -1,4 +1,4 @@
-//! Every operation as a composition of plain burn operations: what runs on all backends but `flex`, and what the native
+//! Every operation as a composition of burn operations: what runs on all backends but `flex`, and what the native
 //! kernels are tested against. Images are `[batch, height, width, channels]`.
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
