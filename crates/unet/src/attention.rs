@@ -1,4 +1,4 @@
-//! Attention over the pixels of a level, with a few learned keys and values ("memory") that belong to no pixel.
+//! Attention over the pixels of a level and a few learned keys and values ("memory") that belong to no pixel.
 
 use burn::{
     module::{Module, Param},
@@ -15,7 +15,7 @@ use crate::{
 /// Learned keys and values of each head.
 pub(crate) const MEMORY: usize = 4;
 
-/// One of the two attentions; what it adds to its input.
+/// One of the two attentions, without the residual connection around it.
 #[derive(Module, Debug)]
 pub enum Attention {
     /// Linear in the number of pixels.
@@ -33,7 +33,7 @@ impl Attention {
         }
     }
 
-    /// `[batch, height, width, channels]`, as it comes.
+    /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Linear(attention) => attention.forward(x),
