@@ -140,10 +140,6 @@ fn gelu_derivative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 }
 
 impl Operation for Activation {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(*self, inputs[0].values, output);
         Vec::new()

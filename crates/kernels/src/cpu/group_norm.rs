@@ -320,11 +320,13 @@ pub(crate) struct GroupNorm {
     pub silu: bool,
 }
 
-impl Operation for GroupNorm {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
+impl GroupNorm {
+    pub fn new(count: usize, epsilon: f64, silu: bool) -> Self {
+        Self { groups: Groups { count, epsilon }, silu }
     }
+}
 
+impl Operation for GroupNorm {
     /// Keeps mean and inverse deviation of each group.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));

@@ -38,8 +38,10 @@ pub(crate) struct View<'a> {
 
 /// An operation on contiguous f32 tensors.
 pub(crate) trait Operation: Debug + Send + Sync + 'static {
-    /// The shape of the result.
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize>;
+    /// The shape of the result, by default that of the first input.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
+        inputs[0].to_vec()
+    }
 
     /// Writes every element of the result; `output` holds anything before. Gives what [`backward`](Self::backward) wants to
     /// know besides the inputs, and cannot have cheaper by computing it again.

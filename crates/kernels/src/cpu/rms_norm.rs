@@ -181,10 +181,6 @@ pub(crate) struct RmsNorm {
 }
 
 impl Operation for RmsNorm {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(
             Shape::of(inputs[0]),

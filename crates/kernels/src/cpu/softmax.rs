@@ -110,10 +110,6 @@ impl WithSimd for Backward<'_> {
 pub(crate) struct Softmax;
 
 impl Operation for Softmax {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
     /// Keeps the output.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(inputs[0].shape.last().copied().unwrap_or(1), inputs[0].values, output);
