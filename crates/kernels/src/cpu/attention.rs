@@ -307,16 +307,16 @@ impl Operation for Attention {
     /// Keeps the output and the log-sum-exp of each row.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
-        let mut kept = vec![0.0; shape.output() + shape.rows()];
-        let (kept_output, log_sum_exp) = kept.split_at_mut(shape.output());
+        let mut saved = vec![0.0; shape.output() + shape.rows()];
+        let (saved_output, log_sum_exp) = saved.split_at_mut(shape.output());
         forward(shape, inputs[0].values, inputs[1].values, output, log_sum_exp);
-        kept_output.copy_from_slice(output);
-        kept
+        saved_output.copy_from_slice(output);
+        saved
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
-        let (output, log_sum_exp) = kept.split_at(shape.output());
+        let (output, log_sum_exp) = saved.split_at(shape.output());
         let mut unwanted = [const { Vec::new() }; 2];
         let [qkv, memory] = all(inputs, gradients, &mut unwanted);
         let [qkv_values, memory_values] = [inputs[0].values, inputs[1].values];

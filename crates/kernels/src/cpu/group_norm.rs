@@ -10,7 +10,7 @@
 //!
 //! The forward goes over the input twice. First each block of positions gives, per channel, its mean and its sum of
 //! squares about that mean; these are joined in f64 (Chan et al. 1979), so a large mean costs the variance no digits.
-//! Then `y = f(x (r k) + (o - μ r k))`. μ and r are kept for the backward, also two passes:
+//! Then `y = f(x (r k) + (o - μ r k))`. μ and r are saved for the backward, also two passes:
 //!
 //! ```text
 //! ż = ẏ f'(z)    A = Σ ż, B = Σ ż x̂ over positions    ẋ = r (ż k - (Σ_c k A + x̂ Σ_c k B) / N), Σ_c over the group
@@ -336,7 +336,7 @@ impl Operation for GroupNorm {
         statistics
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut unwanted = [const { Vec::new() }; 4];
         let [dx, dweight, dbias, dscale_shift] = all(inputs, gradients, &mut unwanted);
@@ -348,7 +348,7 @@ impl Operation for GroupNorm {
             weight,
             bias,
             epilogue,
-            kept,
+            saved,
             output_gradient,
             dx,
             dweight,

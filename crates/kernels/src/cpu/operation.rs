@@ -1,7 +1,7 @@
 //! How a native operation becomes a burn operation: one backend method for all of them, and one backward step.
 //!
 //! An [`Operation`] works on slices and knows neither burn nor gradients' graph. [`apply`] runs it on tensors of the
-//! `flex` backend; under autodiff its inputs are kept (or, with gradient checkpointing, found again) until
+//! `flex` backend; under autodiff its inputs are saved (or, with gradient checkpointing, found again) until
 //! [`Operation::backward`] wants them.
 
 use core::fmt::Debug;
@@ -48,8 +48,8 @@ pub(crate) trait Operation: Debug + Send + Sync + 'static {
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32>;
 
     /// Writes the gradients that are asked for: `gradients` has one slot for each input, of anything before, or None.
-    /// `kept` is what [`forward`](Self::forward) gave.
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
+    /// `saved` is what [`forward`](Self::forward) gave.
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
 
     /// Whether gradient checkpointing had better compute the result a second time than keep it.
     fn is_cheap(&self) -> bool {
@@ -144,8 +144,8 @@ impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
                 OpsKind::Tracked(mut prepared) => {
                     let nodes = inputs.iter().map(|input| prepared.checkpoint(input)).collect();
                     let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
-                    let (output, kept) = run(&*operation, &inputs);
-                    prepared.finish(State { inputs: nodes, kept: kept.into() }, output)
+                    let (output, saved) = run(&*operation, &inputs);
+                    prepared.finish(State { inputs: nodes, saved: saved.into() }, output)
                 }
                 OpsKind::UnTracked(prepared) => {
                     let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
@@ -164,11 +164,11 @@ impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
     }
 }
 
-/// What a backward step finds its inputs by, and what the operation kept.
+/// What a backward step finds its inputs by, and what the operation saved.
 #[derive(Clone, Debug)]
 struct State {
     inputs: Vec<NodeId>,
-    kept: Arc<[f32]>,
+    saved: Arc<[f32]>,
 }
 
 /// The backward step of any operation with `N` inputs.
@@ -190,7 +190,7 @@ impl<const N: usize> Backward<Flex, N> for Native {
         let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
         let (operation, views) = (&self.0, views(&inputs));
         let name = || format!("{operation:?} backward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
-        profile::time(name, || operation.backward(&views, &ops.state.kept, values(&gradient), &mut slices));
+        profile::time(name, || operation.backward(&views, &ops.state.saved, values(&gradient), &mut slices));
         for ((input, parent), result) in inputs.iter().zip(&ops.parents).zip(results) {
             if let (Some(node), Some(result)) = (parent, result) {
                 grads.register::<Flex>(node.id, tensor(result, input.layout().shape()));
@@ -240,8 +240,8 @@ fn run(operation: &dyn Operation, inputs: &[FlexTensor]) -> (FlexTensor, Vec<f32
     let shape = operation.output_shape(&views.iter().map(|view| view.shape).collect::<Vec<_>>());
     let mut output = pool::take(shape.iter().product());
     let name = || format!("{operation:?} forward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
-    let kept = profile::time(name, || operation.forward(&views, &mut output));
-    (tensor(output, &shape), kept)
+    let saved = profile::time(name, || operation.forward(&views, &mut output));
+    (tensor(output, &shape), saved)
 }
 
 fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
@@ -284,10 +284,10 @@ mod tests {
         let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(seed, shape)| values(count(shape), seed)).collect();
         let views: Vec<View> = shapes.iter().zip(&inputs).map(|(shape, values)| View { shape, values }).collect();
         let mut output = vec![before; count(&operation.output_shape(shapes))];
-        let kept = operation.forward(&views, &mut output);
+        let saved = operation.forward(&views, &mut output);
         let mut gradients: Vec<Vec<f32>> = inputs.iter().map(|input| vec![before; input.len()]).collect();
         let mut slots: Vec<Option<&mut [f32]>> = gradients.iter_mut().map(|slot| Some(slot.as_mut_slice())).collect();
-        operation.backward(&views, &kept, &values(output.len(), 9), &mut slots);
+        operation.backward(&views, &saved, &values(output.len(), 9), &mut slots);
         core::iter::once(output).chain(gradients).collect()
     }
 

@@ -116,9 +116,9 @@ impl Operation for Softmax {
         output.to_vec()
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         if let Some(gradient) = &mut gradients[0] {
-            backward(inputs[0].shape.last().copied().unwrap_or(1), kept, output_gradient, gradient);
+            backward(inputs[0].shape.last().copied().unwrap_or(1), saved, output_gradient, gradient);
         }
     }
 }

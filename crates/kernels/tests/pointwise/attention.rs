@@ -72,9 +72,9 @@ fn run(shape: Shape, linear: bool, qkv: &[f32], memory: &[f32], dy: &[f32]) -> V
     let mut output = vec![7.0; shape.output()];
     let (mut qkv_gradient, mut memory_gradient) = (vec![7.0; qkv.len()], vec![7.0; memory.len()]);
     if linear {
-        let mut kept = vec![7.0; shape.kept()];
-        linear_attention::forward(shape, qkv, memory, &mut output, &mut kept);
-        linear_attention::backward(shape, qkv, memory, &kept, dy, &mut qkv_gradient, &mut memory_gradient);
+        let mut saved = vec![7.0; shape.saved()];
+        linear_attention::forward(shape, qkv, memory, &mut output, &mut saved);
+        linear_attention::backward(shape, qkv, memory, &saved, dy, &mut qkv_gradient, &mut memory_gradient);
     } else {
         let mut rows = vec![7.0; shape.rows()];
         attention::forward(shape, qkv, memory, &mut output, &mut rows);

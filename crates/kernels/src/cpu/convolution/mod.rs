@@ -272,9 +272,9 @@ impl Operation for Linear {
         Self::with_images(inputs, |inputs| Conv2d(crate::Convolution::same(1)).forward(inputs, output))
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let convolution = Conv2d(crate::Convolution::same(1));
-        Self::with_images(inputs, |inputs| convolution.backward(inputs, kept, output_gradient, gradients));
+        Self::with_images(inputs, |inputs| convolution.backward(inputs, saved, output_gradient, gradients));
     }
 
     fn is_cheap(&self) -> bool {
