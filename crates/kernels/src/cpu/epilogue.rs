@@ -1,5 +1,5 @@
-//! What follows a normalization and is fused into its pass: a factor and an offset per channel, the scale and shift of
-//! a time embedding, SiLU.
+//! The operations that are fused into the pass of a normalization: a factor and an offset per channel, the scale and shift
+//! of a time embedding, SiLU.
 //!
 //! With x̂ the normalized input, s the sample and c the channel, every variant is
 //!
@@ -29,7 +29,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Of an image `[batch, height, width, channels]`.
+    /// The shape of an image `[batch, height, width, channels]`.
     pub(crate) fn of(image: View) -> Self {
         let [batch, height, width, channels] = image.shape else { unreachable!("an image has four dimensions") };
         Self { batch: *batch, positions: height * width, channels: *channels }
@@ -62,7 +62,7 @@ impl Shape {
     }
 }
 
-/// What follows a normalization.
+/// The operations behind a normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum Epilogue<'a> {
     /// `y = z`.
@@ -83,7 +83,7 @@ pub(crate) struct Affine {
     pub silu: bool,
 }
 
-/// The gradients of what the epilogue multiplies and adds.
+/// The gradients of the factors and offsets of an epilogue.
 pub(crate) struct Gradients<'a> {
     pub weight: &'a mut [f32],
     /// Empty where there is no bias.
@@ -93,7 +93,7 @@ pub(crate) struct Gradients<'a> {
 }
 
 impl<'a> Epilogue<'a> {
-    /// Of a burn operation: scale and shift, where there are any, come before SiLU.
+    /// The epilogue of a burn operation: scale and shift, if any, come before SiLU.
     pub(crate) fn of(silu: bool, scale_shift: Option<&View<'a>>) -> Self {
         match scale_shift {
             Some(scale_shift) => Self::ScaleShiftSilu(scale_shift.values),
@@ -132,7 +132,7 @@ impl Epilogue<'_> {
 
     /// The gradients from the sums of all tasks: `[batch, blocks, 2, channels]`, of each task A, then B.
     ///
-    /// Gives back the sums per sample, `[batch, 2, channels]`.
+    /// Returns the sums per sample, `[batch, 2, channels]`.
     pub(crate) fn gradients(
         &self,
         shape: Shape,

@@ -25,7 +25,7 @@ use crate::cpu::parallel::{check, run};
 use crate::cpu::simd::{fold_rows, map};
 use pulp::{Simd, WithSimd};
 
-/// The groups of channels and what keeps the variance from 0.
+/// The number of groups, and the epsilon of the variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Groups {
     /// Number of groups; it divides the channels.
@@ -327,7 +327,7 @@ impl GroupNorm {
 }
 
 impl Operation for GroupNorm {
-    /// Keeps mean and inverse deviation of each group.
+    /// Saves mean and inverse deviation of each group.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut statistics = vec![0.0; 2 * shape.batch * self.groups.count];

@@ -1,15 +1,15 @@
 //! Linear attention (Katharopoulos et al. 2020, arXiv:2006.16236, with the softmaxes of Shen et al. 2018,
 //! arXiv:1812.01243), with learned memory as lucidrains writes it.
 //!
-//! `qkv` is `[batch, positions, 3, heads, head_dim]`: what a 1x1 convolution gives. `memory` is
-//! `[2, heads, head_dim, memory]`, keys then values, put before those of the positions. Per sample and head, with d
+//! `qkv` is `[batch, positions, 3, heads, head_dim]`, the output of a 1x1 convolution. `memory` is
+//! `[2, heads, head_dim, memory]`: keys, then values, before those of the positions. Per sample and head, with d
 //! and e counting head_dim and n the memory and positions:
 //!
 //! ```text
 //! Q = head_dim^-0.5 softmax_d(q)    K = softmax_n(k)    C[d,e] = Σ_n K[n,d] V[n,e]    out[n,e] = Σ_d Q[n,d] C[d,e]
 //! ```
 //!
-//! Backward, with a dot for gradients; the softmaxes are taken again, C and what K needs are saved from the forward:
+//! Backward, with a dot for gradients; the softmaxes are recomputed, C and the statistics of K are saved by the forward:
 //!
 //! ```text
 //! Q̇ = ȯut Cᵀ     q̇ = Q (Q̇ - Σ_d Q̇ Q / Σ_d Q)     Ċ = Qᵀ ȯut
@@ -61,8 +61,8 @@ impl Shape {
         2 * self.heads * self.head_dim * self.memory
     }
 
-    /// Elements that the forward keeps for the backward: per sample and head C, then the maximum of k and the
-    /// reciprocal of the sum of its exponentials.
+    /// Elements that are saved for the backward: per sample and head C, then the maximum of k and the reciprocal of the sum
+    /// of its exponentials.
     pub fn saved(&self) -> usize {
         self.batch * self.heads * (self.head_dim + 2) * self.head_dim
     }
@@ -107,7 +107,8 @@ impl Shape {
     }
 }
 
-/// The attention's output `[batch, positions, heads, head_dim]`, and what [`backward`] needs (see [`Shape::saved`]).
+/// The attention's output `[batch, positions, heads, head_dim]`, and the values that are saved for [`backward`] (see
+/// [`Shape::saved`]).
 pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], saved: &mut [f32]) {
     shape.check();
     check("qkv", qkv.len(), shape.qkv());

@@ -1,4 +1,4 @@
-//! Tasks over all threads. What a task covers is set by the shape, so the result is the same for any number of threads.
+//! Tasks over all threads. The shape alone decides the work of a task, so the result is the same for any number of threads.
 
 use pulp::WithSimd;
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ pub(crate) const BLOCK: usize = 16 * 1024;
 /// Work (in elements of a cheap pass) below which waking other threads costs more than it brings.
 const THRESHOLD: usize = 2 * BLOCK;
 
-/// Runs every task with the best instruction set of the machine, on all threads if the work is worth it.
+/// Runs every task with the chosen instruction set, on all threads if the work is worth it.
 pub(crate) fn run<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>, work: usize) {
     if work < THRESHOLD || tasks.len() == 1 {
         tasks.into_iter().for_each(|task| dispatch(task));

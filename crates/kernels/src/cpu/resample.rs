@@ -1,4 +1,4 @@
-//! Moving values about: joining channels, nearest upsampling, space to depth; and the sum of two tensors.
+//! Concatenation of channels, nearest-neighbor upsampling, space to depth, and the sum of two tensors.
 //!
 //! All channels-last. Each backward is the transpose of its forward:
 //!
@@ -234,7 +234,7 @@ pub fn add_assign(sum: &mut [f32], other: &[f32]) {
     run(tasks.collect(), length);
 }
 
-/// The burn operation that joins the channels of two images.
+/// The burn operation that concatenates the channels of two images.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Concatenate;
 

@@ -38,7 +38,7 @@ pub fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_g
 
 #[track_caller]
 fn check_rows(columns: usize, elements: usize) {
-    assert!(columns > 0 && elements.is_multiple_of(columns), "{elements} elements are no rows of {columns}");
+    assert!(columns > 0 && elements.is_multiple_of(columns), "{elements} elements do not make rows of {columns}");
 }
 
 /// `output = scale softmax(row)`.
@@ -53,7 +53,7 @@ pub(crate) fn softmax_row<S: Simd>(simd: S, row: &[f32], scale: f32, output: &mu
     });
     let total = match row.len() % S::F32_LANES {
         0 => simd.reduce_sum_f32s(lanes),
-        // the lanes that the row has not must not count
+        // the lanes behind the row do not count
         _ => sum!(simd, [&*output], |[x]| x),
     };
     let factor = simd.splat_f32s(scale / total);
@@ -110,7 +110,7 @@ impl WithSimd for Backward<'_> {
 pub(crate) struct Softmax;
 
 impl Operation for Softmax {
-    /// Keeps the output.
+    /// Saves the output.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(inputs[0].shape.last().copied().unwrap_or(1), inputs[0].values, output);
         output.to_vec()

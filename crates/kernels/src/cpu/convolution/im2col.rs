@@ -9,9 +9,8 @@
 //! - input gradient: `dP = dy Wᵀ`, each row added back to the pixels it came from
 //! - weight gradient: `dW = Pᵀ dy`; bias gradient: the sum of the rows of `dy`
 //!
-//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and forgotten. A 1x1
-//! convolution is the case in which a patch is one pixel; a 2x2 convolution of stride 2 that in which every pixel is in
-//! one patch.
+//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and dropped. In a 1x1 convolution
+//! a patch is one pixel; in a 2x2 convolution of stride 2 every pixel is in one patch.
 
 use super::Convolution;
 use crate::{
@@ -29,7 +28,7 @@ use std::ops::Range;
 const BLOCK: usize = 64;
 /// Floats of gathered patches in the cache.
 const PATCHES: usize = 1 << 16;
-/// With at most this many rows every task packs its weights itself.
+/// With at most this many rows every task packs its own weights.
 const FEW: usize = 192;
 /// Columns of patches that the weight gradient sums at a time.
 const WIDE: usize = 256;
@@ -81,7 +80,7 @@ impl Convolution {
         let [height_out, width_out] = self.output_size();
         let (image, i, j) = (row / width_out / height_out, row / width_out % height_out, row % width_out);
         let [height, width] = self.size();
-        // The first columns of the kernel may lie before the image, the last ones behind it.
+        // the first columns of the kernel may lie before the image, the last ones behind it
         let left = j * self.stride;
         let before = self.padding.saturating_sub(left).min(kernel);
         let inside = before..(width + self.padding).saturating_sub(left).clamp(before, kernel);
@@ -245,7 +244,7 @@ pub(crate) fn input_gradient(shape: &Convolution, y_gradient: &[f32], weight: &[
         });
     }
     let weight = if taps == 1 { weight } else { &packed };
-    // Patches of one image overlap, those of different images do not.
+    // patches of one image overlap, those of different images do not
     let unit = if shape.is_pointwise() { shape.group() } else { rows / shape.batch };
     let x_gradient = Shared::new(x_gradient);
     for_each_task(rows.div_ceil(unit), work, |index| {
@@ -341,7 +340,7 @@ pub(crate) fn weight_gradient(
     let (blocks_in, blocks_out) = (depth.div_ceil(width), channels.div_ceil(BLOCK));
     let groups = rows.div_ceil(GRADIENT_GROUP);
     let parts = (8 / (blocks_in * blocks_out)).clamp(1, groups.max(1));
-    // One part of a 1x1 convolution is the gradient itself; otherwise the parts' sums follow each other.
+    // one part of a 1x1 convolution is the gradient itself; otherwise the sums of the parts follow each other
     let mut sums = Scratch::take(if taps * parts == 1 { 0 } else { parts * len });
     let mut bias_sums = Scratch::take(parts * channels);
     let (weight_gradient, biases) = (Shared::new(weight_gradient), Shared::new(&mut bias_sums));
@@ -386,7 +385,7 @@ fn transpose_block(rows: usize, columns: usize, from: &[f32], from_stride: usize
     }
 }
 
-/// Sums what lies at `start` of every part of length `len`.
+/// Sums the values at `start` of every part of length `len`.
 fn add_parts(out: &mut [f32], parts: &[f32], start: usize, len: usize) {
     out.fill(0.0);
     for part in parts.chunks_exact(len) {
@@ -405,7 +404,7 @@ struct SumTask<'a> {
     outputs: Range<usize>,
     /// Where the block starts.
     sum: Shared<'a>,
-    /// Where the bias gradient goes, if not left to another task.
+    /// The bias gradient, if it belongs to this task.
     bias: Option<&'a mut [f32]>,
 }
 

@@ -164,7 +164,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> Pass<'a, F, M, T> {
             let (image, origin) = self.tiles.place(tile);
             let origin = origin.map(|n| n >> scale);
             let first = ((image * height + origin[0]) * width + origin[1]) * self.channels[1] + channels.start;
-            // The last tiles may reach over the edge of the image.
+            // the last tiles may reach over the edge of the image
             let (rows, columns) = ((height - origin[0]).min(M >> scale), (width - origin[1]).min(M >> scale));
             for_each_vector!(simd, channels.len(), |start, PARTIAL| {
                 let square = layout.gather::<S, T>(simd, products, row * layout.row + start);
@@ -246,7 +246,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for PassTask<'_, 
         let weight_layout = pass.weight_layout();
         let (pixel_len, weight_len) = (pixel_layout.point * T * T, weight_layout.point * T * T);
         let blocks_in = blocks(channels_in).len();
-        // Transformed pixels are kept if a second block of output channels needs them.
+        // transformed pixels are kept if a second block of output channels needs them
         let keep = self.blocks.len() > 1;
         let mut pixels = Scratch::take(pixel_len * if keep { blocks_in } else { 1 });
         let mut products = Scratch::take(product_layout.point * T * T);

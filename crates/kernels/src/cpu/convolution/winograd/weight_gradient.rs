@@ -138,7 +138,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for Sum<'_, F, M,
                 };
                 product.run(simd, &mut sum[point * layout.point..], layout.row);
             }
-            // The bias gradient, at the point (1, 1).
+            // the bias gradient, at the point (1, 1)
             if block_in == 0 {
                 for row in 0..range.len() {
                     let line = &y_points[(T + 1) * y_layout.point + row * y_layout.row..][..y_layout.row];
