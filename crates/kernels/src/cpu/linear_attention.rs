@@ -121,7 +121,8 @@ pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], sa
     let outputs = samples.flat_map(|(qkv, output)| {
         split_columns(output, heads, head_dim).enumerate().map(move |(head, output)| (qkv, head, output))
     });
-    let tasks = outputs.zip(saved).map(|((qkv, head, output), saved)| Forward { shape, head, qkv, memory, output, saved });
+    let tasks =
+        outputs.zip(saved).map(|((qkv, head, output), saved)| Forward { shape, head, qkv, memory, output, saved });
     run(tasks.collect(), shape.work());
 }
 

@@ -81,7 +81,7 @@ pub(crate) fn all<'a, const N: usize>(
 }
 
 /// Runs an operation on one to four tensors that are all native ([`is_native`]).
-pub(crate) fn apply<const D: usize>(operation: impl Operation, inputs: &[DispatchTensor]) -> Tensor<D> {
+pub(crate) fn apply<const D: usize>(operation: impl Operation, inputs: Vec<DispatchTensor>) -> Tensor<D> {
     // burn routes a fixed number of tensors: the first one stands for those that are missing
     let [first, second, third, fourth] = core::array::from_fn(|index| inputs.get(index).unwrap_or(&inputs[0]).clone());
     let (operation, count) = (Arc::new(operation), inputs.len());
@@ -125,10 +125,10 @@ impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
         fourth: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         match count {
-            1 => record(operation, [first]),
-            2 => record(operation, [first, second]),
-            3 => record(operation, [first, second, third]),
-            4 => record(operation, [first, second, third, fourth]),
+            1 => record::<C, _>(operation, [first]),
+            2 => record::<C, _>(operation, [first, second]),
+            3 => record::<C, _>(operation, [first, second, third]),
+            4 => record::<C, _>(operation, [first, second, third, fourth]),
             count => unreachable!("no operation has {count} inputs"),
         }
     }
