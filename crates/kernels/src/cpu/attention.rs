@@ -25,7 +25,7 @@
 pub use crate::cpu::linear_attention::Shape;
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::parallel::{blocks_of, check_lengths, run};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use pulp::{Simd, WithSimd};
@@ -59,10 +59,7 @@ impl Shape {
 /// (`[batch, heads, positions]`).
 pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], log_sum_exp: &mut [f32]) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("log_sum_exp", log_sum_exp.len(), shape.rows());
+    check_lengths!(qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), log_sum_exp: shape.rows());
     let Shape { batch, heads, head_dim, positions, .. } = shape;
     let mut rows = log_sum_exp.chunks_exact_mut(positions);
     let mut tasks = Vec::with_capacity(batch * heads * positions.div_ceil(QUERIES));
@@ -93,13 +90,10 @@ pub fn backward(
     memory_gradient: &mut [f32],
 ) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("log_sum_exp", log_sum_exp.len(), shape.rows());
-    check("output_gradient", output_gradient.len(), shape.output());
-    check("qkv_gradient", qkv_gradient.len(), shape.qkv());
-    check("memory_gradient", memory_gradient.len(), shape.memory());
+    check_lengths!(
+        qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), log_sum_exp: shape.rows(),
+        output_gradient: shape.output(), qkv_gradient: shape.qkv(), memory_gradient: shape.memory(),
+    );
     let Shape { batch, heads, head_dim, positions, .. } = shape;
     // [batch, heads, 2, memory, head_dim]: the memory's part of every sample
     let part = shape.memory * head_dim;

@@ -14,8 +14,10 @@
 //! shift' = A    scale' = weight B + bias A    weight' = Σ_s (scale + 1) B    bias' = Σ_s (scale + 1) A
 //! ```
 
+use std::iter::repeat_n;
+
 use crate::cpu::operation::View;
-use crate::cpu::parallel::{BLOCK, check};
+use crate::cpu::parallel::{BLOCK, check_length};
 
 /// The shape of a channels-last tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,24 @@ impl Shape {
     /// Tasks of one sample.
     pub(crate) fn blocks(&self) -> usize {
         self.positions.div_ceil(self.block_positions())
+    }
+
+    /// The blocks of all samples, one for each task.
+    pub(crate) fn split<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let block = self.block_positions() * self.channels;
+        values.chunks_exact(self.sample()).flat_map(move |sample| sample.chunks(block))
+    }
+
+    /// [`split`](Self::split) of mutable values.
+    pub(crate) fn split_mut<'a>(&self, values: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
+        let block = self.block_positions() * self.channels;
+        values.chunks_exact_mut(self.sample()).flat_map(move |sample| sample.chunks_mut(block))
+    }
+
+    /// The values of the sample of each block, from equal parts for all samples.
+    pub(crate) fn of_blocks<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let blocks = self.blocks();
+        values.chunks_exact(values.len() / self.batch).flat_map(move |sample| repeat_n(sample, blocks))
     }
 
     /// Panics where a dimension is 0.
@@ -116,7 +136,7 @@ impl Epilogue<'_> {
     pub(crate) fn affine(&self, shape: Shape, weight: &[f32], bias: &[f32]) -> Affine {
         let Shape { batch, channels, .. } = shape;
         if let Self::ScaleShiftSilu(values) = self {
-            check("scale_shift", values.len(), 2 * batch * channels);
+            check_length("scale_shift", values.len(), 2 * batch * channels);
         }
         let (mut slope, mut offset) = (Vec::with_capacity(batch * channels), Vec::with_capacity(batch * channels));
         for sample in 0..batch {
@@ -174,6 +194,6 @@ impl Epilogue<'_> {
     #[track_caller]
     pub(crate) fn check_gradient(&self, shape: Shape, gradient: &[f32]) {
         let expected = if matches!(self, Self::ScaleShiftSilu(_)) { 2 * shape.batch * shape.channels } else { 0 };
-        check("scale_shift_gradient", gradient.len(), expected);
+        check_length("scale_shift_gradient", gradient.len(), expected);
     }
 }

@@ -21,7 +21,7 @@
 
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::parallel::{blocks_of, check_lengths, run};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use crate::cpu::softmax::{softmax_row, softmax_row_backward};
@@ -111,10 +111,7 @@ impl Shape {
 /// [`Shape::saved`]).
 pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], saved: &mut [f32]) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("saved", saved.len(), shape.saved());
+    check_lengths!(qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), saved: shape.saved());
     let Shape { batch, heads, head_dim, .. } = shape;
     let saved = saved.chunks_exact_mut(shape.saved() / (batch * heads));
     let samples = qkv.chunks_exact(shape.qkv() / batch).zip(output.chunks_exact_mut(shape.output() / batch));
@@ -137,12 +134,10 @@ pub fn backward(
     memory_gradient: &mut [f32],
 ) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("saved", saved.len(), shape.saved());
-    check("output_gradient", output_gradient.len(), shape.output());
-    check("qkv_gradient", qkv_gradient.len(), shape.qkv());
-    check("memory_gradient", memory_gradient.len(), shape.memory());
+    check_lengths!(
+        qkv: shape.qkv(), memory: shape.memory(), saved: shape.saved(), output_gradient: shape.output(),
+        qkv_gradient: shape.qkv(), memory_gradient: shape.memory(),
+    );
     let Shape { batch, heads, head_dim, .. } = shape;
     // [batch, heads, 2, memory, head_dim]: the memory's part of every sample
     let mut parts = vec![0.0; batch * shape.memory()];

@@ -15,7 +15,7 @@
 
 use crate::adam::{AdamParameter, AdamStep, WeightDecay};
 use crate::cpu::operation::{flex, unflex, values, values_mut};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_lengths, run};
 use crate::cpu::simd::map;
 use crate::profile;
 use burn::tensor::Tensor;
@@ -65,11 +65,9 @@ pub fn update(step: AdamStep, parameters: Vec<Parameter<'_>>) {
     let constants = Constants::new(step);
     let mut tasks = Vec::new();
     for Parameter { value, gradient, mean, square, average } in parameters {
-        check("gradient", gradient.len(), value.len());
-        check("mean", mean.len(), value.len());
-        check("square", square.len(), value.len());
+        check_lengths!(gradient: value.len(), mean: value.len(), square: value.len());
         if !average.is_empty() {
-            check("average", average.len(), value.len());
+            check_lengths!(average: value.len());
         }
         let averages = average.chunks_mut(BLOCK).chain(repeat_with(Default::default));
         let state = value.chunks_mut(BLOCK).zip(mean.chunks_mut(BLOCK)).zip(square.chunks_mut(BLOCK));

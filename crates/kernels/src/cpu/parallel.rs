@@ -25,8 +25,16 @@ pub(crate) fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = (usiz
     (0..rows).step_by(block).map(move |first| (first, block.min(rows - first)))
 }
 
-/// Panics unless a slice has the length that the shape asks for.
+/// Panics unless a slice has the length that the shape requires.
 #[track_caller]
-pub(crate) fn check(name: &str, found: usize, expected: usize) {
-    assert!(found == expected, "{name} has {found} elements, the shape asks for {expected}");
+pub(crate) fn check_length(name: &str, found: usize, expected: usize) {
+    assert!(found == expected, "{name} has {found} elements, the shape requires {expected}");
 }
+
+/// [`check_length`] of slices, each named by its variable: `check_lengths!(input: 10, output: 20)`.
+macro_rules! check_lengths {
+    ($($slice:ident: $expected:expr),+ $(,)?) => {
+        $($crate::cpu::parallel::check_length(stringify!($slice), $slice.len(), $expected);)+
+    };
+}
+pub(crate) use check_lengths;

@@ -7,14 +7,14 @@
 //! The backward works from the output. A row that holds NaN or +inf, or nothing but -inf, becomes NaN.
 
 use crate::cpu::operation::{Operation, View};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_lengths, run};
 use crate::cpu::simd::{exp, largest, map, sum};
 use pulp::{Simd, WithSimd};
 
 /// The softmax of every row of `columns` elements.
 pub fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
     check_rows(columns, input.len());
-    check("output", output.len(), input.len());
+    check_lengths!(output: input.len());
     let block = (BLOCK / columns).max(1) * columns;
     let blocks = input.chunks(block).zip(output.chunks_mut(block));
     run(blocks.map(|(input, output)| Forward { columns, input, output }).collect(), 2 * input.len());
@@ -23,8 +23,7 @@ pub fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
 /// The gradient of the input, from the output of [`forward`] and its gradient.
 pub fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
     check_rows(columns, output.len());
-    check("output_gradient", output_gradient.len(), output.len());
-    check("input_gradient", input_gradient.len(), output.len());
+    check_lengths!(output_gradient: output.len(), input_gradient: output.len());
     let block = (BLOCK / columns).max(1) * columns;
     let blocks = output.chunks(block).zip(output_gradient.chunks(block)).zip(input_gradient.chunks_mut(block));
     let tasks = blocks.map(|((output, output_gradient), input_gradient)| Backward {

@@ -100,6 +100,15 @@ pub(crate) fn for_each_task(count: usize, work: usize, task: impl Fn(usize) + Sy
     }
 }
 
+/// Runs `task` for every chunk of `len` elements of `values`, as [`for_each_task`].
+pub(crate) fn for_each_chunk(values: &mut [f32], len: usize, work: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+    if work < PARALLEL_WORK || values.len() <= len {
+        values.chunks_mut(len).enumerate().for_each(|(index, chunk)| task(index, chunk));
+    } else {
+        values.par_chunks_mut(len).enumerate().with_max_len(1).for_each(|(index, chunk)| task(index, chunk));
+    }
+}
+
 /// A mutable slice whose elements are written by different tasks, each by one.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {

@@ -8,7 +8,7 @@ use crate::{
     cpu::{
         convolution::Convolution,
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, read, transpose, transpose_rows, write},
+        convolution::vectors::{Shared, for_each_chunk, for_each_task, read, transpose, transpose_rows, write},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -84,11 +84,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> Pass<'a, F, M, T> {
         }
         let len = self.weight_layout().point * T * T;
         let mut weights = Scratch::take(blocks_in * blocks_out * len);
-        let shared = Shared::new(&mut weights);
-        for_each_task(blocks_in * blocks_out, self.weight.len() * 64, |index| {
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every index has its own part.
-            let out = unsafe { shared.part(index * len..(index + 1) * len) };
+        for_each_chunk(&mut weights, len, self.weight.len() * 64, |index, out| {
             dispatch(WeightTask { pass: self, block_in: index % blocks_in, block_out: index / blocks_in, out });
         });
         for_each_task(count.div_ceil(GROUP), work, |index| {

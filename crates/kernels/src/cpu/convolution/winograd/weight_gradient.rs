@@ -8,7 +8,7 @@ use crate::{
     cpu::{
         convolution::Convolution,
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, load, store, transpose, write},
+        convolution::vectors::{Shared, for_each_chunk, for_each_task, load, store, transpose, write},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -64,11 +64,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> WeightGradient<'a, F, 
             return;
         }
         let mut sums = Scratch::take(blocks_in * blocks_out * parts * len);
-        let shared = Shared::new(&mut sums);
-        for_each_task(blocks_in * blocks_out * parts, work, |index| {
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every index has its own part.
-            let sum = unsafe { shared.part(index * len..(index + 1) * len) };
+        for_each_chunk(&mut sums, len, work, |index, sum| {
             dispatch(Sum { task: task(index / parts, index % parts), sum });
         });
         for_each_task(blocks_in * blocks_out, work, |index| {
