@@ -10,7 +10,7 @@ use sampler::Classifier;
 
 use crate::{
     judge::{EPOCHS, Halves, Judge, spread},
-    measurement::{Recipe, print, print_table_head, train},
+    measurement::{Recipe, draw, print, print_table_head, train},
 };
 
 #[derive(Args)]
@@ -103,15 +103,15 @@ pub fn run(arguments: &GuidanceArguments) -> anyhow::Result<()> {
             By::Weaker => Guide::Weaker(&weaker),
             By::Classifier => Guide::Classifier(&towards),
         };
-        let verdict = judge.draw(&model, guide, &request, seed)?;
-        let near = verdict.manifold()?;
+        let verdict = judge.judge(&draw(&model, guide, &request, seed)?, &request)?;
+        let near = judge.manifold(&verdict.drawn)?;
         print(format!(
             "| {} | {} | {} | {:.3} | {:.1} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} |",
             row.name,
             row.scale,
             verdict.called(),
-            verdict.confident_ratio(),
-            verdict.frechet()?,
+            verdict.confident_ratio,
+            verdict.frechet,
             near.precision,
             near.density,
             near.recall,

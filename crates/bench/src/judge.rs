@@ -3,13 +3,13 @@
 
 use anyhow::ensure;
 use burn::tensor::Device;
-use checkpoint::{Guide, Model, Request};
+use checkpoint::Request;
 use data::{ImageSet, LoadOptions, Padding};
 use metrics::{DigitClassifier, FEATURES, Judgment, Manifold, frechet_distance, manifold, pixels};
 use serde::Serialize;
 use train::Config;
 
-use crate::measurement::{draw, timed};
+use crate::measurement::timed;
 
 /// The probability above which a class is called with confidence.
 const CONFIDENT: f32 = 0.9;
@@ -78,14 +78,23 @@ impl Judge {
         Ok(Self { halves, classifier, seconds, real, confident_real })
     }
 
-    /// Draws samples of a model and judges them.
-    pub fn draw(&self, model: &Model, guide: Guide<'_>, request: &Request, seed: u64) -> anyhow::Result<Verdict<'_>> {
-        self.judge(&draw(model, guide, request, seed)?, request)
+    /// Judges samples, `[count, channels, height, width]` in [-1, 1].
+    pub fn judge(&self, samples: &[f32], request: &Request) -> anyhow::Result<Verdict> {
+        let drawn = self.classifier.classify(samples)?;
+        let confident = confident(&drawn);
+        Ok(Verdict {
+            confident,
+            confident_ratio: confident / self.confident_real,
+            asked: request.labels.as_ref().map(|labels| asked(&drawn, labels, self.confident_real)),
+            frechet: frechet_distance(&drawn.features, &self.real.features, FEATURES)?,
+            drawn,
+        })
     }
 
-    /// Judges samples, `[count, channels, height, width]` in [-1, 1].
-    pub fn judge(&self, samples: &[f32], request: &Request) -> anyhow::Result<Verdict<'_>> {
-        Ok(Verdict { judge: self, drawn: self.classifier.classify(samples)?, labels: request.labels.clone() })
+    /// Precision and recall of samples against an equal number of images of the first half.
+    pub fn manifold(&self, drawn: &Judgment) -> anyhow::Result<Manifold> {
+        let count = drawn.features.len() / FEATURES;
+        Ok(manifold(&drawn.features, &self.some_real(count), FEATURES, NEIGHBORS)?)
     }
 
     /// Features of `count` images of the first half, spread evenly, `[count, FEATURES]`.
@@ -96,42 +105,22 @@ impl Judge {
 }
 
 /// The judgment of samples, compared with that of real images.
-pub struct Verdict<'a> {
-    judge: &'a Judge,
+pub struct Verdict {
     pub drawn: Judgment,
-    labels: Option<Vec<usize>>,
+    /// Share of samples called with confidence.
+    pub confident: f64,
+    /// `confident` over that of real images.
+    pub confident_ratio: f64,
+    /// None without classes.
+    pub asked: Option<Asked>,
+    /// The Fréchet distance to the first half.
+    pub frechet: f64,
 }
 
-impl Verdict<'_> {
-    /// Share of samples called with confidence.
-    pub fn confident(&self) -> f64 {
-        confident(&self.drawn)
-    }
-
-    /// [`confident`](Self::confident) over that of real images.
-    pub fn confident_ratio(&self) -> f64 {
-        self.confident() / self.judge.confident_real
-    }
-
-    /// Whether samples show the class asked for; None without classes.
-    pub fn asked(&self) -> Option<Asked> {
-        self.labels.as_ref().map(|labels| asked(&self.drawn, labels, self.judge.confident_real))
-    }
-
+impl Verdict {
     /// The share of samples called as the class asked for, as the cell of a table.
     pub fn called(&self) -> String {
-        self.asked().map_or("-".to_owned(), |asked| percent(asked.called))
-    }
-
-    /// The Fréchet distance to the first half.
-    pub fn frechet(&self) -> anyhow::Result<f64> {
-        Ok(frechet_distance(&self.drawn.features, &self.judge.real.features, FEATURES)?)
-    }
-
-    /// Precision and recall against an equal number of images of the first half.
-    pub fn manifold(&self) -> anyhow::Result<Manifold> {
-        let features = &self.drawn.features;
-        Ok(manifold(features, &self.judge.some_real(features.len() / FEATURES), FEATURES, NEIGHBORS)?)
+        self.asked.as_ref().map_or("-".to_owned(), |asked| percent(asked.called))
     }
 }
 

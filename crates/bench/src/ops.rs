@@ -19,12 +19,15 @@ pub struct OpsArguments {
     seconds: f64,
 }
 
-/// An operation on flat tensors.
+/// A function of flat tensors.
+type Operation = Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>;
+
+/// An operation, its inputs and its work.
 struct Case {
     name: String,
     /// Lengths of the inputs.
     lengths: Vec<usize>,
-    function: Box<dyn Fn(&[Tensor<1>]) -> Tensor<1>>,
+    function: Operation,
     /// Multiplications and additions of the forward pass, or elements for an operation bound by memory.
     work: usize,
 }

@@ -9,7 +9,7 @@ use schedule::Spacing;
 
 use crate::{
     judge::{EPOCHS, Halves, Judge},
-    measurement::{Recipe, load, print, print_table_head, train},
+    measurement::{Recipe, draw, load, print, print_table_head, train},
 };
 
 #[derive(Args)]
@@ -66,13 +66,13 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
         for &steps in all_steps.iter().filter(|steps| **steps <= model.header.schedule.timesteps) {
             let sampling = &mut model.header.sampling;
             (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (kind, spacing, steps, 0.0);
-            let verdict = judge.draw(&model, Guide::Itself, &request, seed)?;
+            let verdict = judge.judge(&draw(&model, Guide::Itself, &request, seed)?, &request)?;
             print(format!(
                 "| {kind} | {spacing} | {steps} | {} | {:.3} | {} | {:.1} |",
                 kind.nfe(steps),
-                verdict.confident_ratio(),
+                verdict.confident_ratio,
                 verdict.called(),
-                verdict.frechet()?,
+                verdict.frechet,
             ))?;
         }
     }

@@ -11,7 +11,7 @@ use train::Config;
 
 use crate::{
     judge::{EPOCHS, Halves, Judge},
-    measurement::{Recipe, print, print_table_head, train},
+    measurement::{Recipe, draw, print, print_table_head, train},
 };
 
 #[derive(Args)]
@@ -119,13 +119,13 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
             let sampling = &model.header.sampling;
             let (kind, nfe) = (sampling.sampler, sampling.sampler.nfe(sampling.steps));
             let request = Request::even(count, model.header.unet.classes);
-            let verdict = judge.draw(&model, Guide::Itself, &request, seed)?;
-            let near = verdict.manifold()?;
+            let verdict = judge.judge(&draw(&model, Guide::Itself, &request, seed)?, &request)?;
+            let near = judge.manifold(&verdict.drawn)?;
             print(format!(
                 "| {name} | {seconds:.0} | {kind} | {nfe} | {:.3} | {} | {:.1} | {:.3} | {:.3} |",
-                verdict.confident_ratio(),
+                verdict.confident_ratio,
                 verdict.called(),
-                verdict.frechet()?,
+                verdict.frechet,
                 near.precision,
                 near.recall,
             ))?;

@@ -103,13 +103,13 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn small(shape in any_shape(), linear: bool, seed: u64, spread in 0.1f32..3.0) {
+    fn small_shapes_match(shape in any_shape(), linear: bool, seed: u64, spread in 0.1f32..3.0) {
         check(shape, linear, seed, spread);
     }
 }
 
 #[test]
-fn more_than_a_block() {
+fn several_blocks_match() {
     for linear in [false, true] {
         check(Shape { batch: 1, positions: 300, heads: 2, head_dim: 32, memory: 4 }, linear, 5, 1.0);
         check(Shape { batch: 2, positions: 259, heads: 1, head_dim: 3, memory: 0 }, linear, 6, 2.0);
