@@ -9,7 +9,6 @@ use burn::{
 use crate::{
     config::AttentionKind,
     layers::{Conv2d, RmsNorm},
-    ops,
 };
 
 /// Learned keys and values of each head.
@@ -67,7 +66,7 @@ impl LinearAttention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
         let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
-        let out = ops::linear_attention(qkv, self.mem_kv.val());
+        let out = kernels::linear_attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
         self.out_norm.forward(self.to_out.forward(out.reshape([batch, height, width, hidden])))
     }
@@ -96,7 +95,7 @@ impl FullAttention {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
         let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
-        let out = ops::attention(qkv, self.mem_kv.val());
+        let out = kernels::attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
         self.to_out.forward(out.reshape([batch, height, width, hidden]))
     }

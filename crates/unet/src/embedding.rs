@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, FloatDType, Tensor, TensorData},
 };
 
-use crate::{config::UnetConfig, layers::Linear, ops};
+use crate::{config::UnetConfig, layers::Linear};
 
 /// Embedding of the timestep: `[batch]` to `[batch, 4 dim]`.
 #[derive(Module, Debug)]
@@ -54,7 +54,7 @@ impl TimeEmbedding {
             None => sinusoidal(t, self.dim, self.theta),
         };
         let features = features.cast(self.linear_1.weight.val().dtype());
-        self.linear_2.forward(ops::gelu(self.linear_1.forward(features)))
+        self.linear_2.forward(kernels::gelu(self.linear_1.forward(features)))
     }
 }
 

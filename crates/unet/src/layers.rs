@@ -1,4 +1,4 @@
-//! The smallest layers: parameters, and the operation of [`ops`](crate::ops) that uses them.
+//! The smallest layers: parameters, and the operation of [`kernels`] that uses them.
 
 use burn::{
     module::{Module, Param},
@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::ops::{self, Convolution};
+use kernels::Convolution;
 
 /// PyTorch's default for weights and biases: uniform in ±1/sqrt(fan_in).
 fn uniform(fan_in: usize) -> Initializer {
@@ -49,7 +49,7 @@ impl Conv2d {
         self.convolve(x, self.weight.val(), Convolution::upsampled(kernel))
     }
 
-    /// A 1x1 convolution of [`ops::space_to_depth`] by 2, computed as a 2x2 convolution of stride 2, whose weights lie in
+    /// A 1x1 convolution of [`kernels::space_to_depth`] by 2, computed as a 2x2 convolution of stride 2, whose weights lie in
     /// the same order: `[batch, height / 2, width / 2, channels_out]`.
     pub fn forward_patches(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
@@ -58,7 +58,7 @@ impl Conv2d {
     }
 
     fn convolve(&self, x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
-        ops::conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
+        kernels::conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
     }
 }
 
@@ -82,7 +82,7 @@ impl Linear {
 
     /// `[batch, features_in]` to `[batch, features_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::linear(x, self.weight.val(), self.bias.val())
+        kernels::linear(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -100,7 +100,7 @@ impl RmsNorm {
 
     /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::rms_norm(x, self.gain())
+        kernels::rms_norm(x, self.gain())
     }
 
     /// `[channels]`

@@ -22,7 +22,6 @@ mod config;
 mod embedding;
 mod layers;
 mod model;
-pub mod ops;
 mod resnet;
 mod state;
 

@@ -10,7 +10,6 @@ use crate::{
     config::{UnetConfig, UnetError},
     embedding::{LabelEmbedding, TimeEmbedding},
     layers::Conv2d,
-    ops,
     resnet::ResnetBlock,
 };
 
@@ -85,8 +84,8 @@ impl Level {
     /// The input of the next level up.
     fn up(&self, x: Tensor<4>, skips: [Tensor<4>; 2], time: &Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
         let [first, second] = skips;
-        let x = self.resnet_1.forward(ops::concat_channels(x, second), time, dropout);
-        let x = self.resnet_2.forward(ops::concat_channels(x, first), time, dropout);
+        let x = self.resnet_1.forward(kernels::concat_channels(x, second), time, dropout);
+        let x = self.resnet_2.forward(kernels::concat_channels(x, first), time, dropout);
         self.resample.forward(self.attend(x))
     }
 
@@ -206,7 +205,7 @@ impl Unet {
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };
 
         // stem; images are channels-last from here on
-        let stem = self.init_conv.forward(ops::space_to_depth(x.permute([0, 2, 3, 1]), self.config.patch_size));
+        let stem = self.init_conv.forward(kernels::space_to_depth(x.permute([0, 2, 3, 1]), self.config.patch_size));
 
         let mut x = stem.clone();
         let mut skips = Vec::with_capacity(self.downs.len());
@@ -225,8 +224,8 @@ impl Unet {
         }
 
         // head
-        x = self.final_res_block.forward(ops::concat_channels(x, stem), &time, &mut dropout);
-        ops::depth_to_space(self.final_conv.forward(x), self.config.patch_size).permute([0, 3, 1, 2])
+        x = self.final_res_block.forward(kernels::concat_channels(x, stem), &time, &mut dropout);
+        kernels::depth_to_space(self.final_conv.forward(x), self.config.patch_size).permute([0, 3, 1, 2])
     }
 
     /// x_t behind the channels of the earlier prediction of x_0, where the network is self-conditioned.
@@ -243,7 +242,7 @@ impl Unet {
     fn embed(&self, t: Tensor<1>, labels: Option<Tensor<1, Int>>) -> Tensor<2> {
         let [batch] = t.dims();
         let time = self.time_mlp.forward(t);
-        let Some(label_embedding) = &self.label_embedding else { return ops::silu(time) };
+        let Some(label_embedding) = &self.label_embedding else { return kernels::silu(time) };
         let label = match labels {
             Some(labels) => {
                 assert_shape!(labels, [batch]);
@@ -251,6 +250,6 @@ impl Unet {
             }
             None => label_embedding.null(batch),
         };
-        ops::silu(time + label)
+        kernels::silu(time + label)
     }
 }

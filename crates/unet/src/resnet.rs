@@ -8,7 +8,6 @@ use burn::{
 use crate::{
     layers::{Conv2d, Linear, RmsNorm},
     model::DropoutMasks,
-    ops,
 };
 
 /// Convolution, norm, activation.
@@ -24,7 +23,7 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
-        ops::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
+        kernels::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
     }
 }
 

@@ -22,10 +22,10 @@ use burn::{
         flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
 
-use crate::{cpu::pool, profile};
+use crate::{cpu::pool, is_in_main_memory, profile};
 
 /// The values of a contiguous tensor.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +59,7 @@ pub(crate) trait Operation: Debug + Send + Sync + 'static {
 
 /// Whether the native operations can work on this tensor: f32 on the `flex` backend.
 pub(crate) fn is_native<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+    x.dtype() == DType::F32 && is_in_main_memory(&x.device())
 }
 
 /// A slice for the gradient of each input, for an operation that computes all in one pass: `unwanted` holds those that

@@ -44,7 +44,7 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
     found.map_or_else(|| vec![0.0; length], |(_, buffer)| buffer)
 }
 
-/// The buffer as burn's bytes; it comes back to the pool when they are dropped.
+/// The buffer as burn's bytes; it returns to the pool when they are dropped.
 pub(crate) fn bytes(buffer: Vec<f32>) -> Bytes {
     if buffer.len() < LEAST {
         return Bytes::from_elems(buffer);
