@@ -1,42 +1,32 @@
 //! `bench guidance`: how well each kind of guidance reaches the class asked for, and what it costs in variety.
 
-use std::io::Write;
-
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor};
 use checkpoint::{GuidanceKind, Model};
 use clap::Args;
 use classifier::{NoisedClassifier, TrainingOptions};
-use metrics::{FEATURES, frechet_distance, manifold};
+use metrics::FEATURES;
 use pipeline::{Guide, Request};
 use sampler::Classifier;
-use train::Config;
 
 use crate::{
-    judge::Judge,
-    quality::{asked, confident, draw_guided, train},
+    judge::{EPOCHS, Halves, Judge, spread},
+    measurement::{Recipe, draw, print, print_table_head, train},
 };
 
 #[derive(Args)]
 pub struct GuidanceArguments {
-    /// The preset whose data and recipe are measured
-    #[arg(long, default_value = train::PRESETS[0])]
-    preset: String,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Number of samples of each row, the classes in equal parts
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(8..))]
     count: u32,
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Training steps of the model; the preset's if not given. The weaker one of autoguidance has a fifth
     #[arg(long, value_parser = clap::value_parser!(u64).range(5..))]
     steps: Option<u64>,
-    /// Where to compute
-    #[arg(long)]
-    device: Option<String>,
 }
 
-/// What a row varies.
+/// The guidance of a row.
 struct Row {
     name: &'static str,
     scale: f64,
@@ -46,6 +36,7 @@ struct Row {
     by: By,
 }
 
+/// The guide: the model without a class, a weaker model, or a classifier.
 enum By {
     Itself,
     Weaker,
@@ -53,7 +44,7 @@ enum By {
 }
 
 fn rows() -> Vec<Row> {
-    let plain = |scale| Row {
+    let classifier_free = |scale| Row {
         name: "classifier-free",
         scale,
         kind: GuidanceKind::Cfg,
@@ -61,48 +52,46 @@ fn rows() -> Vec<Row> {
         rescale: 0.0,
         by: By::Itself,
     };
-    let mut rows: Vec<Row> = [0.0, 1.0, 1.5, 2.0, 4.0, 8.0].map(plain).into();
+    let mut rows: Vec<Row> = [0.0, 1.0, 1.5, 2.0, 4.0, 8.0].map(classifier_free).into();
     for scale in [2.0, 4.0] {
-        rows.push(Row { name: "classifier-free, rescale 0.7", rescale: 0.7, ..plain(scale) });
-        rows.push(Row { name: "classifier-free, sigma 0.3 to 5", interval: Some([0.3, 5.0]), ..plain(scale) });
+        rows.push(Row { name: "classifier-free, rescale 0.7", rescale: 0.7, ..classifier_free(scale) });
+        rows.push(Row {
+            name: "classifier-free, sigma 0.3 to 5",
+            interval: Some([0.3, 5.0]),
+            ..classifier_free(scale)
+        });
     }
     for scale in [0.3, 0.6, 1.0] {
-        rows.push(Row { name: "CFG++", kind: GuidanceKind::CfgPlusPlus, ..plain(scale) });
+        rows.push(Row { name: "CFG++", kind: GuidanceKind::CfgPlusPlus, ..classifier_free(scale) });
     }
     for scale in [1.5, 2.0, 4.0] {
-        rows.push(Row { name: "weaker model", by: By::Weaker, ..plain(scale) });
+        rows.push(Row { name: "weaker model", by: By::Weaker, ..classifier_free(scale) });
     }
     for scale in [0.5, 1.0, 2.0, 4.0] {
-        rows.push(Row { name: "classifier", by: By::Classifier, ..plain(scale) });
+        rows.push(Row { name: "classifier", by: By::Classifier, ..classifier_free(scale) });
     }
     rows
 }
 
 /// Trains, draws and judges; prints a table in Markdown, row by row.
 pub fn run(arguments: &GuidanceArguments) -> anyhow::Result<()> {
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let mut config = Config::preset(&arguments.preset)?;
-    config.training.seed = arguments.seed;
-    config.training.steps = arguments.steps.unwrap_or(config.training.steps);
-    let count = arguments.count as usize;
-    let judge = Judge::new(&config, count, arguments.seed, &device)?;
-    let (mut model, _) = train(&config, judge.padded.clone(), &device)?;
+    let (device, seed, count) = (arguments.recipe.device()?, arguments.recipe.seed, arguments.count as usize);
+    let mut config = arguments.recipe.config(arguments.steps)?;
+    let judge = Judge::train(Halves::read(&config, count)?, seed, EPOCHS, &device)?;
+    let Halves { padded, first, .. } = &judge.halves;
+    let mut model = train(&config, padded, &device, |_, _| Ok(()))?.0.model();
     config.training.steps /= 5;
-    let (weaker, _) = train(&config, judge.padded.clone(), &device)?;
-    let classifier = noised_classifier(&judge, &model, arguments.seed, &device)?;
+    let weaker = train(&config, padded, &device, |_, _| Ok(()))?.0.model();
+    let classifier = noised_classifier(&judge, &model, seed, &device)?;
 
-    let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
-    print(
-        "| guidance | scale | class asked for | confidence ratio | Fréchet | precision | density | recall | coverage | spread \
-         within a class |",
+    print_table_head(
+        "guidance | scale | class asked for | confidence ratio | Fréchet | precision | density | recall | coverage | spread within a class",
     )?;
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     let request = Request::even(count, model.header.unet.classes);
     let labels = request.labels.clone().context("the preset has no classes to guide to")?;
-    let real_labels: Vec<usize> = (0..count)
-        .map(|index| index * judge.padded.len() / count)
-        .filter_map(|index| judge.padded.label(index).map(|label| label as usize))
-        .collect();
+    let label_of = |index: usize| first.label(index).map(|label| label as usize);
+    let real_labels: Vec<usize> = spread(count, first.len()).filter_map(label_of).collect();
+    let real_spread = spread_within(&judge.some_real(count), &real_labels);
     let towards = |labels: Tensor<1, Int>| -> Box<dyn Classifier + '_> { Box::new(classifier.towards(labels)) };
     for row in rows() {
         let sampling = &mut model.header.sampling;
@@ -115,38 +104,38 @@ pub fn run(arguments: &GuidanceArguments) -> anyhow::Result<()> {
             By::Weaker => Guide::Weaker(&weaker),
             By::Classifier => Guide::Classifier(&towards),
         };
-        let judged = judge.classifier.classify(&draw_guided(&model, guide, &request, arguments.seed)?)?;
-        let near = manifold(&judged.features, &judge.some_real, FEATURES, 3)?;
-        print(&format!(
-            "| {} | {} | {:.1} % | {:.3} | {:.1} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} |",
+        let verdict = judge.judge(&draw(&model, guide, &request, seed)?, &request)?;
+        let near = judge.manifold(&verdict.drawn)?;
+        print(format!(
+            "| {} | {} | {} | {:.3} | {:.1} | {:.3} | {:.3} | {:.3} | {:.3} | {:.3} |",
             row.name,
             row.scale,
-            100.0 * asked(&judged, &labels, judge.confident_real).called,
-            confident(&judged) / judge.confident_real,
-            frechet_distance(&judged.features, &judge.real.features, FEATURES)?,
+            verdict.called(),
+            verdict.confident_ratio,
+            verdict.frechet,
             near.precision,
             near.density,
             near.recall,
             near.coverage,
-            spread_within(&judged.features, &labels) / spread_within(&judge.some_real, &real_labels),
+            spread_within(&verdict.drawn.features, &labels) / real_spread,
         ))?;
     }
     Ok(())
 }
 
-/// Learns the half that the model learned.
+/// Trains a classifier of noised images on the half that the model learned.
 fn noised_classifier(judge: &Judge, model: &Model, seed: u64, device: &Device) -> anyhow::Result<NoisedClassifier> {
     eprintln!("training the classifier of noised images");
     let options = TrainingOptions { seed, ..TrainingOptions::default() };
     let schedule = &model.header.schedule;
-    Ok(NoisedClassifier::train(&judge.padded, schedule, options, device, &mut |step, loss| {
+    Ok(NoisedClassifier::train(&judge.halves.padded, schedule, options, device, &mut |step, loss| {
         if step % 500 == 0 {
             eprintln!("step {step} loss {loss:.4}");
         }
     })?)
 }
 
-/// The mean variance of the features of the images of one class: how different the sevens are.
+/// The variance of the features within a class, summed over features and averaged over classes.
 fn spread_within(features: &[f32], labels: &[usize]) -> f64 {
     let classes = labels.iter().max().map_or(0, |largest| largest + 1);
     let mut total = 0.0;

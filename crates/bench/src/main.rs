@@ -1,10 +1,12 @@
-//! The program `bench`: measures what this workspace makes. `cargo xtask bench quality` runs it.
+//! The program `bench`, run by `cargo xtask bench`: measures the quality of samples and the time of training.
 
 mod guidance;
 mod judge;
+mod measurement;
 mod ops;
 mod presets;
 mod quality;
+mod report;
 mod samplers;
 mod scaling;
 mod step;
@@ -14,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Measure what the workspace makes.
+/// Measure the quality of samples and the time of training
 #[derive(Parser)]
 #[command(name = "bench", version, propagate_version = true)]
 struct Arguments {
@@ -28,17 +30,17 @@ enum Command {
     Quality(quality::QualityArguments),
     /// Quality against steps, sampler by sampler, of one model and from the same noise
     Samplers(samplers::SamplersArguments),
-    /// What a network is trained for, and how, compared at equal steps
+    /// Objectives and variants of training, compared at equal steps
     Targets(targets::TargetsArguments),
-    /// How well each kind of guidance reaches the class asked for, and what it costs in variety
+    /// How well each kind of guidance reaches the class asked for, and its cost in variety
     Guidance(guidance::GuidanceArguments),
-    /// Time the hot operations one by one, beside the machine's own matrix product
+    /// Time the operations one by one, beside a matrix product
     Ops(ops::OpsArguments),
     /// Time a training step and an image of each preset
     Presets(presets::PresetsArguments),
-    /// Where the time of a whole run goes, from start-up to the saved grid
+    /// Time each part of a run, from start-up to the saved grid
     Run(presets::RunArguments),
-    /// How much quicker several processes train than one, and what to expect of many
+    /// The speed of several processes over that of one, and the expectation for many
     Scaling(scaling::ScalingArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
     Step(step::StepArguments),
@@ -65,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes; those that a message already quotes are not said twice.
+/// The error and its causes, without those that a message already quotes.
 fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {

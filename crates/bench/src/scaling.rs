@@ -1,7 +1,6 @@
-//! `bench scaling`: how much quicker several processes train than one, measured here, and what to expect of many.
+//! `bench scaling`: the speed of several processes over that of one, measured here, and the expectation for many.
 
 use std::{
-    io::Write,
     process::Command,
     sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::{Duration, Instant},
@@ -13,23 +12,26 @@ use parallel::{GroupError, ProcessGroup};
 use serde::{Deserialize, Serialize};
 use train::{Config, Trainer};
 
-use crate::presets::images_like;
+use crate::{
+    measurement::{print, print_table_head},
+    presets::images_like,
+};
 
 #[derive(Args)]
 pub struct ScalingArguments {
     /// The presets that are measured, with commas between
     #[arg(long, value_delimiter = ',', default_value = "digits,fashion-mnist")]
     presets: Vec<String>,
-    /// Steps that are timed in a turn, after one that is not
+    /// Steps that are timed in a repetition, after one that is not
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     steps: u32,
-    /// Turns of one process and of several, one after the other; the quickest steps count
+    /// Repetitions of one process and of several, alternately; the quickest steps count
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
     /// How many processes there are at most, with one thread each
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..))]
     ranks: u32,
-    /// More arguments of mpirun, with spaces between, such as `--hostfile FILE` to measure on several machines
+    /// Further arguments of mpirun, with spaces between, such as `--hostfile FILE` to measure on several machines
     #[arg(long, default_value = "", allow_hyphen_values = true)]
     mpirun: String,
     /// Only print what is expected of many devices
@@ -43,15 +45,15 @@ pub struct ScalingArguments {
     part_of: u32,
 }
 
-/// What is measured in turns with others.
+/// A measurement, which is repeated alternately with the others.
 #[derive(Clone, Copy)]
 struct Case {
     ranks: u32,
-    /// Of so many parts of the batch, one is computed.
+    /// The number of parts of the batch, of which one is computed.
     part_of: u32,
 }
 
-/// What one process measures of a step, in seconds.
+/// The times of a step in one process, in seconds.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Timing {
     /// All of it.
@@ -62,7 +64,7 @@ struct Timing {
     summing: f64,
 }
 
-/// What a turn of one number of processes came to.
+/// The result of one repetition.
 #[derive(Debug, Serialize, Deserialize)]
 struct Turn {
     parameters: usize,
@@ -80,18 +82,17 @@ pub fn run(arguments: &ScalingArguments) -> anyhow::Result<()> {
     expect()
 }
 
-/// Starts this program again by `mpirun`, in turns, and prints a table in Markdown.
+/// Starts this program again by `mpirun`, and prints a table in Markdown.
 fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
     ensure!(
         cfg!(feature = "mpi"),
         "this build has no MPI: run it by `cargo xtask bench scaling`, which adds it, or only `--plan`"
     );
-    print(
-        "| preset | processes | step, ms | images/s | efficiency | waiting | summing | MB a process sends in a step |",
+    print_table_head(
+        "preset | processes | step, ms | images/s | efficiency | waiting | summing | MB a process sends in a step",
     )?;
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for preset in &arguments.presets {
-        // what one process needs for the share that each of several has is what they can reach at best
+        // the time of one process for its share of the batch is the best that several can reach
         let ranks = arguments.ranks;
         let cases = [(1, 1), (1, ranks), (ranks, 1)].map(|(ranks, part_of)| Case { ranks, part_of });
         let mut best: [Option<(f64, Turn)>; 3] = Default::default();
@@ -113,7 +114,7 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
                 (1, _) => ", its share of the batch",
                 _ => "",
             };
-            print(&format!(
+            print(format!(
                 "| {preset} | {ranks}{part} | {:.1} | {:.1} | {:.0} % | {:.1} % | {:.1} % | {:.2} |",
                 1e3 * step,
                 turn.images_in_step as f64 / step,
@@ -127,7 +128,7 @@ fn measure(arguments: &ScalingArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The timings of so many processes, with a thread each.
+/// The timings of processes with one thread each.
 fn turn(arguments: &ScalingArguments, preset: &str, case: Case) -> anyhow::Result<Turn> {
     let program = std::env::current_exe().context("cannot find out where this program lies")?;
     let Case { ranks, part_of } = case;
@@ -145,7 +146,7 @@ fn turn(arguments: &ScalingArguments, preset: &str, case: Case) -> anyhow::Resul
     serde_json::from_slice(&output.stdout).context("the processes printed something else than their timings")
 }
 
-/// The middle one.
+/// The median of a part of all timings.
 fn median(timings: &[Timing], part: fn(&Timing) -> f64) -> f64 {
     let mut values: Vec<f64> = timings.iter().map(part).collect();
     values.sort_unstable_by(f64::total_cmp);
@@ -157,7 +158,6 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
     let group = parallel::start(&Arc::new(AtomicBool::new(false)))?;
     let group = Arc::new(Timed { group, spent: Mutex::default() });
     let mut config = Config::preset(arguments.presets.first().context("no preset")?)?;
-    // one thread computes
     config.training.parallel_parts = 1;
     config.training.batch_size = (config.training.batch_size / arguments.part_of.max(1) as usize).max(1);
     let training = config.training.clone();
@@ -178,12 +178,12 @@ fn rank(arguments: &ScalingArguments) -> anyhow::Result<()> {
     if group.is_main() {
         let parameters = trainer.config().unet.parameters() as usize;
         let images_in_step = training.batch_size * training.gradient_accumulate_every;
-        print(&serde_json::to_string(&Turn { parameters, images_in_step, timings })?)?;
+        print(serde_json::to_string(&Turn { parameters, images_in_step, timings })?)?;
     }
     Ok(())
 }
 
-/// A group with a clock: how long it waits until all have come to a sum, and how long the sum takes then.
+/// A group that measures the time of its sums: waiting until all ranks are there, and summing.
 #[derive(Debug)]
 struct Timed {
     group: Arc<dyn ProcessGroup>,
@@ -217,13 +217,13 @@ impl ProcessGroup for Timed {
     }
 }
 
-/// What each of `ranks` processes sends in a step whose f32 gradients are summed around a ring, in bytes.
+/// The bytes that each of `ranks` processes sends in a step whose f32 gradients are summed around a ring.
 fn ring_bytes(parameters: usize, ranks: u32) -> f64 {
     let ranks = f64::from(ranks);
     4.0 * parameters as f64 * 2.0 * (ranks - 1.0) / ranks
 }
 
-/// A network between devices, by what each can send at the same time as all others.
+/// A network between devices; its speed is that of each device while all send.
 struct Link {
     name: &'static str,
     bytes_per_second: f64,
@@ -237,40 +237,37 @@ const LINKS: [Link; 3] = [
     Link { name: "400 Gbit/s InfiniBand", bytes_per_second: 50e9, latency: 3e-6 },
 ];
 
-/// The share of its time in which each of `ranks` devices computes, if it computes for `computing` seconds a step and then waits
-/// for a sum around a ring: `2 (n - 1)` messages, each of an n-th of the gradients.
+/// The share of its time in which each of `ranks` devices computes, if it computes for `computing` seconds per step and then
+/// waits for a sum around a ring: `2 (n - 1)` messages, each of an n-th of the gradients.
 fn efficiency(parameters: usize, ranks: u32, computing: f64, link: &Link) -> f64 {
     let messages = 2.0 * (f64::from(ranks) - 1.0);
     let sum = ring_bytes(parameters, ranks) / link.bytes_per_second + messages * link.latency;
     computing / (computing + sum)
 }
 
-/// Prints the expectation for many devices, a table in Markdown for each network.
+/// Prints the expectation for many devices, a table in Markdown for each preset.
 fn expect() -> anyhow::Result<()> {
     const RANKS: [u32; 3] = [8, 64, 512];
     for preset in ["digits", "cifar10"] {
         let config = Config::preset(preset)?;
         let parameters = config.unet.parameters() as usize;
-        print(&format!(
+        print(format!(
             "\n{preset}: {:.2} M parameters, {:.1} MB of gradients; each device sends {} MB a step",
             parameters as f64 / 1e6,
             4.0 * parameters as f64 / 1e6,
             RANKS.map(|ranks| format!("{:.1} of {ranks}", ring_bytes(parameters, ranks) / 1e6)).join(", "),
         ))?;
-        print("\n| network | a device computes for | 8 devices | 64 | 512 |\n| --- | --- | --- | --- | --- |")?;
+        print("")?;
+        print_table_head("network | a device computes for | 8 devices | 64 | 512")?;
         for link in &LINKS {
             for computing in [0.01, 0.1, 1.0] {
                 let cells =
                     RANKS.map(|ranks| format!("{:.0} %", 100.0 * efficiency(parameters, ranks, computing, link)));
-                print(&format!("| {} | {:.0} ms a step | {} |", link.name, 1e3 * computing, cells.join(" | ")))?;
+                print(format!("| {} | {:.0} ms a step | {} |", link.name, 1e3 * computing, cells.join(" | ")))?;
             }
         }
     }
     Ok(())
-}
-
-fn print(line: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output")
 }
 
 #[cfg(test)]

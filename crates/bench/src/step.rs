@@ -1,23 +1,24 @@
-//! `bench step`: how long a training step and a forward pass take, for the shapes that matter, and how long lucidrains'
-//! PyTorch system takes for them in the same run.
+//! `bench step`: the time of a training step and of a forward pass at common shapes, beside that of lucidrains' PyTorch
+//! system in the same run.
 //!
-//! The two take turns: a few steps of one, a few of the other, so that whatever else the machine does strikes both. What
-//! is printed is the smallest time of each, and their ratio; above 1 we are ahead.
+//! The two alternate, a few steps of one, a few of the other, so that other load of the machine affects both. The smallest
+//! time of each is printed, and PyTorch's over ours.
 
 use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    time::Instant,
 };
 
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
-use data::{ImageSet, memory::peak_bytes};
+use data::memory::peak_bytes;
 use serde::{Deserialize, Serialize};
 use train::{Config, Trainer};
 use unet::{Condition, UnetConfig};
+
+use crate::measurement::{noise_images, print, timed};
 
 #[derive(Args)]
 pub struct StepArguments {
@@ -27,16 +28,16 @@ pub struct StepArguments {
     /// Only the cases whose name contains this
     #[arg(long)]
     only: Option<String>,
-    /// Turns of each side
+    /// Repetitions of each side, alternately
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
-    /// Measurements in a turn
+    /// Measurements in a repetition
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     repeats: u32,
     /// Threads of both sides; all cores if not given
     #[arg(long)]
     threads: Option<usize>,
-    /// Where the time of one training step goes, by operation and shape, instead of times
+    /// Print the time of each operation and shape within one training step instead
     #[arg(long, conflicts_with_all = ["against_torch", "json"])]
     breakdown: bool,
     /// Print one JSON object instead of a table
@@ -90,66 +91,72 @@ pub fn run(arguments: &StepArguments) -> anyhow::Result<()> {
     if arguments.breakdown {
         return breakdown(arguments);
     }
-    let mut peer = arguments.against_torch.as_deref().map(Peer::start).transpose()?;
-    let mut report = Report { torch: peer.as_ref().map(|peer| peer.version.clone()), rows: Vec::new() };
+    let mut torch = arguments.against_torch.as_deref().map(Torch::start).transpose()?;
+    let mut report = Report { torch: torch.as_ref().map(|torch| torch.version.clone()), rows: Vec::new() };
     if !arguments.json {
-        println(&format!("{:<20} {:<8} {:>9} {:>9} {:>6}", "case", "what", "ms", "torch ms", "ratio"))?;
+        print(format!("{:<20} {:<8} {:>9} {:>9} {:>6}", "case", "what", "ms", "torch ms", "ratio"))?;
     }
     for case in wanted(arguments) {
         let mut trainer = trainer(case)?;
         for what in ["train", "forward"] {
-            let (mut ours, mut torch) = (f64::INFINITY, f64::INFINITY);
-            for turn in 0..arguments.turns {
-                // the first of a turn warms the caches
-                let repeats = arguments.repeats + 1;
-                for repeat in 0..repeats {
-                    let start = Instant::now();
-                    match what {
-                        "train" => drop(trainer.step()?),
-                        _ => forward(&trainer, case)?,
-                    }
-                    if repeat > 0 || (turn > 0 && repeats == 1) {
-                        ours = ours.min(start.elapsed().as_secs_f64());
-                    }
-                }
-                if let Some(peer) = &mut peer {
-                    torch = torch.min(peer.measure(case, what, threads, repeats)?);
-                }
-            }
-            let row = Row {
-                case: case.clone(),
-                what,
-                threads,
-                seconds: ours,
-                torch_seconds: peer.is_some().then_some(torch),
-                ratio: peer.is_some().then_some(torch / ours),
-            };
+            let row = measure(arguments, case, what, threads, &mut trainer, torch.as_mut())?;
             if !arguments.json {
-                let column = |value: Option<f64>, scale: f64, digits: usize| {
-                    value.map_or("-".to_owned(), |value| format!("{:.digits$}", scale * value))
+                let column = |value: Option<f64>, digits: usize| {
+                    value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
                 };
-                println(&format!(
-                    "{:<20} {:<8} {:>9.1} {:>9} {:>6}",
-                    row.case.name,
-                    what,
-                    1e3 * ours,
-                    column(row.torch_seconds, 1e3, 1),
-                    column(row.ratio, 1.0, 2)
+                print(format!(
+                    "{:<20} {what:<8} {:>9.1} {:>9} {:>6}",
+                    case.name,
+                    1e3 * row.seconds,
+                    column(row.torch_seconds.map(|seconds| 1e3 * seconds), 1),
+                    column(row.ratio, 2)
                 ))?;
             }
             report.rows.push(row);
         }
     }
     if arguments.json {
-        println(&serde_json::to_string(&report)?)?;
+        print(serde_json::to_string(&report)?)?;
     }
     if let Some(peak) = peak_bytes() {
         eprintln!("peak memory of this process: {} MB", peak / 1_000_000);
     }
-    if let Some(peak) = peer.and_then(|peer| peer.peak_bytes) {
+    if let Some(peak) = torch.and_then(|torch| torch.peak_bytes) {
         eprintln!("peak memory of the PyTorch process: {} MB", peak / 1_000_000);
     }
     Ok(())
+}
+
+/// Times both sides, alternately.
+fn measure(
+    arguments: &StepArguments,
+    case: &Case,
+    what: &'static str,
+    threads: usize,
+    trainer: &mut Trainer,
+    mut torch: Option<&mut Torch>,
+) -> anyhow::Result<Row> {
+    // the first of a repetition warms the caches
+    let repeats = arguments.repeats + 1;
+    let (mut seconds, mut torch_seconds) = (f64::INFINITY, None);
+    for _ in 0..arguments.turns {
+        for repeat in 0..repeats {
+            let (result, time) = timed(|| match what {
+                "train" => trainer.step().map(drop).map_err(anyhow::Error::from),
+                _ => forward(trainer, case),
+            });
+            result?;
+            if repeat > 0 {
+                seconds = seconds.min(time);
+            }
+        }
+        if let Some(torch) = &mut torch {
+            let time = torch.measure(case, what, threads, repeats)?;
+            torch_seconds = Some(torch_seconds.map_or(time, |least: f64| least.min(time)));
+        }
+    }
+    let ratio = torch_seconds.map(|torch_seconds| torch_seconds / seconds);
+    Ok(Row { case: case.clone(), what, threads, seconds, torch_seconds, ratio })
 }
 
 /// The cases that `--only` leaves.
@@ -157,39 +164,34 @@ fn wanted(arguments: &StepArguments) -> impl Iterator<Item = &'static Case> {
     CASES.iter().filter(|case| arguments.only.as_ref().is_none_or(|part| case.name.contains(part.as_str())))
 }
 
-/// Prints the operations of one step of each case, the longest first, and what is left for everything else.
+/// Prints the operations of one step of each case, the longest first, and the rest of its time.
 fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
     for case in wanted(arguments) {
         let mut trainer = trainer(case)?;
         trainer.step()?;
-        let start = Instant::now();
-        let (result, entries) = kernels::profile::record(|| trainer.step());
+        let ((result, entries), total) = timed(|| kernels::profile::record(|| trainer.step()));
         result?;
-        let total = start.elapsed();
-        println(&format!("{}: {:.1} ms", case.name, 1e3 * total.as_secs_f64()))?;
+        print(format!("{}: {:.1} ms", case.name, 1e3 * total))?;
         for entry in &entries {
-            let milliseconds = 1e3 * entry.time.as_secs_f64();
-            println(&format!("{milliseconds:>9.2} ms  {:>4} x  {}", entry.calls, entry.name))?;
+            print(format!("{:>9.2} ms  {:>4} x  {}", 1e3 * entry.time.as_secs_f64(), entry.calls, entry.name))?;
         }
         let native: f64 = entries.iter().map(|entry| entry.time.as_secs_f64()).sum();
-        println(&format!("{:>9.2} ms          everything else", 1e3 * (total.as_secs_f64() - native)))?;
+        print(format!("{:>9.2} ms          everything else", 1e3 * (total - native)))?;
     }
     Ok(())
 }
 
-/// As lucidrains' trainer: Adam, clipping at 1, an average every 10 steps. The images are noise; time does not care.
+/// A trainer as lucidrains': Adam, clipping at 1, an EMA update every 10 steps. The images are noise.
 fn trainer(case: &Case) -> anyhow::Result<Trainer> {
     let mut config = Config::default();
     config.unet =
         UnetConfig { dim: case.dim, dim_mults: case.dim_mults.to_vec(), channels: case.channels, ..config.unet };
     config.training.batch_size = case.batch;
-    let shape = [case.batch, case.side, case.side, case.channels];
-    let pixels = (0..shape.iter().product::<usize>()).map(|index| ((index * 2_654_435_761) >> 7) as u8).collect();
-    let images = ImageSet::new("noise", pixels, shape, None, None)?;
+    let images = noise_images([case.batch, case.side, case.side, case.channels], 0)?;
     Ok(Trainer::new(config, images, &Device::flex())?)
 }
 
-/// One prediction without gradients, up to its last number.
+/// One prediction without gradients, until its values can be read.
 fn forward(trainer: &Trainer, case: &Case) -> anyhow::Result<()> {
     let device = Device::flex();
     let shape = [case.batch, case.channels, case.side, case.side];
@@ -200,7 +202,7 @@ fn forward(trainer: &Trainer, case: &Case) -> anyhow::Result<()> {
 }
 
 /// A Python process that measures on request.
-struct Peer {
+struct Torch {
     child: Child,
     requests: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -214,10 +216,10 @@ struct Answer {
     peak_bytes: u64,
 }
 
-impl Peer {
+impl Torch {
     fn start(python: &Path) -> anyhow::Result<Self> {
         let mut child = Command::new(python)
-            .args(["-c", include_str!("../python/peer.py")])
+            .args(["-c", include_str!("../python/lucidrains.py")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -225,31 +227,31 @@ impl Peer {
         let (Some(requests), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
             bail!("the pipes to {} are missing", python.display());
         };
-        let mut peer =
+        let mut torch =
             Self { child, requests, answers: BufReader::new(answers), version: String::new(), peak_bytes: None };
-        let hello: serde_json::Value = peer.line().with_context(|| {
+        let hello: serde_json::Value = torch.line().with_context(|| {
             format!(
-                "{} did not come up: `{0} -m pip install torch denoising-diffusion-pytorch` gives it what it needs",
+                "{} does not start; install its packages: `{0} -m pip install torch denoising-diffusion-pytorch`",
                 python.display()
             )
         })?;
-        peer.version = hello["torch"].as_str().unwrap_or("unknown").to_owned();
-        Ok(peer)
+        torch.version = hello["torch"].as_str().unwrap_or("unknown").to_owned();
+        Ok(torch)
     }
 
     fn line<T: for<'a> Deserialize<'a>>(&mut self) -> anyhow::Result<T> {
         let mut line = String::new();
-        self.answers.read_line(&mut line).context("cannot read what Python says")?;
-        serde_json::from_str(&line).with_context(|| format!("Python ended, or said `{}`", line.trim_end()))
+        self.answers.read_line(&mut line).context("cannot read the answer of Python")?;
+        serde_json::from_str(&line).with_context(|| format!("Python ended, or answered `{}`", line.trim_end()))
     }
 
-    /// The smallest of some measurements, the first left out.
+    /// The smallest of `repeats` measurements without the first.
     fn measure(&mut self, case: &Case, what: &str, threads: usize, repeats: u32) -> anyhow::Result<f64> {
         let request = serde_json::json!({
             "dim": case.dim, "dim_mults": case.dim_mults, "channels": case.channels, "side": case.side,
             "batch": case.batch, "what": what, "threads": threads, "repeats": repeats,
         });
-        writeln!(self.requests, "{request}").context("cannot ask Python")?;
+        writeln!(self.requests, "{request}").context("cannot write to Python")?;
         let answer: Answer = self.line()?;
         self.peak_bytes = Some(answer.peak_bytes);
         let first = usize::from(answer.seconds.len() > 1);
@@ -257,14 +259,10 @@ impl Peer {
     }
 }
 
-impl Drop for Peer {
+impl Drop for Torch {
     fn drop(&mut self) {
-        // an empty line ends it; if it has ended already, there is nothing left to do
+        // an empty line ends it; an error means that it has ended already
         let _ = writeln!(self.requests);
         let _ = self.child.wait();
     }
-}
-
-fn println(line: &str) -> anyhow::Result<()> {
-    writeln!(std::io::stdout(), "{line}").context("cannot print")
 }

@@ -1,48 +1,39 @@
-//! `bench targets`: what a network is trained for, and how, compared on digits at equal steps.
-
-use std::io::Write;
+//! `bench targets`: objectives and variants of training, compared at equal steps.
 
 use anyhow::{Context, ensure};
-use checkpoint::SamplerKind;
+use burn::tensor::Device;
+use checkpoint::{Model, SamplerKind};
 use clap::Args;
 use data::ImageSet;
-use metrics::{FEATURES, frechet_distance, manifold};
-use pipeline::Request;
+use pipeline::{Guide, Request};
 use sampler::Variance;
 use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, Spacing};
-use train::{Config, Trainer};
+use train::Config;
 
 use crate::{
-    judge::Judge,
-    quality::{asked, confident, draw},
+    judge::{EPOCHS, Halves, Judge},
+    measurement::{Recipe, draw, print, print_table_head, train},
 };
 
 #[derive(Args)]
 pub struct TargetsArguments {
-    /// The preset whose data and recipe are varied
-    #[arg(long, default_value = train::PRESETS[0])]
-    preset: String,
+    #[command(flatten)]
+    recipe: Recipe,
     /// Training steps of each; the preset's if not given
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
     /// Number of samples of each row, the classes in equal parts
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(8..))]
     count: u32,
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Only those whose name contains one of these
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where to compute
-    #[arg(long)]
-    device: Option<String>,
 }
 
-/// What is changed in the preset.
+/// A change of the preset.
 type Change = fn(&mut Config);
 
-/// What is compared. Everything that is not named stays the preset's.
+/// The variants. All that is not named stays the preset's.
 const TARGETS: [(&str, Change); 12] = [
     ("x_0 with min-SNR (the preset)", |_| ()),
     ("epsilon", |config| config.diffusion.objective = Objective::Epsilon),
@@ -64,11 +55,11 @@ const TARGETS: [(&str, Change); 12] = [
     ("x_0, averaged afterwards", |config| config.training.post_hoc_ema.snapshot_every = config.training.steps / 12),
 ];
 
-/// Relative widths of the averages that are made after the training.
+/// Relative widths of the post-hoc averages.
 const WIDTHS: [f64; 4] = [0.02, 0.05, 0.1, 0.2];
 
-/// The hybrid loss of Nichol and Dhariwal, and the sampler that uses the variance. (Their loss leaves the mean's own weight at
-/// 1, and clipping the range at 1 would be ours.)
+/// The hybrid loss of Nichol and Dhariwal (2021, arXiv:2102.09672), and the sampler that uses the variance. Their loss has
+/// weight 1 for the mean.
 fn learned_variance(config: &mut Config) {
     config.unet.learned_variance = true;
     config.diffusion.objective = Objective::Epsilon;
@@ -78,7 +69,8 @@ fn learned_variance(config: &mut Config) {
     config.sampling.steps = 100;
 }
 
-/// Karras et al.'s preconditioning, noise levels, schedule, and deterministic sampler; [`run`] measures sigma_data.
+/// Karras et al.'s (2022, arXiv:2206.00364) preconditioning, noise levels, schedule, and deterministic sampler; [`run`]
+/// measures sigma_data.
 fn edm(config: &mut Config) {
     config.diffusion.objective = Objective::Edm { sigma_data: 0.5 };
     config.diffusion.loss_weight = LossWeight::Uniform;
@@ -96,7 +88,7 @@ fn flow(config: &mut Config) {
     config.sampling.spacing = Spacing::Flow;
 }
 
-/// Of all pixels in [-1, 1]: what EDM's sigma_data stands for where the mean is not 0.
+/// The root mean square of all pixels in [-1, 1], EDM's sigma_data where the mean is not 0.
 fn root_mean_square(images: &ImageSet) -> f64 {
     let values = metrics::pixels(images);
     (values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
@@ -104,72 +96,65 @@ fn root_mean_square(images: &ImageSet) -> f64 {
 
 /// Trains and judges each, and prints a table in Markdown, row by row.
 pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let mut preset = Config::preset(&arguments.preset)?;
-    preset.training.seed = arguments.seed;
-    preset.training.steps = arguments.steps.unwrap_or(preset.training.steps);
-    let chosen: Vec<(&str, Change)> = TARGETS
-        .into_iter()
-        .filter(|(name, _)| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part.as_str())))
-        .collect();
+    let (device, seed, count) = (arguments.recipe.device()?, arguments.recipe.seed, arguments.count as usize);
+    let preset = arguments.recipe.config(arguments.steps)?;
+    let is_wanted = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part));
+    let chosen: Vec<(&str, Change)> = TARGETS.into_iter().filter(|(name, _)| is_wanted(name)).collect();
     ensure!(!chosen.is_empty(), "no target's name contains {}", arguments.only.join(" or "));
-    let count = arguments.count as usize;
-    let judge = Judge::new(&preset, count, arguments.seed, &device)?;
+    let judge = Judge::train(Halves::read(&preset, count)?, seed, EPOCHS, &device)?;
 
-    let print = |line: &str| writeln!(std::io::stdout(), "{line}").context("cannot write to the standard output");
-    print(
-        "| target | seconds of training | sampler | NFE | confidence ratio | class asked for | Fréchet | precision | \
-         recall |",
+    print_table_head(
+        "target | seconds of training | sampler | NFE | confidence ratio | class asked for | Fréchet | precision | recall",
     )?;
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")?;
     for (name, change) in chosen {
         let mut config = preset.clone();
         change(&mut config);
         if let Objective::Edm { sigma_data } = &mut config.diffusion.objective {
-            *sigma_data = root_mean_square(&judge.padded);
+            *sigma_data = root_mean_square(&judge.halves.padded);
             eprintln!("{name}: sigma_data {sigma_data:.3}");
         }
         config.validate().with_context(|| format!("the target `{name}`"))?;
-        let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-        let started = std::time::Instant::now();
-        let mut trainer = Trainer::new(config.clone(), judge.padded.clone(), &device)?;
-        let every = config.training.post_hoc_ema.snapshot_every;
-        for step in 1..=config.training.steps {
-            let loss = trainer.step()?.loss;
-            if every > 0 && step % every == 0 {
-                for (width, model) in trainer.power_averages() {
-                    model.save(&folder.path().join(train::Snapshot { step, width }.file_name()))?;
-                }
-            }
-            if step % 500 == 0 {
-                eprintln!("{name}: step {step}/{} loss {loss:.4}", config.training.steps);
-            }
-        }
-        let seconds = started.elapsed().as_secs_f64();
-        let mut models = vec![(name.to_owned(), trainer.model())];
-        if every > 0 {
-            models.clear();
-            for width in WIDTHS {
-                models.push((format!("{name}, width {width}"), train::average(folder.path(), None, width, &device)?));
-            }
-        }
+        eprintln!("{name}");
+        let (models, seconds) = train_models(name, &config, &judge.halves.padded, &device)?;
         for (name, model) in models {
             let sampling = &model.header.sampling;
             let (kind, nfe) = (sampling.sampler, sampling.sampler.nfe(sampling.steps));
             let request = Request::even(count, model.header.unet.classes);
-            let judged = judge.classifier.classify(&draw(&model, &request, arguments.seed)?)?;
-            let called = request.labels.as_ref().map_or("-".to_owned(), |labels| {
-                format!("{:.1} %", 100.0 * asked(&judged, labels, judge.confident_real).called)
-            });
-            let near = manifold(&judged.features, &judge.some_real, FEATURES, 3)?;
-            print(&format!(
-                "| {name} | {seconds:.0} | {kind} | {nfe} | {:.3} | {called} | {:.1} | {:.3} | {:.3} |",
-                confident(&judged) / judge.confident_real,
-                frechet_distance(&judged.features, &judge.real.features, FEATURES)?,
+            let verdict = judge.judge(&draw(&model, Guide::Itself, &request, seed)?, &request)?;
+            let near = judge.manifold(&verdict.drawn)?;
+            print(format!(
+                "| {name} | {seconds:.0} | {kind} | {nfe} | {:.3} | {} | {:.1} | {:.3} | {:.3} |",
+                verdict.confident_ratio,
+                verdict.called(),
+                verdict.frechet,
                 near.precision,
                 near.recall,
             ))?;
         }
     }
     Ok(())
+}
+
+/// The model of one training, or those of its post-hoc averages, by name; and the time of the training in seconds.
+fn train_models(
+    name: &str,
+    config: &Config,
+    images: &ImageSet,
+    device: &Device,
+) -> anyhow::Result<(Vec<(String, Model)>, f64)> {
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let every = config.training.post_hoc_ema.snapshot_every;
+    let (trainer, seconds) = train(config, images, device, |step, trainer| {
+        if every > 0 && step.is_multiple_of(every) {
+            for (width, model) in trainer.power_averages() {
+                model.save(&folder.path().join(train::Snapshot { step, width }.file_name()))?;
+            }
+        }
+        Ok(())
+    })?;
+    if every == 0 {
+        return Ok((vec![(name.to_owned(), trainer.model())], seconds));
+    }
+    let average = |width| Ok((format!("{name}, width {width}"), train::average(folder.path(), None, width, device)?));
+    Ok((WIDTHS.into_iter().map(average).collect::<anyhow::Result<_>>()?, seconds))
 }

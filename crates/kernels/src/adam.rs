@@ -1,37 +1,37 @@
-//! Adam and AdamW with PyTorch's definitions, the clipping of the gradient before and the average of the weights behind
-//! them, in one pass over the parameters (on the CPU; elsewhere as burn operations).
+//! Adam and AdamW as PyTorch defines them, with gradient clipping and the EMA of the weights: natively in one pass over the
+//! parameters, elsewhere composed of burn's operations.
 
 use burn::tensor::Tensor;
 
-/// How weight decay acts.
+/// The kind and strength of weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WeightDecay {
-    /// Adam: added to the gradient (L2).
+    /// Adam: the weight times this is added to the gradient (L2).
     Coupled(f64),
-    /// AdamW: taken from the weight itself.
+    /// AdamW: the weight times this and the learning rate is subtracted from the weight.
     Decoupled(f64),
 }
 
 /// The settings of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamStep {
-    /// The number of this step, from 1 on: for the bias correction.
+    /// The number of this step, from 1, for the bias correction.
     pub number: u64,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Decay of the first and second moment.
+    /// Decays of the first and second moment.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub epsilon: f64,
     /// Weight decay.
     pub weight_decay: WeightDecay,
-    /// What every gradient is multiplied by.
+    /// Factor of every gradient.
     pub clip: f64,
-    /// Decay of the average of the weights.
+    /// Decay of the EMA of the weights.
     pub average_decay: f64,
 }
 
-/// A parameter and what belongs to it: flat, of one length, and without gradient tracking.
+/// A parameter with its gradient, moments and EMA: flat, of one length, without gradient tracking.
 #[derive(Clone, Debug)]
 pub struct AdamParameter {
     /// The weights.
@@ -42,22 +42,22 @@ pub struct AdamParameter {
     pub mean: Tensor<1>,
     /// Second moment.
     pub square: Tensor<1>,
-    /// Exponential moving average of the weights; None where it has no part in this step.
+    /// EMA of the weights; None if this step does not update it.
     pub average: Option<Tensor<1>>,
 }
 
 /// One step of Adam (Kingma and Ba 2014, arXiv:1412.6980, algorithm 1) or AdamW (Loshchilov and Hutter 2017,
-/// arXiv:1711.05101). On the CPU tensors that nobody else holds are changed in place.
+/// arXiv:1711.05101). Native tensors that are not shared are changed in place.
 pub fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     #[cfg(feature = "flex")]
     if crate::cpu::operation::is_native(&parameter.value) {
         return crate::cpu::optimizer::adam(step, parameter);
     }
-    plain(step, parameter)
+    composed(step, parameter)
 }
 
-/// [`adam`] as a composition of burn operations.
-pub fn plain(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
+/// [`adam`] as a composition of burn's operations.
+pub fn composed(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     let AdamParameter { value, gradient, mean, square, average } = parameter;
     let AdamStep { learning_rate, betas: [beta_1, beta_2], epsilon, clip, average_decay, .. } = *step;
     let [correction_1, correction_2] = step.betas.map(|beta| 1.0 - beta.powf(step.number as f64));

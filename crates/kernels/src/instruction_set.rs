@@ -1,11 +1,11 @@
-//! Which vectors the native operations compute with: the widest that the machine has.
+//! The vector instruction set of the native operations: the widest of the CPU.
 
 use std::sync::OnceLock;
 
 use pulp::{Arch, WithSimd};
 
-/// The environment variable that asks for less: `avx2` or `scalar`, to test what runs on other machines. Anything else, and
-/// `avx2` where there is none, leaves the widest.
+/// The environment variable that chooses a narrower one, `avx2` or `scalar`, to test what other CPUs run. With any other
+/// value, or `avx2` on a CPU without it, the widest is used.
 pub const VARIABLE: &str = "KERNELS_INSTRUCTION_SET";
 
 /// Runs `body` with the instruction set of this process.

@@ -1,7 +1,8 @@
-//! The hot operations of a diffusion U-Net.
+//! The operations that a diffusion U-Net spends its time in.
 //!
-//! Images are channels-last, `[batch, height, width, channels]`: then a pixel is one run of memory, a 1x1 convolution is
-//! one matrix product, and a norm over channels reads what lies side by side.
+//! Images are channels-last, `[batch, height, width, channels]`: a pixel is one run of memory, a 1x1 convolution one matrix
+//! product, and a norm over channels reads adjacent values. An operation runs natively ([`cpu`]) on f32 tensors of the
+//! `flex` backend, and as a composition of burn's operations ([`composed`]) elsewhere.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -18,17 +19,17 @@
 use burn::tensor::{Device, Tensor, assert_shape};
 
 pub mod adam;
+pub mod composed;
 #[cfg(feature = "flex")]
 pub mod cpu;
 pub mod instruction_set;
 pub mod normal;
-pub mod plain;
 pub mod profile;
 
 #[cfg(feature = "flex")]
 use cpu::operation::{apply, is_native};
 
-/// Whether the numbers of a device lie in the main memory of this machine, which the native operations work on.
+/// Whether the tensors of a device lie in main memory, where the native operations work.
 pub fn is_in_main_memory(device: &Device) -> bool {
     #[cfg(feature = "flex")]
     return device.clone().inner() == Device::flex();
@@ -39,29 +40,40 @@ pub fn is_in_main_memory(device: &Device) -> bool {
     }
 }
 
-/// How a convolution walks over its input.
+/// Returns the result of a native operation if all its inputs are native; the input behind the semicolon is optional.
+macro_rules! return_if_native {
+    ($operation:expr, $($input:ident),+ $(; $optional:ident)?) => {
+        #[cfg(feature = "flex")]
+        if $(is_native(&$input))&&+ $(&& $optional.as_ref().is_none_or(is_native))? {
+            let inputs = [$(Some($input.into_dispatch())),+ $(, $optional.map(Tensor::into_dispatch))?];
+            return apply($operation, inputs.into_iter().flatten().collect());
+        }
+    };
+}
+
+/// Stride, padding and upsampling of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Pixels from one position to the next.
     pub stride: usize,
-    /// Zeros around the input, on each side.
+    /// Zeros on each side of the input.
     pub padding: usize,
-    /// Whether the input is upsampled before, every pixel to a square of four.
+    /// Whether the input is first upsampled by 2 (nearest neighbor).
     pub upsample: bool,
 }
 
 impl Convolution {
-    /// Keeps height and width, with a kernel of this odd size.
+    /// Keeps height and width; `kernel` is odd.
     pub const fn same(kernel: usize) -> Self {
         Self { stride: 1, padding: kernel / 2, upsample: false }
     }
 
-    /// Squares of `size` x `size` pixels that do not overlap.
+    /// Takes squares of `size` x `size` pixels that do not overlap.
     pub const fn patches(size: usize) -> Self {
         Self { stride: size, padding: 0, upsample: false }
     }
 
-    /// Doubles height and width by nearest neighbor, then is [`same`](Self::same).
+    /// Doubles height and width by nearest neighbor, then keeps them as [`same`](Self::same) does.
     pub const fn upsampled(kernel: usize) -> Self {
         Self { upsample: true, ..Self::same(kernel) }
     }
@@ -80,13 +92,8 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     if let Some(bias) = &bias {
         assert_shape!(bias, [channels_out]);
     }
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        let mut inputs = vec![x.into_dispatch(), weight.into_dispatch()];
-        inputs.extend(bias.map(Tensor::into_dispatch));
-        return apply(cpu::convolution::Conv2d(options), &inputs);
-    }
-    plain::conv2d(x, weight, bias, options)
+    return_if_native!(cpu::convolution::Conv2d(options), x, weight; bias);
+    composed::conv2d(x, weight, bias, options)
 }
 
 /// `x weight^T + bias`, as PyTorch's `linear`.
@@ -94,27 +101,20 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
 /// # Shapes
 /// - `x`: `[batch, features_in]`; `weight`: `[features_out, features_in]`; `bias`: `[features_out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        let inputs = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
-        return apply(cpu::convolution::Linear, &inputs);
-    }
-    plain::linear(x, weight, bias)
+    return_if_native!(cpu::convolution::Linear, x, weight, bias);
+    composed::linear(x, weight, bias)
 }
 
-/// RMS norm over the channels: `x / |x| sqrt(channels) gain` (Zhang and Sennrich 2019, arXiv:1910.07467; lucidrains
-/// writes it with the Euclidean norm, which is never taken below 1e-12).
+/// RMS norm over the channels: `x / max(|x|, 1e-12) sqrt(channels) gain` (Zhang and Sennrich 2019, arXiv:1910.07467, as
+/// lucidrains writes it).
 ///
 /// # Shapes
 /// - `x`: `[batch, height, width, channels]`; `gain`: `[channels]`
 pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     let [_, _, _, channels] = x.dims();
     assert_shape!(gain, [channels]);
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        return apply(cpu::rms_norm::RmsNorm { silu: false }, &[x.into_dispatch(), gain.into_dispatch()]);
-    }
-    plain::rms_norm(x, gain)
+    return_if_native!(cpu::rms_norm::RmsNorm { silu: false }, x, gain);
+    composed::rms_norm(x, gain)
 }
 
 /// [`rms_norm`], then scale and shift from the timestep, then SiLU: the middle of a ResNet block.
@@ -128,13 +128,8 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        let mut inputs = vec![x.into_dispatch(), gain.into_dispatch()];
-        inputs.extend(scale_shift.map(Tensor::into_dispatch));
-        return apply(cpu::rms_norm::RmsNorm { silu: true }, &inputs);
-    }
-    plain::rms_norm_silu(x, gain, scale_shift)
+    return_if_native!(cpu::rms_norm::RmsNorm { silu: true }, x, gain; scale_shift);
+    composed::rms_norm_silu(x, gain, scale_shift)
 }
 
 /// Group norm (Wu and He 2018, arXiv:1803.08494), then, with `silu`, scale and shift from the timestep, if given, and SiLU.
@@ -161,28 +156,22 @@ pub fn group_norm(
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        let norm = cpu::group_norm::GroupNorm { groups: cpu::group_norm::Groups { count: groups, epsilon }, silu };
-        let mut inputs = vec![x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
-        inputs.extend(scale_shift.map(Tensor::into_dispatch));
-        return apply(norm, &inputs);
-    }
-    plain::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
+    return_if_native!(cpu::group_norm::GroupNorm::new(groups, epsilon, silu), x, weight, bias; scale_shift);
+    composed::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
 }
 
-/// How a prediction is compared with its target, element by element.
+/// The error of an element of a prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Loss {
     /// The square of the difference.
     Squared,
-    /// Its magnitude.
+    /// The magnitude of the difference.
     Absolute,
     /// Half the square up to this difference, linear beyond (Huber 1964).
     Huber(f32),
 }
 
-/// The mean error of each sample times its weight.
+/// The mean error of each sample, times its weight.
 ///
 /// # Shapes
 /// - `prediction`, `target`: `[batch, …]`, the same; `weights`: `[batch]`
@@ -193,45 +182,30 @@ pub enum Loss {
 pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>, weights: Tensor<1>) -> Tensor<1> {
     assert_eq!(prediction.dims(), target.dims(), "prediction and target have one shape");
     assert_eq!(prediction.dims()[0], weights.dims()[0], "one weight for each sample");
-    #[cfg(feature = "flex")]
-    if is_native(&prediction) && is_native(&target) && is_native(&weights) {
-        return apply(
-            cpu::loss::WeightedLoss(kind),
-            &[prediction.into_dispatch(), target.into_dispatch(), weights.into_dispatch()],
-        );
-    }
-    plain::loss(kind, prediction, target, weights)
+    return_if_native!(cpu::loss::WeightedLoss(kind), prediction, target, weights);
+    composed::loss(kind, prediction, target, weights)
 }
 
 /// `e^x / sum e^x` over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        return apply(cpu::softmax::Softmax, &[x.into_dispatch()]);
-    }
-    plain::softmax(x)
+    return_if_native!(cpu::softmax::Softmax, x);
+    composed::softmax(x)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        return apply(cpu::activation::Activation::Silu, &[x.into_dispatch()]);
-    }
-    plain::silu(x)
+    return_if_native!(cpu::activation::Activation::Silu, x);
+    composed::silu(x)
 }
 
 /// `x Phi(x)` with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    #[cfg(feature = "flex")]
-    if is_native(&x) {
-        return apply(cpu::activation::Activation::Gelu, &[x.into_dispatch()]);
-    }
-    plain::gelu(x)
+    return_if_native!(cpu::activation::Activation::Gelu, x);
+    composed::gelu(x)
 }
 
-/// Softmax attention `softmax(q k^T / sqrt(head_dim)) v` of each head, with learned keys and values ("memory") before
-/// those of the positions.
+/// Softmax attention `softmax(q k^T / sqrt(head_dim)) v` of each head (Vaswani et al. 2017, arXiv:1706.03762), with learned
+/// keys and values ("memory") before those of the positions.
 ///
 /// # Shapes
 /// - `qkv`: `[batch, positions, 3 heads head_dim]`: q of all heads, then k, then v
@@ -241,11 +215,8 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
-    #[cfg(feature = "flex")]
-    if is_native(&qkv) {
-        return apply(cpu::attention::Attention, &[qkv.into_dispatch(), memory.into_dispatch()]);
-    }
-    plain::attention(qkv, memory)
+    return_if_native!(cpu::attention::Attention, qkv, memory);
+    composed::attention(qkv, memory)
 }
 
 /// Linear attention: keys are normalized over positions, queries over channels, so that `k v^T` is computed once
@@ -259,14 +230,11 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, head_dim, count]);
-    #[cfg(feature = "flex")]
-    if is_native(&qkv) {
-        return apply(cpu::linear_attention::LinearAttention, &[qkv.into_dispatch(), memory.into_dispatch()]);
-    }
-    plain::linear_attention(qkv, memory)
+    return_if_native!(cpu::linear_attention::LinearAttention, qkv, memory);
+    composed::linear_attention(qkv, memory)
 }
 
-/// Puts the channels of two images side by side.
+/// Concatenates the channels of two images.
 ///
 /// # Shapes
 /// - `first`: `[batch, height, width, a]`; `second`: `[batch, height, width, b]`
@@ -275,11 +243,8 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = second.dims();
     assert_shape!(first, [batch, height, width, _]);
     assert_shape!(second, [batch, height, width, channels]);
-    #[cfg(feature = "flex")]
-    if is_native(&first) {
-        return apply(cpu::resample::Concatenate, &[first.into_dispatch(), second.into_dispatch()]);
-    }
-    plain::concat_channels(first, second)
+    return_if_native!(cpu::resample::Concatenate, first, second);
+    composed::concat_channels(first, second)
 }
 
 /// Patches become channels: `b (h p) (w p) c -> b h w (c p p)`.
@@ -293,12 +258,8 @@ pub fn space_to_depth(x: Tensor<4>, patch: usize) -> Tensor<4> {
     }
     let [batch, height, width, channels] = x.dims();
     let (rows, columns) = (height / patch, width / patch);
-    x.reshape([batch, rows, patch, columns, patch, channels]).permute([0, 1, 3, 5, 2, 4]).reshape([
-        batch,
-        rows,
-        columns,
-        channels * patch * patch,
-    ])
+    let patches = x.reshape([batch, rows, patch, columns, patch, channels]).permute([0, 1, 3, 5, 2, 4]);
+    patches.reshape([batch, rows, columns, channels * patch * patch])
 }
 
 /// Channels become patches: the inverse of [`space_to_depth`].
@@ -312,10 +273,6 @@ pub fn depth_to_space(x: Tensor<4>, patch: usize) -> Tensor<4> {
     }
     let [batch, rows, columns, depth] = x.dims();
     let channels = depth / (patch * patch);
-    x.reshape([batch, rows, columns, channels, patch, patch]).permute([0, 1, 4, 2, 5, 3]).reshape([
-        batch,
-        rows * patch,
-        columns * patch,
-        channels,
-    ])
+    let pixels = x.reshape([batch, rows, columns, channels, patch, patch]).permute([0, 1, 4, 2, 5, 3]);
+    pixels.reshape([batch, rows * patch, columns * patch, channels])
 }

@@ -1,10 +1,10 @@
-//! Standard normal numbers from random bits, the same on every machine (Box and Muller 1958).
+//! Standard normal numbers from random bits, the same on every platform (Box and Muller 1958).
 //!
 //! With `u = (bits + 1/2) / 2^32` of the first word of a pair and v of the second: `sqrt(-2 ln u) (cos 2 pi v, sin 2 pi v)`.
 //!
-//! Everything is IEEE arithmetic in f64 without fused operations, written so that the compiler can use whatever vectors the
-//! machine has: lanes do not influence each other, so the bits do not depend on it. Errors are below 1e-15 of the radius, the
-//! result is then rounded to f32.
+//! Everything is IEEE arithmetic in f64 without fused operations, written so that the compiler can use the vectors of the
+//! CPU: lanes do not influence each other, so the bits do not depend on their number. Errors are below 1e-15 of the radius;
+//! the result is then rounded to f32.
 
 use pulp::WithSimd;
 
@@ -13,10 +13,10 @@ use crate::instruction_set::dispatch;
 /// Pairs that are computed together.
 const LANES: usize = 32;
 
-/// Fills `out` with standard normal numbers, one for each word of `bits`; the last of an odd number needs a word more.
+/// Fills `out` with standard normal numbers, one for each word of `bits`; an odd count needs one word more.
 ///
 /// # Panics
-/// If there are fewer words than `out` has numbers, rounded up to a pair.
+/// If `bits` has fewer words than `out` has numbers, rounded up to a pair.
 pub fn normal(bits: &[u32], out: &mut [f32]) {
     let needed = out.len().next_multiple_of(2);
     assert!(bits.len() >= needed, "{} numbers need {needed} words of bits, not {}", out.len(), bits.len());
@@ -66,7 +66,7 @@ fn logarithm(bits: u32) -> f64 {
     let raw = (f64::from(bits) + 0.5).to_bits();
     // the exponent, counted so that the mantissa is centered on 1
     let shifted = raw.wrapping_sub(core::f64::consts::FRAC_1_SQRT_2.to_bits());
-    // an arithmetic shift; whole numbers below 2^32 come to f64 by way of i32, for which every machine has vectors
+    // an arithmetic shift; whole numbers below 2^32 come to f64 by way of i32, for which every CPU has vectors
     let exponent = ((shifted as i64) >> 52) as i32;
     let mantissa = f64::from_bits(raw.wrapping_sub(((exponent as i64) << 52) as u64));
     let s = (mantissa - 1.0) / (mantissa + 1.0);
@@ -82,8 +82,7 @@ fn logarithm(bits: u32) -> f64 {
 
 /// Cosine and sine of `2 pi (bits + 1/2) / 2^32`.
 ///
-/// The nearest quarter turn is taken off, exactly; what is left, at most an eighth of a turn, goes through the Taylor
-/// series.
+/// The nearest quarter turn is subtracted exactly; the rest, at most an eighth of a turn, goes through the Taylor series.
 #[inline(always)]
 fn cosine_and_sine(bits: u32) -> [f64; 2] {
     let quarter = bits.wrapping_add(1 << 29) >> 30;

@@ -1,4 +1,4 @@
-//! Where the time of the native operations goes: a clock around each, off until [`record`].
+//! A profile of the native operations: a clock around each, which runs during [`record`].
 
 use std::{
     collections::BTreeMap,
@@ -12,18 +12,18 @@ use std::{
 static IS_ON: AtomicBool = AtomicBool::new(false);
 static ENTRIES: Mutex<BTreeMap<String, Entry>> = Mutex::new(BTreeMap::new());
 
-/// All calls of one operation on inputs of one shape.
+/// The calls of one operation on inputs of one shape.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     /// The operation, `forward` or `backward`, and the shapes of its inputs.
     pub name: String,
-    /// How often it ran.
+    /// Number of calls.
     pub calls: u64,
-    /// How long it ran, all calls together.
+    /// Time of all calls.
     pub time: Duration,
 }
 
-/// Runs `function` and gives the native operations that ran meanwhile, in any thread, the longest first.
+/// Runs `function` and returns the native operations that ran meanwhile in all threads, the longest first.
 pub fn record<R>(function: impl FnOnce() -> R) -> (R, Vec<Entry>) {
     let entries = || ENTRIES.lock().unwrap_or_else(PoisonError::into_inner);
     entries().clear();
@@ -35,7 +35,7 @@ pub fn record<R>(function: impl FnOnce() -> R) -> (R, Vec<Entry>) {
     (result, found)
 }
 
-/// Runs `function`, timed under a name if someone records.
+/// Runs `function`, timed under `name` during [`record`].
 #[cfg(feature = "flex")]
 pub(crate) fn time<R>(name: impl FnOnce() -> String, function: impl FnOnce() -> R) -> R {
     if !IS_ON.load(Ordering::Relaxed) {
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_runs_meanwhile_is_counted() {
+    fn only_calls_during_a_recording_are_counted() {
         time(|| "before".to_owned(), || ());
         let (result, entries) = record(|| {
             time(|| "short".to_owned(), || ());
@@ -63,7 +63,7 @@ mod tests {
             time(|| "long".to_owned(), || std::thread::sleep(Duration::from_millis(5)));
             7
         });
-        // other tests of this crate may run at the same time
+        // other tests may run operations at the same time
         let ours: Vec<&Entry> =
             entries.iter().filter(|entry| ["short", "long", "before"].contains(&entry.name.as_str())).collect();
         assert_eq!(result, 7);

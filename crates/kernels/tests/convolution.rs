@@ -1,4 +1,4 @@
-//! The convolutions against plain loops in f64, bit-identity across thread pools, and non-finite numbers.
+//! The convolutions against their definition as loops in f64, bit-identity across thread pools, and non-finite numbers.
 
 use kernels::cpu::convolution::{Algorithm, Convolution};
 use proptest::prelude::*;
@@ -37,7 +37,7 @@ impl Case {
         }
     }
 
-    /// By the definition of a convolution.
+    /// The outputs by the definition of a convolution.
     fn reference(&self) -> Outputs<f64> {
         let Convolution { batch, height, width, channels_in, channels_out, kernel, stride, padding, upsample } =
             self.shape;
@@ -86,13 +86,13 @@ impl Case {
         outputs
     }
 
-    /// Largest error of each output, relative to its root mean square or half of what that usually is; infinite if a value is not a number.
+    /// Largest error of each output, relative to its root mean square or half of its expectation; infinite if a value is NaN.
     fn errors(&self, algorithm: Algorithm) -> [f64; 4] {
         let (expected, actual) = (self.reference(), self.compute(algorithm));
         let mut errors = [0.0; 4];
         let multiplications = self.y_gradient.len() * self.shape.channels_in * self.shape.kernel.pow(2);
         let [y, x, weight, bias] = [&self.y_gradient, &self.x, &self.weight, &self.bias].map(Vec::len);
-        // of sums of that many products of two numbers, and of numbers, evenly drawn from -1 to 1
+        // root mean squares of sums of products, and of sums, of numbers drawn evenly from -1 to 1
         let products = |outputs: usize| (multiplications as f64 / outputs as f64 / 9.0).sqrt();
         let usual = [products(y), products(x), products(weight), (y as f64 / bias as f64 / 3.0).sqrt()];
         for (((error, expected), actual), usual) in errors.iter_mut().zip(&expected).zip(&actual).zip(usual) {
@@ -126,7 +126,7 @@ fn algorithms(shape: &Convolution) -> &'static [Algorithm] {
 }
 
 /// Largest error relative to the root mean square of an output, for numbers between -1 and 1 and sums of up to a few
-/// thousand terms. The largest ones seen were 4e-6, 3e-6 and 4e-5.
+/// thousand terms.
 fn bound(algorithm: Algorithm) -> f64 {
     match algorithm {
         Algorithm::Im2col | Algorithm::Winograd2 => 2e-5,
@@ -139,7 +139,7 @@ fn three(batch: usize, [height, width]: [usize; 2], [channels_in, channels_out]:
     Convolution { batch, height, width, channels_in, channels_out, kernel, stride, padding, upsample }
 }
 
-/// Shapes that take every way through the code: shared and own weights, one and several blocks and parts, upsampling.
+/// Shapes for every path through the code: shared and own weights, one and several blocks and parts, upsampling.
 fn shapes() -> Vec<Convolution> {
     vec![
         three(2, [8, 8], [64, 64]),
@@ -168,9 +168,9 @@ fn common_shapes_match_the_definition() {
 }
 
 #[test]
-fn threads_do_not_change_a_bit() {
+fn threads_change_no_bit() {
     for shape in shapes() {
-        // Large enough to be worth several threads.
+        // large enough for several threads
         let case = Case::new(Convolution { batch: shape.batch * 4, ..shape }, 2);
         for &algorithm in algorithms(&shape) {
             let with = |threads| {

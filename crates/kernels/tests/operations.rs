@@ -1,13 +1,13 @@
-//! Every operation against the composition of plain burn operations in f64: the result and all gradients.
+//! Every native operation in f32 against the composed one in f64: the result and all gradients.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
-use kernels::{Convolution, plain};
+use kernels::{Convolution, composed};
 use proptest::prelude::*;
 
 /// A function of flat tensors.
 type Function<'a> = &'a dyn Fn(&[Tensor<1>]) -> Tensor<1>;
 
-/// Pseudo-random numbers in (-1, 1), all different.
+/// Pseudo-random numbers in (-1, 1), all distinct.
 fn numbers(count: usize, seed: u64) -> Vec<f64> {
     (0..count as u64)
         .map(|index| {
@@ -18,7 +18,7 @@ fn numbers(count: usize, seed: u64) -> Vec<f64> {
         .collect()
 }
 
-/// The result, and the gradient of each input of a sum of all results with different weights.
+/// The result, and the gradient of each input of a weighted sum of the results.
 fn evaluate(function: Function, inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f64>> {
     let device = Device::flex().autodiff();
     let upload =
@@ -32,18 +32,18 @@ fn evaluate(function: Function, inputs: &[Vec<f64>], dtype: DType) -> Vec<Vec<f6
     core::iter::once(read(result.inner())).chain(leaves.iter().map(gradient)).collect()
 }
 
-/// The largest difference between native f32 and plain f64, over the largest value of each tensor, or 1 (a gradient may
+/// The largest difference between native f32 and composed f64, over the largest value of each tensor, or 1 (a gradient may
 /// be a difference of large numbers).
-fn error(native: Function, plain: Function, inputs: &[Vec<f64>]) -> f64 {
+fn error(native: Function, composed: Function, inputs: &[Vec<f64>]) -> f64 {
     let ours = evaluate(native, inputs, DType::F32);
-    let reference = evaluate(plain, inputs, DType::F64);
+    let reference = evaluate(composed, inputs, DType::F64);
     let mut largest = 0f64;
     for (ours, reference) in ours.iter().zip(&reference) {
         assert_eq!(ours.len(), reference.len());
         let scale = reference.iter().fold(1f64, |scale, value| scale.max(value.abs()));
         for (ours, reference) in ours.iter().zip(reference) {
             let difference = (ours - reference).abs() / scale;
-            // a NaN is the largest of all
+            // NaN counts as the largest
             largest = if difference.is_nan() { f64::INFINITY } else { largest.max(difference) };
         }
     }
@@ -54,7 +54,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn convolutions(
+    fn convolutions_match(
         batch in 1..4usize, height in 2..13usize, width in 2..13usize, channels_in in 1..37usize, channels_out in 1..37usize,
         kernel in prop::sample::select(vec![1usize, 3, 5, 7]), upsample: bool, seed: u64,
     ) {
@@ -71,13 +71,13 @@ proptest! {
             numbers(channels_out * channels_in * kernel * kernel, seed ^ 1),
             numbers(channels_out, seed ^ 2),
         ];
-        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
-        // Winograd F(4x4, 3x3) has the largest
+        let error = error(&function(kernels::conv2d), &function(composed::conv2d), &inputs);
+        // Winograd F(4x4, 3x3) has the largest error
         prop_assert!(error < 3e-5, "{error}");
     }
 
     #[test]
-    fn convolutions_of_patches(
+    fn convolutions_of_patches_match(
         batch in 1..4usize, rows in 1..7usize, columns in 1..7usize, channels_in in 1..20usize, channels_out in 1..20usize,
         patch in 1..4usize, seed: u64,
     ) {
@@ -92,12 +92,12 @@ proptest! {
             numbers(batch * rows * columns * patch * patch * channels_in, seed),
             numbers(channels_out * channels_in * patch * patch, seed ^ 1),
         ];
-        let error = error(&function(kernels::conv2d), &function(plain::conv2d), &inputs);
+        let error = error(&function(kernels::conv2d), &function(composed::conv2d), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
     #[test]
-    fn losses(batch in 1..6usize, elements in 1..400usize, kind in 0..3usize, seed: u64) {
+    fn losses_match(batch in 1..6usize, elements in 1..400usize, kind in 0..3usize, seed: u64) {
         use kernels::Loss;
         let kind = [Loss::Squared, Loss::Absolute, Loss::Huber(0.4)][kind];
         let function = |loss: fn(Loss, Tensor<2>, Tensor<2>, Tensor<1>) -> Tensor<1>| {
@@ -107,12 +107,12 @@ proptest! {
             }
         };
         let inputs = [numbers(batch * elements, seed), numbers(batch * elements, seed ^ 1), numbers(batch, seed ^ 2)];
-        let error = error(&function(kernels::loss), &function(plain::loss), &inputs);
+        let error = error(&function(kernels::loss), &function(composed::loss), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
     #[test]
-    fn rms_norms(
+    fn rms_norms_match(
         // of one channel the norm leaves a sign, and of the gradient rounding over |x|: see pointwise/normalization.rs
         batch in 1..4usize, height in 1..9usize, width in 1..9usize, channels in 2..70usize, silu: bool, scale_shift: bool,
         seed: u64,
@@ -122,11 +122,7 @@ proptest! {
             move |leaves: &[Tensor<1>]| {
                 let x = leaves[0].clone().reshape([batch, height, width, channels]);
                 let (gain, scales) = (leaves[1].clone(), || leaves[2].clone().reshape([batch, 2 * channels]));
-                let y = match (silu, scale_shift) {
-                    (false, _) => norm(x, gain),
-                    (true, false) => norm_silu(x, gain, None),
-                    (true, true) => norm_silu(x, gain, Some(scales())),
-                };
+                let y = if silu { norm_silu(x, gain, scale_shift.then(scales)) } else { norm(x, gain) };
                 y.flatten(0, 3)
             }
         };
@@ -135,12 +131,12 @@ proptest! {
             inputs.push(numbers(batch * 2 * channels, seed ^ 2));
         }
         let ours = function(kernels::rms_norm, kernels::rms_norm_silu);
-        let error = error(&ours, &function(plain::rms_norm, plain::rms_norm_silu), &inputs);
+        let error = error(&ours, &function(composed::rms_norm, composed::rms_norm_silu), &inputs);
         prop_assert!(error < 4e-6, "{error}");
     }
 
     #[test]
-    fn group_norms(
+    fn group_norms_match(
         batch in 1..4usize, height in 2..9usize, width in 2..9usize, groups in 1..5usize, group in 1..20usize, silu: bool,
         scale_shift: bool, seed: u64,
     ) {
@@ -162,26 +158,26 @@ proptest! {
         if with_scale {
             inputs.push(numbers(batch * 2 * channels, seed ^ 3));
         }
-        let error = error(&function(kernels::group_norm), &function(plain::group_norm), &inputs);
+        let error = error(&function(kernels::group_norm), &function(composed::group_norm), &inputs);
         prop_assert!(error < 2e-5, "{error}");
     }
 
     #[test]
-    fn softmaxes(rows in 1..20usize, columns in 1..70usize, seed: u64) {
+    fn softmaxes_match(rows in 1..20usize, columns in 1..70usize, seed: u64) {
         let function = |softmax: fn(Tensor<2>) -> Tensor<2>| {
             move |leaves: &[Tensor<1>]| softmax(leaves[0].clone().reshape([rows, columns])).flatten(0, 1)
         };
         let wide: Vec<f64> = numbers(rows * columns, seed).into_iter().map(|value| 10.0 * value).collect();
-        let error = error(&function(kernels::softmax), &function(plain::softmax), &[wide]);
+        let error = error(&function(kernels::softmax), &function(composed::softmax), &[wide]);
         prop_assert!(error < 2e-6, "{error}");
     }
 
     #[test]
-    fn attentions(
+    fn attentions_match(
         batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..40usize, memory in 0..6usize,
         linear: bool, seed: u64,
     ) {
-        // the plain composition has no word for an empty memory
+        // the composed operation cannot have an empty memory
         prop_assume!(memory > 0);
         let shape = if linear { [2, heads, head_dim, memory] } else { [2, heads, memory, head_dim] };
         let function = |attention: fn(Tensor<3>, Tensor<4>) -> Tensor<3>| {
@@ -195,25 +191,26 @@ proptest! {
             wide(numbers(batch * positions * 3 * heads * head_dim, seed)),
             wide(numbers(2 * heads * memory * head_dim, seed ^ 1)),
         ];
-        let error = match linear {
-            true => error(&function(kernels::linear_attention), &function(plain::linear_attention), &inputs),
-            false => error(&function(kernels::attention), &function(plain::attention), &inputs),
+        let error = if linear {
+            error(&function(kernels::linear_attention), &function(composed::linear_attention), &inputs)
+        } else {
+            error(&function(kernels::attention), &function(composed::attention), &inputs)
         };
         prop_assert!(error < 1e-5, "{error}");
     }
 
     #[test]
-    fn activations(count in 1..200usize, seed: u64) {
+    fn activations_match(count in 1..200usize, seed: u64) {
         let wide: Vec<f64> = numbers(count, seed).into_iter().map(|value| 12.0 * value).collect();
         let inputs = [wide];
-        let silu = error(&|leaves| kernels::silu(leaves[0].clone()), &|leaves| plain::silu(leaves[0].clone()), &inputs);
+        let silu = error(&|leaves| kernels::silu(leaves[0].clone()), &|leaves| composed::silu(leaves[0].clone()), &inputs);
         prop_assert!(silu < 1e-6, "silu {silu}");
-        let gelu = error(&|leaves| kernels::gelu(leaves[0].clone()), &|leaves| plain::gelu(leaves[0].clone()), &inputs);
+        let gelu = error(&|leaves| kernels::gelu(leaves[0].clone()), &|leaves| composed::gelu(leaves[0].clone()), &inputs);
         prop_assert!(gelu < 1e-6, "gelu {gelu}");
     }
 
     #[test]
-    fn linear_layers(batch in 1..20usize, features_in in 1..40usize, features_out in 1..40usize, seed: u64) {
+    fn linear_layers_match(batch in 1..20usize, features_in in 1..40usize, features_out in 1..40usize, seed: u64) {
         let function = |linear: fn(Tensor<2>, Tensor<2>, Tensor<1>) -> Tensor<2>| {
             move |leaves: &[Tensor<1>]| {
                 let x = leaves[0].clone().reshape([batch, features_in]);
@@ -226,12 +223,12 @@ proptest! {
             numbers(features_out * features_in, seed ^ 1),
             numbers(features_out, seed ^ 2),
         ];
-        let error = error(&function(kernels::linear), &function(plain::linear), &inputs);
+        let error = error(&function(kernels::linear), &function(composed::linear), &inputs);
         prop_assert!(error < 2e-6, "{error}");
     }
 
     #[test]
-    fn concatenations(rows in 1..20usize, first in 1..40usize, second in 1..40usize, seed: u64) {
+    fn concatenations_match(rows in 1..20usize, first in 1..40usize, second in 1..40usize, seed: u64) {
         let function = |concat: fn(Tensor<4>, Tensor<4>) -> Tensor<4>| {
             move |leaves: &[Tensor<1>]| {
                 let [a, b] = [(0, first), (1, second)].map(|(leaf, channels)| leaves[leaf].clone().reshape([1, 1, rows, channels]));
@@ -239,7 +236,7 @@ proptest! {
             }
         };
         let inputs = [numbers(rows * first, seed), numbers(rows * second, seed ^ 1)];
-        let error = error(&function(kernels::concat_channels), &function(plain::concat_channels), &inputs);
+        let error = error(&function(kernels::concat_channels), &function(composed::concat_channels), &inputs);
         prop_assert!(error < 1e-7, "{error}");
     }
 }
@@ -256,7 +253,7 @@ fn patches_become_channels_and_back() {
     let corner: f32 = there.clone().slice([0..1, 2..3, 3..4, 7..8]).into_scalar();
     assert_eq!(corner, x.clone().slice([0..1, 5..6, 7..8, 1..2]).into_scalar::<f32>());
     kernels::depth_to_space(there, 2).into_data().assert_eq(&x.to_data(), true);
-    let up = plain::upsample_nearest(x.clone());
+    let up = composed::upsample_nearest(x.clone());
     assert_eq!(up.dims(), [2, 16, 24, 3]);
     let one: f32 = up.slice([1..2, 7..8, 23..24, 2..3]).into_scalar();
     assert_eq!(one, x.slice([1..2, 3..4, 11..12, 2..3]).into_scalar::<f32>());
@@ -352,26 +349,26 @@ fn the_number_of_threads_changes_no_bit() {
 }
 
 #[test]
-fn what_is_not_finite_stays_so() {
+fn non_finite_inputs_show_in_the_result() {
     for (name, inputs, function) in large() {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             for position in [0, inputs[0].len() / 2 + 3, inputs[0].len() - 1] {
-                // what e^-inf = 0 makes of it is finite and right
                 let mut inputs = inputs.clone();
                 inputs[0][position] = bad;
                 let results = evaluate(&*function, &inputs, DType::F32);
                 let finite = results[0].iter().all(|value| value.is_finite());
+                // e^-inf = 0: a finite result is right
                 let limit =
                     ["silu", "gelu", "attention", "linear_attention"].contains(&name) && bad == f64::NEG_INFINITY;
-                assert!(!finite || limit, "{name}: {bad} at {position} is not seen in the result");
+                assert!(!finite || limit, "{name}: {bad} at {position} does not show in the result");
             }
         }
     }
 }
 
 #[test]
-fn one_pass_of_adam_is_adam() {
-    use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam, global_norm, plain};
+fn native_adam_matches_the_composed_one() {
+    use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam, composed, global_norm};
     let device = Device::flex();
     let count = 40_003;
     let parameter = |dtype: DType, average: bool| {
@@ -399,7 +396,7 @@ fn one_pass_of_adam_is_adam() {
                 average_decay,
             };
             let (ours, reference) =
-                (adam(&step, parameter(DType::F32, true)), plain(&step, parameter(DType::F64, true)));
+                (adam(&step, parameter(DType::F32, true)), composed(&step, parameter(DType::F64, true)));
             let pairs = [
                 (ours.value, reference.value),
                 (ours.mean, reference.mean),

@@ -1,4 +1,4 @@
-//! A small classifier that judges pictures.
+//! A small classifier of pictures.
 
 use burn::{
     module::{Module, Param},
@@ -13,12 +13,12 @@ use noise::{Noise, NoiseStream, Purpose};
 
 use crate::error::{MetricsError, rows};
 
-/// How many features an image has.
+/// Number of features of an image.
 pub const FEATURES: usize = 128;
 
-/// Initial weights; numbers of their own, so that they are not those of a diffusion model with the same seed.
+/// Random numbers of the initial weights, which differ from those of a diffusion model with the same seed.
 const WEIGHTS: Purpose = Purpose::Custom(0x6a75_6467);
-/// Shifts of the training images.
+/// Random numbers of the shifts of training images.
 const SHIFTS: Purpose = Purpose::Custom(0x6a75_6468);
 
 const CHANNELS: [usize; 2] = [16, 32];
@@ -30,40 +30,65 @@ const LEARNING_RATE: f64 = 2e-3;
 /// Images that are classified at a time.
 const CLASSIFY_AT_A_TIME: usize = 250;
 
-/// Two convolutions, each with ReLU and max pooling, and two affine maps. Weights lie as PyTorch's.
+/// A convolution or an affine map, laid out as PyTorch's.
+#[derive(Module, Debug)]
+struct Layer<const D: usize> {
+    /// `[out, in, …]`
+    weight: Param<Tensor<D>>,
+    /// `[out]`
+    bias: Param<Tensor<1>>,
+}
+
+impl<const D: usize> Layer<D> {
+    /// PyTorch's default: uniform in ±1/sqrt(fan_in). The random numbers are those of the samples `index` and `index + 1`.
+    fn new(noise: NoiseStream, index: u64, shape: [usize; D], device: &Device) -> Self {
+        let fan_in: usize = shape[1..].iter().product();
+        let bound = 1.0 / (fan_in as f32).sqrt();
+        let uniform = |index: u64, shape: &[usize]| {
+            let mut values = vec![0f32; shape.iter().product()];
+            noise.uniform(index, 0, &mut values);
+            values.iter_mut().for_each(|value| *value = (*value * 2.0 - 1.0) * bound);
+            TensorData::new(values, shape.to_vec())
+        };
+        Self::of(uniform(index, &shape), uniform(index + 1, &shape[..1]), device)
+    }
+
+    fn of(weight: TensorData, bias: TensorData, device: &Device) -> Self {
+        let weight = Param::from_tensor(Tensor::from_data(weight, device));
+        Self { weight, bias: Param::from_tensor(Tensor::from_data(bias, device)) }
+    }
+
+    fn data(&self) -> [TensorData; 2] {
+        [self.weight.val().into_data(), self.bias.val().into_data()]
+    }
+}
+
+impl Layer<4> {
+    /// Convolution, ReLU and max pooling by 2.
+    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
+        let options = ConvOptions::new([1, 1], [KERNEL / 2; 2], [1, 1], 1);
+        let x = module::conv2d(x, self.weight.val(), Some(self.bias.val()), options);
+        activation::relu(module::max_pool2d(x, MaxPoolOptions::new([2, 2])))
+    }
+}
+
+impl Layer<2> {
+    fn affine(&self, x: Tensor<2>) -> Tensor<2> {
+        x.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze()
+    }
+}
+
+/// Two convolutions and two affine maps.
 #[derive(Module, Debug)]
 struct Network {
     /// `[16, channels, 5, 5]`
-    first_weight: Param<Tensor<4>>,
-    /// `[16]`
-    first_bias: Param<Tensor<1>>,
+    first: Layer<4>,
     /// `[32, 16, 5, 5]`
-    second_weight: Param<Tensor<4>>,
-    /// `[32]`
-    second_bias: Param<Tensor<1>>,
+    second: Layer<4>,
     /// `[128, 32 * (height / 4) * (width / 4)]`
-    features_weight: Param<Tensor<2>>,
-    /// `[128]`
-    features_bias: Param<Tensor<1>>,
+    features: Layer<2>,
     /// `[classes, 128]`
-    classes_weight: Param<Tensor<2>>,
-    /// `[classes]`
-    classes_bias: Param<Tensor<1>>,
-}
-
-/// PyTorch's default for weights and biases: uniform in ±1/sqrt(fan_in); numbers from `noise`, one sample a parameter.
-fn uniform<const D: usize>(
-    noise: NoiseStream,
-    parameter: u64,
-    shape: [usize; D],
-    fan_in: usize,
-    device: &Device,
-) -> Param<Tensor<D>> {
-    let mut values = vec![0f32; shape.iter().product()];
-    noise.uniform(parameter, 0, &mut values);
-    let bound = 1.0 / (fan_in as f32).sqrt();
-    values.iter_mut().for_each(|value| *value = (*value * 2.0 - 1.0) * bound);
-    Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
+    classes: Layer<2>,
 }
 
 impl Network {
@@ -71,33 +96,19 @@ impl Network {
         let noise = Noise::new(seed).stream(WEIGHTS);
         let [first, second] = CHANNELS;
         let flat = second * (height / 4) * (width / 4);
-        let (fan_first, fan_second) = (channels * KERNEL * KERNEL, first * KERNEL * KERNEL);
         Self {
-            first_weight: uniform(noise, 0, [first, channels, KERNEL, KERNEL], fan_first, device),
-            first_bias: uniform(noise, 1, [first], fan_first, device),
-            second_weight: uniform(noise, 2, [second, first, KERNEL, KERNEL], fan_second, device),
-            second_bias: uniform(noise, 3, [second], fan_second, device),
-            features_weight: uniform(noise, 4, [FEATURES, flat], flat, device),
-            features_bias: uniform(noise, 5, [FEATURES], flat, device),
-            classes_weight: uniform(noise, 6, [classes, FEATURES], FEATURES, device),
-            classes_bias: uniform(noise, 7, [classes], FEATURES, device),
+            first: Layer::new(noise, 0, [first, channels, KERNEL, KERNEL], device),
+            second: Layer::new(noise, 2, [second, first, KERNEL, KERNEL], device),
+            features: Layer::new(noise, 4, [FEATURES, flat], device),
+            classes: Layer::new(noise, 6, [classes, FEATURES], device),
         }
     }
 
     /// `[batch, channels, height, width]` to features `[batch, 128]` (after their ReLU) and logits `[batch, classes]`.
     fn forward(&self, x: Tensor<4>) -> (Tensor<2>, Tensor<2>) {
-        let block = |x: Tensor<4>, weight: &Param<Tensor<4>>, bias: &Param<Tensor<1>>| {
-            let options = ConvOptions::new([1, 1], [KERNEL / 2; 2], [1, 1], 1);
-            let x = module::conv2d(x, weight.val(), Some(bias.val()), options);
-            activation::relu(module::max_pool2d(x, MaxPoolOptions::new([2, 2])))
-        };
-        let linear = |x: Tensor<2>, weight: &Param<Tensor<2>>, bias: &Param<Tensor<1>>| {
-            x.matmul(weight.val().transpose()) + bias.val().unsqueeze()
-        };
-        let x = block(x, &self.first_weight, &self.first_bias);
-        let x = block(x, &self.second_weight, &self.second_bias);
-        let features = activation::relu(linear(x.flatten(1, 3), &self.features_weight, &self.features_bias));
-        let logits = linear(features.clone(), &self.classes_weight, &self.classes_bias);
+        let x = self.second.convolve(self.first.convolve(x));
+        let features = activation::relu(self.features.affine(x.flatten(1, 3)));
+        let logits = self.classes.affine(features.clone());
         (features, logits)
     }
 }
@@ -111,10 +122,10 @@ pub fn pixels(images: &ImageSet) -> Vec<f32> {
     pixels
 }
 
-/// What the classifier says of some images.
+/// The classifier's predictions for some images.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Judgment {
-    /// `[count, FEATURES]`, row-major; what the last layer but one sees, at least 0.
+    /// `[count, FEATURES]`, row-major, at least 0: the input of the last layer.
     pub features: Vec<f32>,
     /// `[count, classes]`, row-major; each row sums to 1.
     pub probabilities: Vec<f32>,
@@ -134,8 +145,8 @@ impl Judgment {
     }
 }
 
-/// A small convolutional network (after LeNet-5, LeCun et al. 1998) that says which class an image shows; made for digits
-/// of 28 x 28, and possible for any labeled images of at least 4 x 4.
+/// A small convolutional network (after LeNet-5, LeCun et al. 1998) that predicts the class of an image: made for digits of
+/// 28 x 28, and possible for any labeled images of at least 4 x 4.
 #[derive(Clone, Debug)]
 pub struct DigitClassifier {
     network: Network,
@@ -146,11 +157,11 @@ pub struct DigitClassifier {
 }
 
 impl DigitClassifier {
-    /// Learns `images`, each shifted by up to 2 pixels: `epochs` times over all of them with Adam, the rate falling to 0
-    /// as half a cosine. The same images, seed and device give the same classifier.
+    /// Trains on `images`, each shifted by up to 2 pixels, for `epochs` with Adam, whose learning rate falls to 0 as half a
+    /// cosine. The same images, seed and device give the same classifier.
     ///
     /// # Errors
-    /// [`MetricsError`] if the images have no labels of at least two classes or are smaller than 4 x 4, or without epochs.
+    /// [`MetricsError`] if the images have no labels of at least two classes or are smaller than 4 x 4, or `epochs` is 0.
     pub fn train(images: &ImageSet, seed: u64, epochs: usize, device: &Device) -> Result<Self, MetricsError> {
         let image @ [_, height, width] = [images.channels(), images.height(), images.width()];
         let classes = images.classes();
@@ -182,7 +193,7 @@ impl DigitClassifier {
         Ok(Self { network: network.valid(), image, classes, device: device.clone() })
     }
 
-    /// Judges images of the size that it was trained on.
+    /// Classifies images of the size that it was trained on.
     ///
     /// # Shapes
     /// - `pixels`: `[count, channels, height, width]` in [-1, 1], row-major
@@ -205,7 +216,7 @@ impl DigitClassifier {
         Ok(Judgment { features, probabilities, classes: self.classes })
     }
 
-    /// The names of [`state`](Self::state)'s tensors, in its order.
+    /// The names of the tensors of [`state`](Self::state), in its order.
     pub const PARAMETERS: [&str; 8] = [
         "first.weight",
         "first.bias",
@@ -217,23 +228,14 @@ impl DigitClassifier {
         "classes.bias",
     ];
 
-    /// All weights, for a file.
+    /// All parameters, for a file.
     pub fn state(&self) -> Vec<TensorData> {
-        let network = &self.network;
-        vec![
-            network.first_weight.val().into_data(),
-            network.first_bias.val().into_data(),
-            network.second_weight.val().into_data(),
-            network.second_bias.val().into_data(),
-            network.features_weight.val().into_data(),
-            network.features_bias.val().into_data(),
-            network.classes_weight.val().into_data(),
-            network.classes_bias.val().into_data(),
-        ]
+        let Network { first, second, features, classes } = &self.network;
+        [first.data(), second.data(), features.data(), classes.data()].concat()
     }
 
-    /// The classifier whose [`state`](Self::state) this is, for images `[channels, height, width]`; None if there is no such
-    /// one.
+    /// The classifier with this [`state`](Self::state), for images `[channels, height, width]`; None if the state is not that
+    /// of one.
     pub fn from_state(image: [usize; 3], state: Vec<TensorData>, device: &Device) -> Option<Self> {
         let classes = *state.last()?.shape().first()?;
         if image[1].min(image[2]) < 4 || classes < 2 {
@@ -241,24 +243,16 @@ impl DigitClassifier {
         }
         let network = Network::new(image, classes, 0, device);
         let like = Self { network, image, classes, device: device.clone() };
-        let shapes = like.state().iter().zip(&state).all(|(a, b)| a.shape() == b.shape());
-        if !shapes || state.len() != Self::PARAMETERS.len() {
+        if !like.state().iter().map(TensorData::shape).eq(state.iter().map(TensorData::shape)) {
             return None;
         }
-        let mut state = state.into_iter();
-        let mut next = || state.next();
-        let of_4 = |data| Param::from_tensor(Tensor::<4>::from_data(data, device));
-        let of_2 = |data| Param::from_tensor(Tensor::<2>::from_data(data, device));
-        let of_1 = |data| Param::from_tensor(Tensor::<1>::from_data(data, device));
+        let [first, first_bias, second, second_bias, features, features_bias, classes, classes_bias] =
+            state.try_into().ok()?;
         let network = Network {
-            first_weight: of_4(next()?),
-            first_bias: of_1(next()?),
-            second_weight: of_4(next()?),
-            second_bias: of_1(next()?),
-            features_weight: of_2(next()?),
-            features_bias: of_1(next()?),
-            classes_weight: of_2(next()?),
-            classes_bias: of_1(next()?),
+            first: Layer::of(first, first_bias, device),
+            second: Layer::of(second, second_bias, device),
+            features: Layer::of(features, features_bias, device),
+            classes: Layer::of(classes, classes_bias, device),
         };
         Some(Self { network, ..like })
     }
@@ -268,14 +262,14 @@ impl DigitClassifier {
         self.classes
     }
 
-    /// Channels, height and width of the images that it judges.
+    /// Channels, height and width of its images.
     pub fn image(&self) -> [usize; 3] {
         self.image
     }
 }
 
-/// The shifted images at these positions of the endless stream, `[batch, channels, height, width]`, and their labels,
-/// one-hot `[batch, classes]`.
+/// The shifted images at these positions of the run, `[batch, channels, height, width]`, and their labels, one-hot `[batch,
+/// classes]`.
 fn batch(
     images: &ImageSet,
     positions: core::ops::Range<u64>,
@@ -303,7 +297,7 @@ fn batch(
     (x, Tensor::from_data(TensorData::new(targets, [size, classes]), device))
 }
 
-/// `image`, `[channels, height, width]`, moved down and right by these many pixels; what comes in is black (-1).
+/// `image`, `[channels, height, width]`, moved down and right by these numbers of pixels; new pixels are black (-1).
 fn shifted(image: &[f32], [height, width]: [usize; 2], [down, right]: [i64; 2], out: &mut [f32]) {
     out.fill(-1.0);
     let from = |to: usize, by: i64, side: usize| usize::try_from(to as i64 - by).ok().filter(|from| *from < side);
@@ -355,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn two_epochs_tell_most_digits() {
+    fn two_epochs_suffice_for_most_digits() {
         let digits = digits();
         let classifier = DigitClassifier::train(&digits.subset(2500..5000), 0, 2, &Device::flex()).unwrap();
         let held_out = digits.subset(0..1000);
@@ -370,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn its_state_gives_it_back() {
+    fn a_classifier_is_restored_from_its_state() {
         let few = digits().subset(0..60);
         let classifier = DigitClassifier::train(&few, 1, 1, &Device::flex()).unwrap();
         let state = classifier.state();
@@ -382,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_decides() {
+    fn the_classifier_follows_from_the_seed() {
         let few = digits().subset(0..100);
         let judge = |seed| {
             let classifier = DigitClassifier::train(&few, seed, 1, &Device::flex()).unwrap();
@@ -393,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn batches_do_not_change_the_judgment() {
+    fn batches_do_not_change_the_predictions() {
         let digits = digits();
         let classifier = DigitClassifier::train(&digits.subset(0..50), 0, 1, &Device::flex()).unwrap();
         // more than are classified at a time
@@ -406,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_learnt_or_judged_is_refused() {
+    fn impossible_images_are_refused() {
         let device = Device::flex();
         let tiny = |labels| ImageSet::new("tiny", vec![0; 2 * 3 * 9], [2, 3, 9, 1], labels, None).unwrap();
         let refused = |images: &ImageSet, epochs| DigitClassifier::train(images, 0, epochs, &device).unwrap_err();

@@ -1,6 +1,6 @@
-//! What cannot be measured.
+//! The errors of all measures, and the check of flat arrays.
 
-/// Arrays or images that cannot be judged.
+/// Arrays, images or weights that a measure cannot use.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum MetricsError {
@@ -9,9 +9,9 @@ pub enum MetricsError {
     Length {
         /// The array.
         what: &'static str,
-        /// How many values it has.
+        /// Number of its values.
         length: usize,
-        /// How many values a row has.
+        /// Number of values of a row.
         dim: usize,
     },
     /// Too few rows to measure anything.
@@ -19,9 +19,9 @@ pub enum MetricsError {
     TooFew {
         /// The array.
         what: &'static str,
-        /// How many rows it has.
+        /// Number of its rows.
         rows: usize,
-        /// How many are needed.
+        /// Number of rows that are needed.
         needed: usize,
     },
     /// A value that is infinite or not a number.
@@ -36,21 +36,21 @@ pub enum MetricsError {
         /// The value.
         value: f32,
     },
-    /// The eigenvalues of a covariance could not be found.
+    /// The eigenvalues of a covariance do not converge.
     #[error("the eigenvalues of the covariance of {what} were not found in {iterations} iterations")]
     Eigenvalues {
         /// Which covariance.
         what: &'static str,
-        /// How many iterations were made.
+        /// Number of iterations.
         iterations: usize,
     },
-    /// A classifier needs labels.
+    /// Images without labels of at least two classes.
     #[error("the images {name} have no labels of at least 2 classes: a classifier cannot learn from them")]
     NoLabels {
         /// The name of the image set.
         name: String,
     },
-    /// A classifier needs images that can be halved twice.
+    /// Images that cannot be halved twice.
     #[error("images of {height}x{width} are too small for the classifier: at least 4x4 is needed")]
     TooSmall {
         /// Rows.
@@ -63,21 +63,21 @@ pub enum MetricsError {
     Weights {
         /// The file.
         path: std::path::PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Inception sees gray or color.
+    /// Images that are neither gray nor color.
     #[error("images of {channels} channels cannot be judged by Inception: it needs 1 or 3")]
     Channels {
-        /// How many there are.
+        /// Number of channels.
         channels: usize,
     },
-    /// No passes over the data.
+    /// A classifier without epochs.
     #[error("a classifier needs at least 1 epoch")]
     NoEpochs,
 }
 
-/// How many rows of `dim` finite values `values` has.
+/// Checks that `values` are at least `needed` rows of `dim` finite values, and returns the number of rows.
 pub(crate) fn rows(what: &'static str, values: &[f32], dim: usize, needed: usize) -> Result<usize, MetricsError> {
     if dim == 0 || !values.len().is_multiple_of(dim) {
         return Err(MetricsError::Length { what, length: values.len(), dim });

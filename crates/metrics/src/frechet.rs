@@ -9,7 +9,7 @@ const ITERATIONS: usize = 1_000_000;
 
 /// The squared Fréchet distance between Gaussians fitted to two sets of features (Dowson and Landau 1982; Heusel et al.
 /// 2017, arXiv:1706.08500, equation 6): `|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))`, in f64 with unbiased
-/// covariances. It is in squared units of the features, and grows as the sets shrink (by bias): compare sets of one size.
+/// covariances. It is in squared units of the features, and its bias grows as the sets shrink: compare sets of one size.
 ///
 /// # Shapes
 /// - `features_a`: `[count_a, dim]`, `features_b`: `[count_b, dim]`, row-major, each with at least 2 rows
@@ -19,9 +19,10 @@ const ITERATIONS: usize = 1_000_000;
 pub fn frechet_distance(features_a: &[f32], features_b: &[f32], dim: usize) -> Result<f64, MetricsError> {
     let (mean_a, a) = centered("features_a", features_a, dim)?;
     let (mean_b, b) = centered("features_b", features_b, dim)?;
-    let root_trace = match a.nrows().min(b.nrows()) < dim {
-        true => root_trace_of_rows(&a, &b)?,
-        false => root_trace_of_covariances(&a.tr_mul(&a), &b.tr_mul(&b))?,
+    let root_trace = if a.nrows().min(b.nrows()) < dim {
+        root_trace_of_rows(&a, &b)?
+    } else {
+        root_trace_of_covariances(&a.tr_mul(&a), &b.tr_mul(&b))?
     };
     Ok((mean_a - mean_b).norm_squared() + a.norm_squared() + b.norm_squared() - 2.0 * root_trace)
 }
@@ -46,7 +47,7 @@ fn sum_of_roots(matrix: DMatrix<f64>) -> Result<f64, MetricsError> {
     Ok(eigen("both sets", matrix)?.eigenvalues.iter().map(|value| value.max(0.0).sqrt()).sum())
 }
 
-/// The mean `[dim]` of `[count, dim]` features, and what they differ from it by, over `sqrt(count - 1)`: a matrix A whose `A^T A`
+/// The mean `[dim]` of `[count, dim]` features, and their differences from it over `sqrt(count - 1)`: a matrix A whose `A^T A`
 /// is the unbiased covariance.
 fn centered(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector<f64>, DMatrix<f64>), MetricsError> {
     let count = rows(what, features, dim, 2)?;
@@ -62,7 +63,7 @@ fn centered(what: &'static str, features: &[f32], dim: usize) -> Result<(DVector
 /// The symmetric root of a positive semi-definite matrix.
 fn square_root(what: &'static str, matrix: &DMatrix<f64>) -> Result<DMatrix<f64>, MetricsError> {
     let SymmetricEigen { eigenvectors, eigenvalues } = eigen(what, matrix.clone())?;
-    // rounding may leave a zero eigenvalue a little below 0
+    // rounding may leave a zero eigenvalue below 0
     let roots = eigenvalues.map(|value| value.max(0.0).sqrt());
     Ok(&eigenvectors * DMatrix::from_diagonal(&roots) * eigenvectors.transpose())
 }
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_of_features_is_refused() {
+    fn arrays_that_are_no_sets_of_features_are_refused() {
         let what = "features_b";
         let good = [0.0, 1.0, 2.0, 3.0];
         let refused = |bad: &[f32], dim| frechet_distance(&good, bad, dim).unwrap_err();

@@ -1,5 +1,4 @@
-//! The features that published Fréchet distances are measured in: those of TensorFlow's Inception v3 of 2015, as pytorch-fid
-//! has it.
+//! The features of published Fréchet distances: those of TensorFlow's Inception v3 of 2015, as pytorch-fid has it.
 
 use std::{collections::HashMap, path::Path};
 
@@ -13,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 
 use crate::error::{MetricsError, rows};
 
-/// How many features an image has.
+/// Number of features of an image.
 pub const INCEPTION_FEATURES: usize = 2048;
 
 /// Images are stretched to this side.
@@ -23,7 +22,7 @@ const EPSILON: f32 = 1e-3;
 /// Images that go through the network at a time.
 const AT_A_TIME: usize = 16;
 
-/// A convolution with the batch norm after it folded in, then ReLU.
+/// A convolution into which the batch norm behind it is folded, then ReLU.
 #[derive(Clone, Debug)]
 struct BasicConvolution {
     /// `[out, in, height, width]`
@@ -32,9 +31,9 @@ struct BasicConvolution {
     bias: Tensor<1>,
 }
 
-/// Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) up to its last pooling, with the differences of the network that
-/// published figures come from: average pooling leaves out the border, and the last block pools the maximum. The weights are
-/// the user's: pytorch-fid's `pt_inception-2015-12-05` saved as safetensors, under its own names.
+/// Inception v3 (Szegedy et al. 2015, arXiv:1512.00567) up to its last pooling, with the differences of TensorFlow's network:
+/// average pooling leaves out the border, and the last block pools the maximum. The user supplies the weights, pytorch-fid's
+/// `pt_inception-2015-12-05`, saved as safetensors under its names.
 #[derive(Clone, Debug)]
 pub struct Inception {
     convolutions: HashMap<String, BasicConvolution>,
@@ -45,7 +44,7 @@ impl Inception {
     /// Reads the weights.
     ///
     /// # Errors
-    /// [`MetricsError::Weights`] names the file and what is wrong with it.
+    /// [`MetricsError::Weights`] names the file and its fault.
     pub fn load(path: &Path, device: &Device) -> Result<Self, MetricsError> {
         let refuse = |reason: String| MetricsError::Weights { path: path.to_owned(), reason };
         let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
@@ -60,10 +59,10 @@ impl Inception {
             }
             let values: Vec<f32> =
                 tensor.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-            match values.iter().all(|value| value.is_finite()) {
-                true => Ok(values),
-                false => Err(refuse(format!("`{name}` holds values that are not finite"))),
+            if values.iter().any(|value| !value.is_finite()) {
+                return Err(refuse(format!("`{name}` holds values that are not finite")));
             }
+            Ok(values)
         };
         let mut convolutions = HashMap::new();
         for (name, shape) in convolutions_of_the_network() {
@@ -92,8 +91,8 @@ impl Inception {
     /// - `pixels`: `[count, channels, height, width]` in [-1, 1], row-major, with 1 or 3 channels
     ///
     /// # Errors
-    /// [`MetricsError`] if `pixels` is no whole number of such images, or holds a value that is not finite, or the number of
-    /// channels is another.
+    /// [`MetricsError`] if `pixels` is no whole number of such images, holds a value that is not finite, or has another number
+    /// of channels.
     pub fn features(&self, pixels: &[f32], image: [usize; 3]) -> Result<Vec<f32>, MetricsError> {
         let [channels, height, width] = image;
         if !matches!(channels, 1 | 3) {
@@ -107,11 +106,7 @@ impl Inception {
             for image in part.chunks_exact(length) {
                 for channel in 0..3 {
                     let plane = if channels == 3 { channel } else { 0 };
-                    stretch(
-                        &image[plane * height * width..(plane + 1) * height * width],
-                        [height, width],
-                        &mut stretched,
-                    );
+                    stretch(&image[plane * height * width..][..height * width], [height, width], &mut stretched);
                 }
             }
             let shape = [part.len() / length, 3, SIDE, SIDE];
@@ -139,7 +134,7 @@ impl Inception {
     }
 
     fn convolve(&self, x: Tensor<4>, name: &str, stride: usize, padding: [usize; 2]) -> Tensor<4> {
-        // `load` has put every name of the network in
+        // `load` reads every name of the network
         let BasicConvolution { weight, bias } = &self.convolutions[name];
         let options = ConvOptions::new([stride; 2], padding, [1, 1], 1);
         relu(conv2d(x, weight.clone(), Some(bias.clone()), options))
@@ -219,8 +214,8 @@ fn largest(x: Tensor<4>, stride: usize, padding: usize) -> Tensor<4> {
     max_pool2d(x, MaxPoolOptions::new([3, 3]).with_stride([stride; 2]).with_padding([padding; 2]))
 }
 
-/// Appends a plane `[height, width]` stretched to 299x299: each pixel is mixed of the two by two around the point that it comes
-/// from, pixels being areas (PyTorch's `align_corners = False`).
+/// Appends a plane `[height, width]` stretched to 299x299 by bilinear interpolation between the centers of pixels (PyTorch's
+/// `align_corners = False`).
 fn stretch(plane: &[f32], [height, width]: [usize; 2], out: &mut Vec<f32>) {
     let places = |side: usize| -> Vec<(usize, usize, f32)> {
         let place = |to: usize| {

@@ -1,18 +1,18 @@
 //! The kernel distance between two clouds of features (KID).
 
-use noise::{Noise, Purpose};
+use noise::{Noise, NoiseStream, Purpose};
 use rayon::prelude::*;
 
 use crate::error::{MetricsError, rows};
 
-/// How [`kernel_distance`] draws its subsets.
+/// The subsets of [`kernel_distance`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelOptions {
     /// Number of subsets, at least 2.
     pub subsets: usize,
-    /// Rows of each, at least 2; at most those of the smaller set are taken.
+    /// Rows of each, at least 2; never more than the smaller set has.
     pub subset_size: usize,
-    /// Which rows follow from it.
+    /// The seed of the choice of rows.
     pub seed: u64,
 }
 
@@ -27,9 +27,9 @@ impl Default for KernelOptions {
 pub struct KernelDistance {
     /// The mean over the subsets; unbiased, so it may be below 0 for sets of one distribution.
     pub mean: f64,
-    /// The standard deviation over the subsets, as the peers print it.
+    /// The standard deviation over the subsets, as other implementations print it.
     pub deviation: f64,
-    /// Half the width of a 95 % confidence interval of the mean, from the estimate over all rows, by a jackknife over rows.
+    /// Half the width of a 95 % confidence interval of the mean, from the estimate over all rows by a jackknife over rows.
     pub confidence: f64,
 }
 
@@ -55,47 +55,50 @@ pub fn kernel_distance(
             return Err(MetricsError::TooFew { what, rows: given, needed: 2 });
         }
     }
+    let wide = |features: &[f32]| -> Vec<f64> { features.iter().copied().map(f64::from).collect() };
+    let (wide_a, wide_b) = (wide(features_a), wide(features_b));
+    let all_a: Vec<Row> = wide_a.chunks_exact(dim).collect();
+    let all_b: Vec<Row> = wide_b.chunks_exact(dim).collect();
     let size = options.subset_size.min(count_a).min(count_b);
-    let row = |features: &[f32], index: usize| -> Vec<f64> {
-        features[index * dim..(index + 1) * dim].iter().map(|value| f64::from(*value)).collect()
-    };
     let noise = Noise::new(options.seed).stream(Purpose::Evaluation);
-    let draw = |features: &[f32], count: usize, subset: usize, which: u64| -> Vec<Vec<f64>> {
-        // the first of a shuffled list (Fisher and Yates)
-        let mut indices: Vec<usize> = (0..count).collect();
-        for place in 0..size {
-            let address = (subset * size + place) as u64;
-            let other = place + noise.below(address, which, (count - place) as u64) as usize;
-            indices.swap(place, other);
-        }
-        indices[..size].iter().map(|index| row(features, *index)).collect()
-    };
     let values: Vec<f64> = (0..options.subsets)
         .into_par_iter()
-        .map(|subset| unbiased(&draw(features_a, count_a, subset, 0), &draw(features_b, count_b, subset, 1)))
+        .map(|subset| unbiased(&draw(&all_a, size, noise, [subset, 0]), &draw(&all_b, size, noise, [subset, 1])))
         .collect();
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
-
-    let all =
-        |features: &[f32], count: usize| -> Vec<Vec<f64>> { (0..count).map(|index| row(features, index)).collect() };
-    let confidence = 1.96 * jackknife(&all(features_a, count_a), &all(features_b, count_b));
-    Ok(KernelDistance { mean, deviation: variance.sqrt(), confidence })
+    Ok(KernelDistance { mean, deviation: variance.sqrt(), confidence: 1.96 * jackknife(&all_a, &all_b) })
 }
 
-fn kernel(a: &[f64], b: &[f64]) -> f64 {
+/// The features of an image, `[dim]`.
+type Row<'a> = &'a [f64];
+
+/// `size` rows for one of the two sets of a subset: the first of a shuffled list (Fisher and Yates).
+fn draw<'a>(all: &[Row<'a>], size: usize, noise: NoiseStream, [subset, set]: [usize; 2]) -> Vec<Row<'a>> {
+    let mut rows = all.to_vec();
+    for place in 0..size {
+        let address = (subset * size + place) as u64;
+        let other = place + noise.below(address, set as u64, (rows.len() - place) as u64) as usize;
+        rows.swap(place, other);
+    }
+    rows.truncate(size);
+    rows
+}
+
+/// `(a . b / dim + 1)^3`
+fn kernel(a: Row, b: Row) -> f64 {
     let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
     (product / a.len() as f64 + 1.0).powi(3)
 }
 
 /// Sums of the kernel of each row of `a` with the rows of `b`.
-fn row_sums(a: &[Vec<f64>], b: &[Vec<f64>]) -> Vec<f64> {
+fn row_sums(a: &[Row], b: &[Row]) -> Vec<f64> {
     a.par_iter().map(|a| b.iter().map(|b| kernel(a, b)).sum()).collect()
 }
 
 /// The unbiased estimate: means over pairs of different rows of each set, less twice the mean over pairs of both.
-fn unbiased(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    let within = |set: &[Vec<f64>]| {
+fn unbiased(a: &[Row], b: &[Row]) -> f64 {
+    let within = |set: &[Row]| {
         let count = set.len() as f64;
         let diagonal: f64 = set.iter().map(|row| kernel(row, row)).sum();
         (row_sums(set, set).iter().sum::<f64>() - diagonal) / (count * (count - 1.0))
@@ -104,9 +107,9 @@ fn unbiased(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
     within(a) + within(b) - 2.0 * crossed
 }
 
-/// The standard error of [`unbiased`] of both whole sets: it is computed anew without each row in turn (Efron and Stein 1981).
-fn jackknife(a: &[Vec<f64>], b: &[Vec<f64>]) -> f64 {
-    let part = |own: &[Vec<f64>], other: &[Vec<f64>]| {
+/// The standard error of [`unbiased`] of both whole sets, from the estimates without each row in turn (Efron and Stein 1981).
+fn jackknife(a: &[Row], b: &[Row]) -> f64 {
+    let part = |own: &[Row], other: &[Row]| {
         let (m, n) = (own.len() as f64, other.len() as f64);
         let (within, crossed) = (row_sums(own, own), row_sums(own, other));
         let diagonal: Vec<f64> = own.iter().map(|row| kernel(row, row)).collect();

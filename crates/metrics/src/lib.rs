@@ -1,12 +1,12 @@
-//! Judges of pictures: how good samples are, how varied, and whether they are copies.
+//! Measures of pictures: how good samples are, how varied, and whether they are copies.
 //!
-//! [`DigitClassifier`] is a small network that is trained on real labeled images and then says what samples show and how
-//! sure it is; [`frechet_distance`] and [`kernel_distance`] compare two sets in its features, [`manifold`] says which part of
-//! each lies within the other. [`Inception`] has the features that published distances are measured in, if its weights are
-//! there; [`nearest_distance`] finds, for each picture,
-//! how far the nearest of a set of references is, which uncovers copies of training images.
+//! [`DigitClassifier`] is a small network that is trained on real labeled images and predicts the class of samples with its
+//! confidence; [`frechet_distance`] and [`kernel_distance`] compare two sets in its features, [`manifold`] measures which share
+//! of each lies within the other. [`Inception`] computes the features of published distances, if its weights are available.
+//! [`nearest_distance`] is the distance of each picture to the nearest of a set of references, which shows copies of training
+//! images.
 //!
-//! The crate knows nothing of diffusion: it takes arrays of pixels, wherever they come from.
+//! The crate takes arrays of pixels and knows nothing of diffusion.
 //!
 //! ```
 //! use burn::tensor::Device;

@@ -4,16 +4,15 @@ use rayon::prelude::*;
 
 use crate::error::{MetricsError, rows};
 
-/// How two clouds of features lie in each other. All are shares.
+/// The overlap of samples and real images in feature space. All are shares.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Manifold {
-    /// Of the samples, those that lie in the neighborhood of some real image: are they good? (Kynkäänniemi et al. 2019,
-    /// arXiv:1904.06991)
+    /// Of the samples, those in the neighborhood of some real image: quality (Kynkäänniemi et al. 2019, arXiv:1904.06991).
     pub precision: f64,
-    /// Of the real images, those that lie in the neighborhood of some sample: are all kinds there?
+    /// Of the real images, those in the neighborhood of some sample: variety.
     pub recall: f64,
-    /// Neighborhoods of real images that a sample lies in, on average over samples and over k: precision that outliers do not
-    /// mislead; may exceed 1 (Naeem et al. 2020, arXiv:2002.09797).
+    /// Neighborhoods of real images that a sample lies in, on average over samples and over k: precision that is robust to
+    /// outliers; may exceed 1 (Naeem et al. 2020, arXiv:2002.09797).
     pub density: f64,
     /// Of the real images, those with a sample in their neighborhood.
     pub coverage: f64,
@@ -35,7 +34,7 @@ pub fn manifold(samples: &[f32], real: &[f32], dim: usize, neighbors: usize) -> 
     let real_count = rows("real", real, dim, neighbors + 1)?;
     let (sample_radii, real_radii) = (radii(samples, dim, neighbors), radii(real, dim, neighbors));
 
-    // for each sample: neighborhoods of real images that it lies in
+    // for each sample, the number of neighborhoods of real images that it lies in
     let within: Vec<usize> =
         samples.par_chunks_exact(dim).map(|sample| inside(sample, real, &real_radii, dim)).collect();
     let recalled = real.par_chunks_exact(dim).filter(|image| inside(image, samples, &sample_radii, dim) > 0).count();
@@ -53,7 +52,7 @@ pub fn manifold(samples: &[f32], real: &[f32], dim: usize, neighbors: usize) -> 
     })
 }
 
-/// How many of the neighborhoods around `centers` hold a point.
+/// Number of neighborhoods around `centers` that hold a point.
 fn inside(point: &[f32], centers: &[f32], radii: &[f64], dim: usize) -> usize {
     centers.chunks_exact(dim).zip(radii).filter(|(center, radius)| squared(point, center) <= **radius).count()
 }
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_collapses_is_precise_and_covers_little() {
+    fn collapsed_samples_are_precise_and_cover_little() {
         let real: Vec<f32> = (0..100).map(|index| index as f32).collect();
         let samples: Vec<f32> = (0..50).map(|index| 50.0 + index as f32 * 1e-3).collect();
         let found = manifold(&samples, &real, 1, 3).expect("shares");

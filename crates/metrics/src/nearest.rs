@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::error::{MetricsError, rows};
 
-/// Partial sums that one distance keeps, so that it is computed with vector instructions.
+/// Partial sums of a distance, for vector instructions.
 const LANES: usize = 16;
 
 /// The Euclidean distance from each query to the nearest reference, in units of the values: between images in [-1, 1],
@@ -26,8 +26,8 @@ pub fn nearest_distance(queries: &[f32], references: &[f32], dim: usize) -> Resu
     Ok(queries.par_chunks_exact(dim).map(nearest).collect())
 }
 
-/// The Euclidean distance from each image to the nearest *other* one of the set: what [`nearest_distance`] to this set is to be
-/// held against.
+/// The Euclidean distance from each image to the nearest *other* one of the set, which [`nearest_distance`] to this set is
+/// compared with.
 ///
 /// # Shapes
 /// - `images`: `[count, dim]`, row-major, at least 2 rows; result: `[count]`
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_the_plain_sum_of_squares() {
+    fn it_is_the_root_of_the_sum_of_squares() {
         // 37 = 2 * LANES + 5: whole lanes and a rest
         let dim = 2 * LANES + 5;
         let mut values = vec![0.0; 7 * dim];
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_set_of_images_is_refused() {
+    fn arrays_that_are_no_sets_of_images_are_refused() {
         let (what, length) = ("queries", 3);
         assert_eq!(nearest_distance(&[0.0; 3], &[0.0; 2], 2), Err(MetricsError::Length { what, length, dim: 2 }));
         let what = "references";

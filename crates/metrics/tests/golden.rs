@@ -30,7 +30,7 @@ fn close(ours: f64, theirs: f64, relative: f64) {
 fn the_frechet_distance_is_pytorch_fid_s() {
     let expected = doubles("frechet");
     close(frechet_distance(&floats("a"), &floats("b"), 12).expect("a distance"), expected[0], 1e-9);
-    // fewer rows than features: the peer's root of a singular matrix is good to a few digits only
+    // fewer rows than features: SciPy's root of a singular matrix is good to a few digits only
     close(frechet_distance(&floats("wide_a"), &floats("wide_b"), 90).expect("a distance"), expected[1], 1e-3);
 }
 

@@ -1,4 +1,4 @@
-//! Attention over the pixels of a level, with a few learned keys and values ("memory") that belong to no pixel.
+//! Attention over the pixels of a level and a few learned keys and values ("memory") that belong to no pixel.
 
 use burn::{
     module::{Module, Param},
@@ -9,13 +9,12 @@ use burn::{
 use crate::{
     config::AttentionKind,
     layers::{Conv2d, RmsNorm},
-    ops,
 };
 
 /// Learned keys and values of each head.
 pub(crate) const MEMORY: usize = 4;
 
-/// One of the two attentions; what it adds to its input.
+/// One of the two attentions, without the residual connection around it.
 #[derive(Module, Debug)]
 pub enum Attention {
     /// Linear in the number of pixels.
@@ -33,7 +32,7 @@ impl Attention {
         }
     }
 
-    /// `[batch, height, width, channels]`, as it comes.
+    /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         match self {
             Self::Linear(attention) => attention.forward(x),
@@ -67,7 +66,7 @@ impl LinearAttention {
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
         let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
-        let out = ops::linear_attention(qkv, self.mem_kv.val());
+        let out = kernels::linear_attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
         self.out_norm.forward(self.to_out.forward(out.reshape([batch, height, width, hidden])))
     }
@@ -96,7 +95,7 @@ impl FullAttention {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
         let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
-        let out = ops::attention(qkv, self.mem_kv.val());
+        let out = kernels::attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
         self.to_out.forward(out.reshape([batch, height, width, hidden]))
     }

@@ -1,23 +1,24 @@
-//! One screen of knobs: what a [`Unet`](crate::Unet) looks like.
+//! The architecture of a [`Unet`](crate::Unet).
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use crate::attention::MEMORY;
 
-/// Which attention a level of the U-Net has.
+/// The attention of a level of the U-Net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AttentionKind {
-    /// None; the cheapest.
+    /// None.
     Off,
-    /// Linear attention: cost grows with the number of pixels (Katharopoulos et al. 2020; Shen et al. 2018).
+    /// Linear attention: cost grows with the number of pixels (Katharopoulos et al. 2020, arXiv:2006.16236; Shen et al.
+    /// 2018, arXiv:1812.01243).
     Linear,
     /// Full softmax attention: cost grows with the square of the number of pixels.
     Full,
 }
 
-/// What a [`Unet`](crate::Unet) looks like. Names and defaults are those of lucidrains' `Unet` where it has them.
+/// The architecture of a [`Unet`](crate::Unet). Names and defaults are those of lucidrains' `Unet` where it has them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnetConfig {
@@ -31,10 +32,10 @@ pub struct UnetConfig {
     pub out_dim: Option<usize>,
     /// Channels of each level as multiples of `dim`. Each level but the last halves height and width.
     pub dim_mults: Vec<usize>,
-    /// Channels of the image: 1 gray, 3 color, 4 color and alpha; any count works.
+    /// Channels of the image: 1 gray, 3 color, 4 color and alpha; any count is possible.
     pub channels: usize,
-    /// Side of the square patches that the network sees as one pixel; 1 is lucidrains'. With 2 a 28x28 image costs what
-    /// a 14x14 one does.
+    /// Side of the square patches that become one pixel of the network; 1 is lucidrains'. With 2 a 28x28 image costs as
+    /// much as a 14x14 one.
     pub patch_size: usize,
     /// Attention of each level, outermost first. Empty is lucidrains' choice: linear everywhere, full innermost.
     pub attention: Vec<AttentionKind>,
@@ -44,13 +45,13 @@ pub struct UnetConfig {
     pub attention_head_dim: usize,
     /// Number of classes; 0 for a network without labels. The label `classes` is the null class.
     pub classes: usize,
-    /// The network is also given an earlier estimate of x_0 (Chen et al. 2022, arXiv:2208.04202).
+    /// Whether the network also takes an earlier prediction of x_0 (Chen et al. 2022, arXiv:2208.04202).
     pub self_condition: bool,
-    /// The output has a second half that interpolates the variance (Nichol and Dhariwal 2021, arXiv:2102.09672).
+    /// Whether the output has a second half that interpolates the variance (Nichol and Dhariwal 2021, arXiv:2102.09672).
     pub learned_variance: bool,
-    /// Learned Fourier features of t instead of the sinusoidal embedding.
+    /// Whether learned Fourier features of t replace the sinusoidal embedding.
     pub learned_sinusoidal_cond: bool,
-    /// Random, fixed Fourier features of t instead of the sinusoidal embedding.
+    /// Whether random, fixed Fourier features of t replace the sinusoidal embedding.
     pub random_fourier_features: bool,
     /// Number of Fourier features; even.
     pub learned_sinusoidal_dim: usize,
@@ -84,18 +85,18 @@ impl Default for UnetConfig {
     }
 }
 
-/// A network that cannot be built or used as asked.
+/// A configuration or image size that a network cannot have.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UnetError {
-    /// A number is out of its range.
+    /// A value is out of its range.
     #[error("unet.{key} = {value} is not possible: {reason}")]
     Invalid {
         /// The key of the configuration.
         key: &'static str,
         /// Its value.
         value: String,
-        /// What it must be.
+        /// The condition it breaks.
         reason: &'static str,
     },
     /// The attention list does not fit the levels.
@@ -120,7 +121,7 @@ pub enum UnetError {
         height: usize,
         /// Width of the images.
         width: usize,
-        /// What both must be divisible by.
+        /// The factor that both must be divisible by.
         factor: usize,
         /// The patch size.
         patch_size: usize,
@@ -133,11 +134,11 @@ pub enum UnetError {
     },
 }
 
-/// Sizes above this are taken for mistakes (or for hostile files) rather than tried.
+/// Larger sizes are refused as mistakes or hostile files.
 const LARGEST: usize = 1 << 16;
 
 impl UnetConfig {
-    /// Checks every number; called by [`init`](Self::init).
+    /// Checks every value; called by [`init`](Self::init).
     ///
     /// # Errors
     /// [`UnetError`] names the key, its value and what is possible.
@@ -179,42 +180,31 @@ impl UnetConfig {
         Ok(())
     }
 
-    /// How many parameters the network has, without building it: a hostile or mistaken configuration is found before memory
-    /// is asked for.
+    /// Number of parameters, counted without building the network, so that a hostile or mistaken configuration is found
+    /// before memory is allocated.
     pub fn parameters(&self) -> u128 {
+        let dims: Vec<u128> = self.dims().into_iter().map(|dim| dim as u128).collect();
+        let (levels, time_dim) = (self.dim_mults.len(), 4 * self.dim as u128);
         let convolution = |from: u128, to: u128, kernel: u128| from * to * kernel * kernel + to;
         let linear = |from: u128, to: u128| from * to + to;
-        let (dim, time_dim) = (self.dim as u128, 4 * self.dim as u128);
-        let (heads, head_dim) = (self.attention_heads as u128, self.attention_head_dim as u128);
         let resnet = |from: u128, to: u128| {
             let skip = if from == to { 0 } else { convolution(from, to, 1) };
             linear(time_dim, 2 * to) + convolution(from, to, 3) + to + convolution(to, to, 3) + to + skip
         };
+        let hidden = self.attention_heads as u128 * self.attention_head_dim as u128;
         let attention = |kind: AttentionKind, channels: u128| {
-            let hidden = heads * head_dim;
-            let both =
-                channels + 2 * hidden * MEMORY as u128 + 3 * channels * hidden + convolution(hidden, channels, 1);
+            let memory = 2 * hidden * MEMORY as u128;
+            let full = channels + memory + 3 * channels * hidden + convolution(hidden, channels, 1);
             match kind {
                 AttentionKind::Off => 0,
-                AttentionKind::Linear => both + channels,
-                AttentionKind::Full => both,
+                AttentionKind::Linear => full + channels,
+                AttentionKind::Full => full,
             }
         };
-        let has_fourier = self.learned_sinusoidal_cond || self.random_fourier_features;
-        let features = self.learned_sinusoidal_dim as u128;
-        let embedding = match has_fourier {
-            true => features / 2 + linear(features + 1, time_dim),
-            false => linear(dim, time_dim),
-        } + linear(time_dim, time_dim);
-        let labels = if self.classes > 0 { (self.classes as u128 + 1) * time_dim } else { 0 };
-        let stem = self.init_dim() as u128;
-        let dims: Vec<u128> =
-            core::iter::once(stem).chain(self.dim_mults.iter().map(|multiple| *multiple as u128 * dim)).collect();
-        let levels = self.dim_mults.len();
-        let level = |level: usize| {
-            let (outer, inner, kind) = (dims[level], dims[level + 1], self.attention_of(level));
-            let down =
-                if level + 1 == levels { convolution(outer, inner, 3) } else { convolution(4 * outer, inner, 1) };
+        let level = |index: usize| {
+            let (outer, inner, kind) = (dims[index], dims[index + 1], self.attention_of(index));
+            let innermost = index + 1 == levels;
+            let down = if innermost { convolution(outer, inner, 3) } else { convolution(4 * outer, inner, 1) };
             2 * resnet(outer, outer)
                 + attention(kind, outer)
                 + down
@@ -222,11 +212,19 @@ impl UnetConfig {
                 + attention(kind, inner)
                 + convolution(inner, outer, 3)
         };
-        let middle = dims[levels];
+        let fourier = self.learned_sinusoidal_dim as u128;
+        let features = if self.has_fourier_features() {
+            fourier / 2 + linear(fourier + 1, time_dim)
+        } else {
+            linear(self.dim as u128, time_dim)
+        };
+        let labels = if self.classes > 0 { (self.classes as u128 + 1) * time_dim } else { 0 };
+        let (stem, middle) = (dims[0], dims[levels]);
         let patch_area = (self.patch_size * self.patch_size) as u128;
         let input = self.channels as u128 * patch_area * if self.self_condition { 2 } else { 1 };
         convolution(input, stem, 7)
-            + embedding
+            + features
+            + linear(time_dim, time_dim)
             + labels
             + (0..levels).map(level).sum::<u128>()
             + 2 * resnet(middle, middle)
@@ -235,17 +233,27 @@ impl UnetConfig {
             + convolution(stem, self.out_dim() as u128 * patch_area, 1)
     }
 
-    /// Numbers that a training step keeps at the least of each image of this size until the backward pass: what the two convolutions of
-    /// each residual block give. The rest, which depends on the backend, can be several times as much.
+    /// Least number of saved activations per image of this size: the outputs of the two convolutions of each ResNet block.
+    /// The others depend on the backend and can be several times as many.
     pub fn saved_activations(&self, height: usize, width: usize) -> u128 {
         let patch = self.patch_size.max(1);
-        let dims = core::iter::once(self.init_dim())
-            .chain(self.dim_mults.iter().map(|multiple| multiple.saturating_mul(self.dim)));
-        let dims: Vec<u128> = dims.map(|dim| dim as u128).collect();
         let halved = |side: usize, level: usize| (side / patch).checked_shr(level as u32).unwrap_or(0) as u128;
         let pixels = |level: usize| halved(height, level) * halved(width, level);
         // two blocks on the way down, two on the way up
-        dims.windows(2).enumerate().map(|(level, dims)| 4 * (dims[0] + dims[1]) * pixels(level)).sum()
+        let dims = self.dims();
+        let levels = dims.windows(2).enumerate();
+        levels.map(|(level, dims)| 4 * (dims[0] as u128 + dims[1] as u128) * pixels(level)).sum()
+    }
+
+    /// Channels of the stem, then of each level.
+    pub(crate) fn dims(&self) -> Vec<usize> {
+        let levels = self.dim_mults.iter().map(|multiple| multiple.saturating_mul(self.dim));
+        core::iter::once(self.init_dim()).chain(levels).collect()
+    }
+
+    /// Whether Fourier features of t replace the sinusoidal embedding.
+    pub(crate) fn has_fourier_features(&self) -> bool {
+        self.learned_sinusoidal_cond || self.random_fourier_features
     }
 
     /// Channels of the stem.
@@ -261,11 +269,11 @@ impl UnetConfig {
     /// Attention of a level, outermost first.
     pub fn attention_of(&self, level: usize) -> AttentionKind {
         let innermost = level + 1 == self.dim_mults.len();
-        let peer = if innermost { AttentionKind::Full } else { AttentionKind::Linear };
-        self.attention.get(level).copied().unwrap_or(peer)
+        let lucidrains = if innermost { AttentionKind::Full } else { AttentionKind::Linear };
+        self.attention.get(level).copied().unwrap_or(lucidrains)
     }
 
-    /// Height and width of an image must be divisible by this.
+    /// The factor that height and width of an image must be divisible by.
     pub fn downsample_factor(&self) -> usize {
         self.patch_size << (self.dim_mults.len().saturating_sub(1))
     }

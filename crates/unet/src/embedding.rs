@@ -1,4 +1,4 @@
-//! How the network is told t: sines and cosines of many frequencies, then a small perceptron.
+//! The embeddings of t (sines and cosines of many frequencies, then a small perceptron) and of class labels.
 
 use burn::{
     module::{Module, Param},
@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, FloatDType, Tensor, TensorData},
 };
 
-use crate::{config::UnetConfig, layers::Linear, ops};
+use crate::{config::UnetConfig, layers::Linear};
 
 /// Embedding of the timestep: `[batch]` to `[batch, 4 dim]`.
 #[derive(Module, Debug)]
@@ -24,14 +24,13 @@ pub struct TimeEmbedding {
 impl TimeEmbedding {
     pub fn new(config: &UnetConfig, device: &Device) -> Self {
         let time_dim = 4 * config.dim;
-        let has_fourier = config.learned_sinusoidal_cond || config.random_fourier_features;
-        let fourier = has_fourier.then(|| {
+        let fourier = config.has_fourier_features().then(|| {
             let frequencies =
                 Initializer::Normal { mean: 0.0, std: 1.0 }.init([config.learned_sinusoidal_dim / 2], device);
-            // random features stay as they were drawn
+            // random features are not trained
             frequencies.set_require_grad(!config.random_fourier_features)
         });
-        let features = if has_fourier { config.learned_sinusoidal_dim + 1 } else { config.dim };
+        let features = if fourier.is_some() { config.learned_sinusoidal_dim + 1 } else { config.dim };
         Self {
             fourier,
             linear_1: Linear::new(features, time_dim, device),
@@ -41,8 +40,8 @@ impl TimeEmbedding {
         }
     }
 
-    /// `t`: `[batch]` in f32, in steps 0 to T - 1 (need not be whole); result `[batch, 4 dim]` in the weights' number
-    /// format. The angles are always computed in f32: half precision cannot tell t = 998 from 999.
+    /// `t`: `[batch]` in f32, 0 to T - 1, not necessarily whole; result `[batch, 4 dim]` in the number format of the
+    /// weights. The angles are always computed in f32: half precision cannot tell t = 998 from 999.
     pub fn forward(&self, t: Tensor<1>) -> Tensor<2> {
         let [batch] = t.dims();
         let t = t.reshape([batch, 1]);
@@ -55,7 +54,7 @@ impl TimeEmbedding {
             None => sinusoidal(t, self.dim, self.theta),
         };
         let features = features.cast(self.linear_1.weight.val().dtype());
-        self.linear_2.forward(ops::gelu(self.linear_1.forward(features)))
+        self.linear_2.forward(kernels::gelu(self.linear_1.forward(features)))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The smallest layers: parameters, and the operation of [`ops`](crate::ops) that uses them.
+//! The smallest layers: parameters, and the operation of [`kernels`] that uses them.
 
 use burn::{
     module::{Module, Param},
@@ -6,7 +6,7 @@ use burn::{
     tensor::{Device, Tensor},
 };
 
-use crate::ops::{self, Convolution};
+use kernels::Convolution;
 
 /// PyTorch's default for weights and biases: uniform in ±1/sqrt(fan_in).
 fn uniform(fan_in: usize) -> Initializer {
@@ -14,7 +14,7 @@ fn uniform(fan_in: usize) -> Initializer {
     Initializer::Uniform { min: -bound, max: bound }
 }
 
-/// A convolution that keeps height and width, unless it is told to walk differently.
+/// A convolution, which keeps height and width in [`forward`](Self::forward).
 #[derive(Module, Debug)]
 pub struct Conv2d {
     /// `[channels_out, channels_in, kernel, kernel]`
@@ -40,29 +40,29 @@ impl Conv2d {
     /// `[batch, height, width, channels_in]` to `[batch, height, width, channels_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let kernel = self.weight.lazy_shape()[2];
-        self.walk(x, self.weight.val(), Convolution::same(kernel))
+        self.convolve(x, self.weight.val(), Convolution::same(kernel))
     }
 
-    /// The same after nearest-neighbor upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
+    /// [`forward`](Self::forward) after nearest-neighbor upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
     pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
         let kernel = self.weight.lazy_shape()[2];
-        self.walk(x, self.weight.val(), Convolution::upsampled(kernel))
+        self.convolve(x, self.weight.val(), Convolution::upsampled(kernel))
     }
 
-    /// A 1x1 convolution of [`ops::space_to_depth`], without moving a pixel: squares of four pixels, whose weights lie
-    /// in the same order, `[batch, height / 2, width / 2, channels_out]`.
-    pub fn forward_squares(&self, x: Tensor<4>) -> Tensor<4> {
+    /// A 1x1 convolution of [`kernels::space_to_depth`] by 2, computed as a 2x2 convolution of stride 2, whose weights lie in
+    /// the same order: `[batch, height / 2, width / 2, channels_out]`.
+    pub fn forward_patches(&self, x: Tensor<4>) -> Tensor<4> {
         let weight = self.weight.val();
         let [channels_out, depth, _, _] = weight.dims();
-        self.walk(x, weight.reshape([channels_out, depth / 4, 2, 2]), Convolution::patches(2))
+        self.convolve(x, weight.reshape([channels_out, depth / 4, 2, 2]), Convolution::patches(2))
     }
 
-    fn walk(&self, x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
-        ops::conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
+    fn convolve(&self, x: Tensor<4>, weight: Tensor<4>, options: Convolution) -> Tensor<4> {
+        kernels::conv2d(x, weight, self.bias.as_ref().map(Param::val), options)
     }
 }
 
-/// An affine map; the weight lies as PyTorch's.
+/// An affine map, laid out as PyTorch's.
 #[derive(Module, Debug)]
 pub struct Linear {
     /// `[features_out, features_in]`
@@ -82,7 +82,7 @@ impl Linear {
 
     /// `[batch, features_in]` to `[batch, features_out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        ops::linear(x, self.weight.val(), self.bias.val())
+        kernels::linear(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -98,9 +98,9 @@ impl RmsNorm {
         Self { g: Initializer::Ones.init([1, channels, 1, 1], device) }
     }
 
-    /// `[batch, height, width, channels]`, as it comes.
+    /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        ops::rms_norm(x, self.gain())
+        kernels::rms_norm(x, self.gain())
     }
 
     /// `[channels]`

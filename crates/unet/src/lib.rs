@@ -1,8 +1,8 @@
 //! The denoising U-Net with its timestep embedding, as a burn module.
 //!
-//! The network is that of `denoising-diffusion-pytorch` 2.3.4, which the article's `Unet(dim = 64, dim_mults = (1, 2, 4,
-//! 8))` builds, parameter for parameter: the names of [`Unet::parameter_names`] are those of its state dict. On top come
-//! optional class labels with a null class, patches, and the choice of attention for each level.
+//! The network is lucidrains' U-Net (`denoising-diffusion-pytorch` 2.3.4), which the article's `Unet(dim = 64, dim_mults =
+//! (1, 2, 4, 8))` builds, parameter for parameter: [`Unet::parameter_names`] are the names of its state dict. It adds
+//! optional class labels with a null class, patches, and a choice of attention for each level.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -22,7 +22,6 @@ mod config;
 mod embedding;
 mod layers;
 mod model;
-pub mod ops;
 mod resnet;
 mod state;
 

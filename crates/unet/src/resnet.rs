@@ -1,4 +1,4 @@
-//! The ResNet block: convolution, norm, scale and shift from t, SiLU; twice; plus the input.
+//! The ResNet block: twice convolution, norm, SiLU, the first time with scale and shift from t; plus the input.
 
 use burn::{
     module::Module,
@@ -8,7 +8,6 @@ use burn::{
 use crate::{
     layers::{Conv2d, Linear, RmsNorm},
     model::DropoutMasks,
-    ops,
 };
 
 /// Convolution, norm, activation.
@@ -24,11 +23,11 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
-        ops::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
+        kernels::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
     }
 }
 
-/// Two blocks and a way around them.
+/// Two blocks and a residual connection around them.
 #[derive(Module, Debug)]
 pub struct ResnetBlock {
     mlp: Linear,
@@ -52,8 +51,8 @@ impl ResnetBlock {
     /// - `x`: `[batch, height, width, channels_in]`
     /// - `time`: SiLU of the time embedding, `[batch, time_dim]`
     /// - result: `[batch, height, width, channels_out]`
-    pub fn forward(&self, x: Tensor<4>, time: Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
-        let h = self.block1.forward(x.clone(), Some(self.mlp.forward(time)));
+    pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
+        let h = self.block1.forward(x.clone(), Some(self.mlp.forward(time.clone())));
         let h = dropout.apply(h);
         let h = self.block2.forward(h, None);
         h + match &self.res_conv {

@@ -1,4 +1,4 @@
-//! The parameters by name: reading, replacing, and drawing them anew.
+//! The parameters by their names in lucidrains' state dict: reading, replacing, initializing.
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
@@ -11,35 +11,35 @@ use crate::model::Unet;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {
-    /// The network has a parameter that was not given.
+    /// No value was given for a parameter.
     #[error("the parameter `{name}` {expected:?} is missing")]
     Missing {
-        /// Name of the parameter.
+        /// The parameter.
         name: String,
-        /// Shape that the network has.
+        /// Its shape in the network.
         expected: Vec<usize>,
     },
-    /// The shapes differ.
+    /// The shape of a value is not that of its parameter.
     #[error("the parameter `{name}` has the shape {found:?}, but this network needs {expected:?}")]
     Shape {
-        /// Name of the parameter.
+        /// The parameter.
         name: String,
-        /// Shape that was given.
+        /// The shape that was given.
         found: Vec<usize>,
-        /// Shape that the network has.
+        /// Its shape in the network.
         expected: Vec<usize>,
     },
 }
 
 impl Unet {
-    /// The names of all parameters in the order of the network, as in lucidrains' state dict.
+    /// The names of all parameters, in the order of the network.
     pub fn parameter_names(&self) -> Vec<String> {
         let mut names = Vec::new();
         self.visit_named(|name, _| names.push(name.to_owned()));
         names
     }
 
-    /// All parameters with their names, in the order of the network, as f32 or whatever they are kept in.
+    /// All parameters with their names, in the order of the network and in the network's number format.
     pub fn state_dict(&self) -> Vec<(String, TensorData)> {
         let mut state = Vec::new();
         self.visit_named(|name, data| state.push((name.to_owned(), data())));
@@ -65,7 +65,7 @@ impl Unet {
         self.visit(&mut Visitor { path: Vec::new(), each });
     }
 
-    /// Replaces every parameter by what `find` gives for its name.
+    /// Replaces every parameter by the value that `find` returns for its name.
     ///
     /// # Errors
     /// [`StateError`] for the first parameter that is missing or has another shape.
@@ -84,11 +84,11 @@ impl Unet {
         })
     }
 
-    /// Draws all weights anew from PyTorch's default distributions: uniform in ±1/sqrt(fan_in) for convolutions and
-    /// linear layers, standard normal for memories, labels and Fourier frequencies, 1 for gains.
+    /// Draws all parameters from PyTorch's default distributions: uniform in ±1/sqrt(fan_in) for convolutions and linear
+    /// layers, standard normal for memories, labels and Fourier frequencies; gains are 1.
     ///
-    /// `normal(i, out)` and `uniform(i, out)` fill `out` with numbers for the parameter number i: standard normal, and
-    /// uniform in (0, 1). So the weights depend on those alone, whatever the backend.
+    /// `normal(i, out)` and `uniform(i, out)` fill `out` with random numbers for parameter i, standard normal and uniform
+    /// in (0, 1). The parameters depend on these alone, not on the backend.
     pub fn initialize(self, mut normal: impl FnMut(u64, &mut [f32]), mut uniform: impl FnMut(u64, &mut [f32])) -> Self {
         let mut index = 0;
         let mut fan_in = 1.0f64;
@@ -116,7 +116,7 @@ impl Unet {
         }
     }
 
-    /// Maps every parameter to new data of the same shape; the first error ends it.
+    /// Maps every parameter to new data of the same shape, up to the first error.
     fn replace<E>(self, each: impl FnMut(&str, &[usize]) -> Result<TensorData, E>) -> Result<Self, E> {
         struct Mapper<F, E> {
             path: Vec<String>,
@@ -136,7 +136,7 @@ impl Unet {
                 }
                 match (self.each)(&state_dict_name(&self.path), &param.lazy_shape()) {
                     Ok(data) => {
-                        // without `Param::map`, which would first draw the value that is to be replaced
+                        // not `Param::map`, which draws the value that is replaced
                         let tensor = Tensor::from_data(data, &param.lazy_device());
                         let id = param.id;
                         param.transform_for_load(tensor, id)
@@ -157,30 +157,29 @@ impl Unet {
     }
 }
 
-/// The name in lucidrains' state dict of the parameter at `path` in our module: theirs are positions in lists, ours say
-/// what they are.
+/// The name in lucidrains' state dict of the parameter at `path` in [`Unet`], whose fields say what lucidrains' lists
+/// number.
 pub fn state_dict_name(path: &[String]) -> String {
-    let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-    let renamed: Vec<&str> = match parts.as_slice() {
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let name = match path.as_slice() {
         ["time_mlp", "fourier"] => vec!["time_mlp", "0", "weights"],
         ["time_mlp", "linear_1", rest] => vec!["time_mlp", "1", rest],
         ["time_mlp", "linear_2", rest] => vec!["time_mlp", "3", rest],
         [side @ ("downs" | "ups"), level, rest @ ..] => {
-            let mut name = vec![*side, *level];
-            match rest {
-                ["resnet_1", rest @ ..] => name.extend(["0"].iter().chain(rest)),
-                ["resnet_2", rest @ ..] => name.extend(["1"].iter().chain(rest)),
-                ["attention", "Linear", "to_out", rest @ ..] => name.extend(["2", "to_out", "0"].iter().chain(rest)),
-                ["attention", "Linear", "out_norm", rest @ ..] => name.extend(["2", "to_out", "1"].iter().chain(rest)),
-                ["attention", _kind, rest @ ..] => name.extend(["2"].iter().chain(rest)),
-                ["resample", "Same", rest @ ..] => name.extend(["3"].iter().chain(rest)),
-                ["resample", _resizing, rest @ ..] => name.extend(["3", "1"].iter().chain(rest)),
-                rest => name.extend(rest),
-            }
-            name
+            let (numbered, rest): (&[&str], &[&str]) = match rest {
+                ["resnet_1", rest @ ..] => (&["0"], rest),
+                ["resnet_2", rest @ ..] => (&["1"], rest),
+                ["attention", "Linear", "to_out", rest @ ..] => (&["2", "to_out", "0"], rest),
+                ["attention", "Linear", "out_norm", rest @ ..] => (&["2", "to_out", "1"], rest),
+                ["attention", _kind, rest @ ..] => (&["2"], rest),
+                ["resample", "Same", rest @ ..] => (&["3"], rest),
+                ["resample", _down_or_up, rest @ ..] => (&["3", "1"], rest),
+                rest => (&[], rest),
+            };
+            [&[*side, *level], numbered, rest].concat()
         }
-        parts => parts.to_vec(),
+        _ => path,
     };
-    // the SiLU before it is number 0 of lucidrains' list
-    renamed.join(".").replace(".mlp.", ".mlp.1.")
+    // item 0 of lucidrains' `mlp` is its SiLU
+    name.join(".").replace(".mlp.", ".mlp.1.")
 }

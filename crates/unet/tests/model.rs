@@ -55,12 +55,11 @@ fn random_fourier_frequencies_do_not_train_and_learned_ones_do() {
         let t = Tensor::<1>::from_floats([10.0], &device);
         let x = Tensor::<4>::ones([1, 1, 8, 8], &device);
         let loss = unet.forward(x, t, Condition::default()).powi_scalar(2).mean();
-        let has = gradient_of(&unet, "time_mlp.0.weights", loss);
-        assert_eq!(has, expected);
+        assert_eq!(has_gradient(&unet, "time_mlp.0.weights", loss), expected);
     }
 }
 
-fn gradient_of(unet: &Unet, wanted: &str, loss: Tensor<1>) -> bool {
+fn has_gradient(unet: &Unet, wanted: &str, loss: Tensor<1>) -> bool {
     struct Find<'a> {
         path: Vec<String>,
         wanted: &'a str,
@@ -103,7 +102,7 @@ fn labels_change_the_output_and_no_label_is_the_null_class() {
 }
 
 #[test]
-fn dropout_is_asked_for_each_block_and_used() {
+fn every_block_has_its_own_dropout_mask() {
     let device = Device::flex();
     let unet = small().init(&device).expect("a possible configuration");
     let layers = std::cell::RefCell::new(Vec::new());
@@ -117,13 +116,13 @@ fn dropout_is_asked_for_each_block_and_used() {
     assert_eq!(
         *layers.borrow(),
         (0..11).collect::<Vec<_>>(),
-        "two blocks a level and side, two in the middle, one last"
+        "two blocks per level and side, two in the middle, one in the head"
     );
     assert_ne!(dropped.into_data(), unet.forward(x(), t(), Condition::default()).into_data());
 }
 
 #[test]
-fn what_is_impossible_is_said() {
+fn an_impossible_configuration_is_refused_with_its_key() {
     let device = Device::flex();
     let fails = |config: UnetConfig| config.init(&device).expect_err("impossible").to_string();
     assert!(fails(UnetConfig { dim: 7, ..small() }).contains("unet.dim = 7"));
@@ -137,7 +136,7 @@ fn what_is_impossible_is_said() {
 }
 
 #[test]
-fn wrong_state_is_said_by_name() {
+fn a_state_that_does_not_fit_is_refused_by_name() {
     let device = Device::flex();
     let unet = small().init(&device).expect("a possible configuration");
     let state = unet.state_dict();
@@ -150,7 +149,7 @@ fn wrong_state_is_said_by_name() {
 }
 
 #[test]
-fn initial_weights_depend_on_the_numbers_alone() {
+fn initial_weights_depend_on_the_random_numbers_alone() {
     let device = Device::flex();
     let make = || {
         small().init(&device).expect("a possible configuration").initialize(
@@ -192,7 +191,7 @@ fn parameters_are_counted_without_building_the_network() {
     }
     // lucidrains' Unet(64), 3 channels
     assert_eq!(UnetConfig::default().parameters(), 35_711_491);
-    // nothing is asked for
+    // no memory is allocated
     let absurd = UnetConfig { dim: 65_536, dim_mults: vec![1; 16], ..UnetConfig::default() };
     assert!(absurd.parameters() > 1 << 40);
 }

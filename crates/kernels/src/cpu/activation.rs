@@ -12,7 +12,7 @@
 //! The backward recomputes all from the input.
 
 use crate::cpu::operation::{Operation, View};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_lengths, run};
 use crate::cpu::simd::{exp, map, polynomial};
 use pulp::{Simd, WithSimd};
 
@@ -27,15 +27,14 @@ pub enum Activation {
 
 /// `output = f(input)`.
 pub fn forward(activation: Activation, input: &[f32], output: &mut [f32]) {
-    check("output", output.len(), input.len());
+    check_lengths!(output: input.len());
     let blocks = input.chunks(BLOCK).zip(output.chunks_mut(BLOCK));
     run(blocks.map(|(input, output)| Forward { activation, input, output }).collect(), 2 * input.len());
 }
 
 /// `input_gradient = output_gradient f'(input)`.
 pub fn backward(activation: Activation, input: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
-    check("output_gradient", output_gradient.len(), input.len());
-    check("input_gradient", input_gradient.len(), input.len());
+    check_lengths!(output_gradient: input.len(), input_gradient: input.len());
     let blocks = input.chunks(BLOCK).zip(output_gradient.chunks(BLOCK)).zip(input_gradient.chunks_mut(BLOCK));
     let tasks = blocks.map(|((input, output_gradient), input_gradient)| Backward {
         activation,
@@ -140,10 +139,6 @@ fn gelu_derivative<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 }
 
 impl Operation for Activation {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(*self, inputs[0].values, output);
         Vec::new()

@@ -1,16 +1,16 @@
 //! Softmax attention (Vaswani et al. 2017, arXiv:1706.03762) with learned memory, by blocks, so that the matrix of all
 //! scores never exists (Dao et al. 2022, arXiv:2205.14135).
 //!
-//! `qkv` is `[batch, positions, 3, heads, head_dim]`: what a 1x1 convolution gives. `memory` is
-//! `[2, heads, memory, head_dim]`, keys then values, put before those of the positions. Per sample and head:
+//! `qkv` is `[batch, positions, 3, heads, head_dim]`, the output of a 1x1 convolution. `memory` is
+//! `[2, heads, memory, head_dim]`: keys, then values, before those of the positions. Per sample and head:
 //!
 //! ```text
 //! S = head_dim^-0.5 Q Kᵀ    P = softmax_keys(S)    out = P V    L_i = log Σ_j e^S_ij
 //! ```
 //!
 //! The forward goes over the keys by blocks and keeps per query the greatest score so far and the sum of exponentials
-//! against it; when a greater score comes, sum and output are scaled down. Of all that it keeps L. Backward, with a dot
-//! for gradients:
+//! against it; when a greater score comes, sum and output are scaled down. Output and L are saved for the backward. With a
+//! dot for gradients:
 //!
 //! ```text
 //! P = e^(S - L)    Ṗ = ȯut Vᵀ    Ṡ = P (Ṗ - D), D_i = Σ_e ȯut out
@@ -25,7 +25,7 @@
 pub use crate::cpu::linear_attention::Shape;
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::parallel::{blocks_of, check_lengths, run};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use pulp::{Simd, WithSimd};
@@ -59,10 +59,7 @@ impl Shape {
 /// (`[batch, heads, positions]`).
 pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], log_sum_exp: &mut [f32]) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("log_sum_exp", log_sum_exp.len(), shape.rows());
+    check_lengths!(qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), log_sum_exp: shape.rows());
     let Shape { batch, heads, head_dim, positions, .. } = shape;
     let mut rows = log_sum_exp.chunks_exact_mut(positions);
     let mut tasks = Vec::with_capacity(batch * heads * positions.div_ceil(QUERIES));
@@ -81,7 +78,7 @@ pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], lo
 }
 
 /// The gradients of [`forward`] with respect to `qkv` and to the memory, from its output and log-sum-exp.
-#[expect(clippy::too_many_arguments, reason = "what the forward took and gave, and three gradients")]
+#[expect(clippy::too_many_arguments, reason = "inputs and outputs of the forward, and three gradients")]
 pub fn backward(
     shape: Shape,
     qkv: &[f32],
@@ -93,13 +90,10 @@ pub fn backward(
     memory_gradient: &mut [f32],
 ) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("log_sum_exp", log_sum_exp.len(), shape.rows());
-    check("output_gradient", output_gradient.len(), shape.output());
-    check("qkv_gradient", qkv_gradient.len(), shape.qkv());
-    check("memory_gradient", memory_gradient.len(), shape.memory());
+    check_lengths!(
+        qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), log_sum_exp: shape.rows(),
+        output_gradient: shape.output(), qkv_gradient: shape.qkv(), memory_gradient: shape.memory(),
+    );
     let Shape { batch, heads, head_dim, positions, .. } = shape;
     // [batch, heads, 2, memory, head_dim]: the memory's part of every sample
     let part = shape.memory * head_dim;
@@ -183,7 +177,7 @@ impl WithSimd for Forward<'_> {
                 let scores = weights.as_ref();
                 let maxima = [&mut *greatest];
                 fold_rows!(simd, keys, |row| scores.row(row), maxima, |x, [old]| [larger(simd, x, old)]);
-                // what the sums and outputs so far are worth against the new maximum
+                // the factors of sums and outputs so far against the new maximum
                 map!(simd, [greatest], [&mut *factors, &mut *total], |[new], [old, total]| {
                     let factor = exp(simd, simd.sub_f32s(old, new));
                     [factor, simd.mul_f32s(total, factor)]
@@ -304,19 +298,19 @@ impl Operation for Attention {
         vec![inputs[0][0], inputs[0][1], inputs[0][2] / 3]
     }
 
-    /// Keeps the output and the log-sum-exp of each row.
+    /// Saves the output and the log-sum-exp of each row.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
-        let mut kept = vec![0.0; shape.output() + shape.rows()];
-        let (kept_output, log_sum_exp) = kept.split_at_mut(shape.output());
+        let mut saved = vec![0.0; shape.output() + shape.rows()];
+        let (saved_output, log_sum_exp) = saved.split_at_mut(shape.output());
         forward(shape, inputs[0].values, inputs[1].values, output, log_sum_exp);
-        kept_output.copy_from_slice(output);
-        kept
+        saved_output.copy_from_slice(output);
+        saved
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
-        let (output, log_sum_exp) = kept.split_at(shape.output());
+        let (output, log_sum_exp) = saved.split_at(shape.output());
         let mut unwanted = [const { Vec::new() }; 2];
         let [qkv, memory] = all(inputs, gradients, &mut unwanted);
         let [qkv_values, memory_values] = [inputs[0].values, inputs[1].values];

@@ -1,5 +1,5 @@
-//! What follows a normalization and is fused into its pass: a factor and an offset per channel, the scale and shift of
-//! a time embedding, SiLU.
+//! The operations that are fused into the pass of a normalization: a factor and an offset per channel, the scale and shift
+//! of a time embedding, SiLU.
 //!
 //! With x̂ the normalized input, s the sample and c the channel, every variant is
 //!
@@ -14,8 +14,10 @@
 //! shift' = A    scale' = weight B + bias A    weight' = Σ_s (scale + 1) B    bias' = Σ_s (scale + 1) A
 //! ```
 
+use std::iter::repeat_n;
+
 use crate::cpu::operation::View;
-use crate::cpu::parallel::{BLOCK, check};
+use crate::cpu::parallel::{BLOCK, check_length};
 
 /// The shape of a channels-last tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +31,7 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Of an image `[batch, height, width, channels]`.
+    /// The shape of an image `[batch, height, width, channels]`.
     pub(crate) fn of(image: View) -> Self {
         let [batch, height, width, channels] = image.shape else { unreachable!("an image has four dimensions") };
         Self { batch: *batch, positions: height * width, channels: *channels }
@@ -55,6 +57,24 @@ impl Shape {
         self.positions.div_ceil(self.block_positions())
     }
 
+    /// The blocks of all samples, one for each task.
+    pub(crate) fn split<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let block = self.block_positions() * self.channels;
+        values.chunks_exact(self.sample()).flat_map(move |sample| sample.chunks(block))
+    }
+
+    /// [`split`](Self::split) of mutable values.
+    pub(crate) fn split_mut<'a>(&self, values: &'a mut [f32]) -> impl Iterator<Item = &'a mut [f32]> {
+        let block = self.block_positions() * self.channels;
+        values.chunks_exact_mut(self.sample()).flat_map(move |sample| sample.chunks_mut(block))
+    }
+
+    /// The values of the sample of each block, from equal parts for all samples.
+    pub(crate) fn of_blocks<'a>(&self, values: &'a [f32]) -> impl Iterator<Item = &'a [f32]> {
+        let blocks = self.blocks();
+        values.chunks_exact(values.len() / self.batch).flat_map(move |sample| repeat_n(sample, blocks))
+    }
+
     /// Panics where a dimension is 0.
     #[track_caller]
     pub(crate) fn check(&self) {
@@ -62,7 +82,7 @@ impl Shape {
     }
 }
 
-/// What follows a normalization.
+/// The operations behind a normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum Epilogue<'a> {
     /// `y = z`.
@@ -83,7 +103,7 @@ pub(crate) struct Affine {
     pub silu: bool,
 }
 
-/// The gradients of what the epilogue multiplies and adds.
+/// The gradients of the factors and offsets of an epilogue.
 pub(crate) struct Gradients<'a> {
     pub weight: &'a mut [f32],
     /// Empty where there is no bias.
@@ -93,7 +113,7 @@ pub(crate) struct Gradients<'a> {
 }
 
 impl<'a> Epilogue<'a> {
-    /// Of a burn operation: scale and shift, where there are any, come before SiLU.
+    /// The epilogue of a burn operation: scale and shift, if any, come before SiLU.
     pub(crate) fn of(silu: bool, scale_shift: Option<&View<'a>>) -> Self {
         match scale_shift {
             Some(scale_shift) => Self::ScaleShiftSilu(scale_shift.values),
@@ -116,7 +136,7 @@ impl Epilogue<'_> {
     pub(crate) fn affine(&self, shape: Shape, weight: &[f32], bias: &[f32]) -> Affine {
         let Shape { batch, channels, .. } = shape;
         if let Self::ScaleShiftSilu(values) = self {
-            check("scale_shift", values.len(), 2 * batch * channels);
+            check_length("scale_shift", values.len(), 2 * batch * channels);
         }
         let (mut slope, mut offset) = (Vec::with_capacity(batch * channels), Vec::with_capacity(batch * channels));
         for sample in 0..batch {
@@ -132,7 +152,7 @@ impl Epilogue<'_> {
 
     /// The gradients from the sums of all tasks: `[batch, blocks, 2, channels]`, of each task A, then B.
     ///
-    /// Gives back the sums per sample, `[batch, 2, channels]`.
+    /// Returns the sums per sample, `[batch, 2, channels]`.
     pub(crate) fn gradients(
         &self,
         shape: Shape,
@@ -174,6 +194,6 @@ impl Epilogue<'_> {
     #[track_caller]
     pub(crate) fn check_gradient(&self, shape: Shape, gradient: &[f32]) {
         let expected = if matches!(self, Self::ScaleShiftSilu(_)) { 2 * shape.batch * shape.channels } else { 0 };
-        check("scale_shift_gradient", gradient.len(), expected);
+        check_length("scale_shift_gradient", gradient.len(), expected);
     }
 }

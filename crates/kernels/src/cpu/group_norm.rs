@@ -10,7 +10,7 @@
 //!
 //! The forward goes over the input twice. First each block of positions gives, per channel, its mean and its sum of
 //! squares about that mean; these are joined in f64 (Chan et al. 1979), so a large mean costs the variance no digits.
-//! Then `y = f(x (r k) + (o - μ r k))`. μ and r are kept for the backward, also two passes:
+//! Then `y = f(x (r k) + (o - μ r k))`. μ and r are saved for the backward, also two passes:
 //!
 //! ```text
 //! ż = ẏ f'(z)    A = Σ ż, B = Σ ż x̂ over positions    ẋ = r (ż k - (Σ_c k A + x̂ Σ_c k B) / N), Σ_c over the group
@@ -21,11 +21,11 @@
 use crate::cpu::activation::{silu, silu_derivative};
 use crate::cpu::epilogue::{Affine, Epilogue, Gradients, Shape};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{check, run};
+use crate::cpu::parallel::{check_lengths, run};
 use crate::cpu::simd::{fold_rows, map};
 use pulp::{Simd, WithSimd};
 
-/// The groups of channels and what keeps the variance from 0.
+/// The number of groups, and the epsilon of the variance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Groups {
     /// Number of groups; it divides the channels.
@@ -47,13 +47,11 @@ pub fn forward(
     statistics: &mut [f32],
 ) {
     check_inputs(shape, groups, input, weight, bias, statistics);
-    check("output", output.len(), shape.elements());
+    check_lengths!(output: shape.elements());
     let Shape { batch, channels, .. } = shape;
-    let (sample, block) = (shape.sample(), shape.block_positions() * channels);
-
     let mut moments = vec![0.0; batch * shape.blocks() * 2 * channels];
-    let blocks = input.chunks_exact(sample).flat_map(|input| input.chunks(block));
-    let tasks = blocks.zip(moments.chunks_exact_mut(2 * channels)).map(|(input, moments)| Moments { input, moments });
+    let blocks = shape.split(input).zip(moments.chunks_exact_mut(2 * channels));
+    let tasks = blocks.map(|(input, moments)| Moments { input, moments });
     run(tasks.collect(), shape.elements());
     let samples = moments.chunks_exact(shape.blocks() * 2 * channels);
     for (moments, statistics) in samples.zip(statistics.chunks_exact_mut(2 * groups.count)) {
@@ -72,12 +70,9 @@ pub fn forward(
             *slope = product as f32;
         }
     }
-    let samples = input.chunks_exact(sample).zip(output.chunks_exact_mut(sample));
-    let coefficients = slope.chunks_exact(channels).zip(offset.chunks_exact(channels));
-    let tasks = samples.zip(coefficients).flat_map(|((input, output), (slope, offset))| {
-        let blocks = input.chunks(block).zip(output.chunks_mut(block));
-        blocks.map(move |(input, output)| Forward { input, slope, offset, silu, output })
-    });
+    let coefficients = shape.of_blocks(&slope).zip(shape.of_blocks(&offset));
+    let blocks = shape.split(input).zip(shape.split_mut(output)).zip(coefficients);
+    let tasks = blocks.map(|((input, output), (slope, offset))| Forward { input, slope, offset, silu, output });
     run(tasks.collect(), 2 * shape.elements());
 }
 
@@ -99,15 +94,14 @@ pub fn backward(
     scale_shift_gradient: &mut [f32],
 ) {
     check_inputs(shape, groups, input, weight, bias, statistics);
-    check("output_gradient", output_gradient.len(), shape.elements());
-    check("input_gradient", input_gradient.len(), shape.elements());
-    check("weight_gradient", weight_gradient.len(), shape.channels);
-    check("bias_gradient", bias_gradient.len(), shape.channels);
+    check_lengths!(
+        output_gradient: shape.elements(), input_gradient: shape.elements(), weight_gradient: shape.channels,
+        bias_gradient: shape.channels,
+    );
     epilogue.check_gradient(shape, scale_shift_gradient);
     let Shape { batch, positions, channels } = shape;
-    let (sample, block) = (shape.sample(), shape.block_positions() * channels);
     let width = channels / groups.count;
-    let affine = epilogue.affine(shape, weight, bias);
+    let Affine { slope, offset, silu } = epilogue.affine(shape, weight, bias);
 
     // x̂ = x r - μ r, with r and μ r spread over the channels: [batch, 2, channels]
     let mut normal = Vec::with_capacity(2 * batch * channels);
@@ -117,23 +111,20 @@ pub fn backward(
         normal.extend(groups.flat_map(|&[mean, scale]| std::iter::repeat_n(-mean * scale, width)));
     }
     let mut sums = vec![0.0; batch * shape.blocks() * 2 * channels];
-    let mut blocks_sums = sums.chunks_exact_mut(2 * channels);
-    let mut tasks = Vec::with_capacity(batch * shape.blocks());
-    let samples = input.chunks_exact(sample).zip(output_gradient.chunks_exact(sample));
-    for (index, ((input, gradient), z_gradient)) in samples.zip(input_gradient.chunks_exact_mut(sample)).enumerate() {
-        let blocks = input.chunks(block).zip(gradient.chunks(block)).zip(z_gradient.chunks_mut(block));
-        tasks.extend(blocks.zip(&mut blocks_sums).map(|(((input, output_gradient), z_gradient), sums)| Sums {
-            input,
-            normal: &normal[2 * index * channels..][..2 * channels],
-            slope: &affine.slope[index * channels..][..channels],
-            offset: &affine.offset[index * channels..][..channels],
-            silu: affine.silu,
-            output_gradient,
-            z_gradient,
-            sums,
-        }));
-    }
-    run(tasks, 3 * shape.elements());
+    let coefficients = shape.of_blocks(&slope).zip(shape.of_blocks(&offset)).zip(shape.of_blocks(&normal));
+    let gradients = shape.split(output_gradient).zip(shape.split_mut(input_gradient));
+    let blocks = shape.split(input).zip(gradients).zip(sums.chunks_exact_mut(2 * channels)).zip(coefficients);
+    let tasks = blocks.map(|(((input, (output_gradient, z_gradient)), sums), ((slope, offset), normal))| Sums {
+        input,
+        normal,
+        slope,
+        offset,
+        silu,
+        output_gradient,
+        z_gradient,
+        sums,
+    });
+    run(tasks.collect(), 3 * shape.elements());
     let gradients = Gradients { weight: weight_gradient, bias: bias_gradient, scale_shift: scale_shift_gradient };
     let totals = epilogue.gradients(shape, weight, bias, &sums, gradients);
 
@@ -142,7 +133,7 @@ pub fn backward(
     let number = (positions * width) as f64;
     for (index, &[mean, scale]) in statistics.as_chunks().0.iter().enumerate() {
         let (sample, first) = (index / groups.count, index % groups.count * width);
-        let slope = &affine.slope[sample * channels + first..][..width];
+        let slope = &slope[sample * channels + first..][..width];
         let total = |part: usize| {
             let sums = &totals[(2 * sample + part) * channels + first..][..width];
             slope.iter().zip(sums).map(|(&slope, &sum)| f64::from(slope) * f64::from(sum)).sum::<f64>()
@@ -157,11 +148,8 @@ pub fn backward(
             factors[2 * channels + channel] = constant as f32;
         }
     }
-    let samples = input.chunks_exact(sample).zip(input_gradient.chunks_exact_mut(sample));
-    let tasks = samples.zip(factors.chunks_exact(3 * channels)).flat_map(|((input, gradient), factors)| {
-        let blocks = input.chunks(block).zip(gradient.chunks_mut(block));
-        blocks.map(move |(input, gradient)| Backward { input, factors, gradient })
-    });
+    let blocks = shape.split(input).zip(shape.split_mut(input_gradient)).zip(shape.of_blocks(&factors));
+    let tasks = blocks.map(|((input, gradient), factors)| Backward { input, factors, gradient });
     run(tasks.collect(), 2 * shape.elements());
 }
 
@@ -170,10 +158,10 @@ fn check_inputs(shape: Shape, groups: Groups, input: &[f32], weight: &[f32], bia
     shape.check();
     let whole = groups.count > 0 && shape.channels.is_multiple_of(groups.count);
     assert!(whole, "{} channels do not make {} groups", shape.channels, groups.count);
-    check("input", input.len(), shape.elements());
-    check("weight", weight.len(), shape.channels);
-    check("bias", bias.len(), shape.channels);
-    check("statistics", statistics.len(), 2 * shape.batch * groups.count);
+    check_lengths!(
+        input: shape.elements(), weight: shape.channels, bias: shape.channels,
+        statistics: 2 * shape.batch * groups.count,
+    );
 }
 
 /// Mean and r of one group from the moments of every block of its sample.
@@ -320,12 +308,14 @@ pub(crate) struct GroupNorm {
     pub silu: bool,
 }
 
-impl Operation for GroupNorm {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
+impl GroupNorm {
+    pub fn new(count: usize, epsilon: f64, silu: bool) -> Self {
+        Self { groups: Groups { count, epsilon }, silu }
     }
+}
 
-    /// Keeps mean and inverse deviation of each group.
+impl Operation for GroupNorm {
+    /// Saves mean and inverse deviation of each group.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut statistics = vec![0.0; 2 * shape.batch * self.groups.count];
@@ -334,7 +324,7 @@ impl Operation for GroupNorm {
         statistics
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let (shape, epilogue) = (Shape::of(inputs[0]), Epilogue::of(self.silu, inputs.get(3)));
         let mut unwanted = [const { Vec::new() }; 4];
         let [dx, dweight, dbias, dscale_shift] = all(inputs, gradients, &mut unwanted);
@@ -346,7 +336,7 @@ impl Operation for GroupNorm {
             weight,
             bias,
             epilogue,
-            kept,
+            saved,
             output_gradient,
             dx,
             dweight,

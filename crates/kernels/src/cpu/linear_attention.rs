@@ -1,15 +1,15 @@
 //! Linear attention (Katharopoulos et al. 2020, arXiv:2006.16236, with the softmaxes of Shen et al. 2018,
 //! arXiv:1812.01243), with learned memory as lucidrains writes it.
 //!
-//! `qkv` is `[batch, positions, 3, heads, head_dim]`: what a 1x1 convolution gives. `memory` is
-//! `[2, heads, head_dim, memory]`, keys then values, put before those of the positions. Per sample and head, with d
+//! `qkv` is `[batch, positions, 3, heads, head_dim]`, the output of a 1x1 convolution. `memory` is
+//! `[2, heads, head_dim, memory]`: keys, then values, before those of the positions. Per sample and head, with d
 //! and e counting head_dim and n the memory and positions:
 //!
 //! ```text
 //! Q = head_dim^-0.5 softmax_d(q)    K = softmax_n(k)    C[d,e] = Σ_n K[n,d] V[n,e]    out[n,e] = Σ_d Q[n,d] C[d,e]
 //! ```
 //!
-//! Backward, with a dot for gradients; the softmaxes are taken again, C and what K needs are kept from the forward:
+//! Backward, with a dot for gradients; the softmaxes are recomputed, C and the statistics of K are saved by the forward:
 //!
 //! ```text
 //! Q̇ = ȯut Cᵀ     q̇ = Q (Q̇ - Σ_d Q̇ Q / Σ_d Q)     Ċ = Qᵀ ȯut
@@ -21,7 +21,7 @@
 
 use crate::cpu::matrix::{Matrix, MatrixMut, split_columns};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{blocks_of, check, run};
+use crate::cpu::parallel::{blocks_of, check_lengths, run};
 use crate::cpu::scratch::Scratch;
 use crate::cpu::simd::{exp, fold_rows, larger, map, sum};
 use crate::cpu::softmax::{softmax_row, softmax_row_backward};
@@ -61,9 +61,9 @@ impl Shape {
         2 * self.heads * self.head_dim * self.memory
     }
 
-    /// Elements that the forward keeps for the backward: per sample and head C, then the maximum of k and the
-    /// reciprocal of the sum of its exponentials.
-    pub fn kept(&self) -> usize {
+    /// Elements that are saved for the backward: per sample and head C, then the maximum of k and the reciprocal of the sum
+    /// of its exponentials.
+    pub fn saved(&self) -> usize {
         self.batch * self.heads * (self.head_dim + 2) * self.head_dim
     }
 
@@ -107,20 +107,19 @@ impl Shape {
     }
 }
 
-/// The attention's output `[batch, positions, heads, head_dim]`, and what [`backward`] needs (see [`Shape::kept`]).
-pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], kept: &mut [f32]) {
+/// The attention's output `[batch, positions, heads, head_dim]`, and the values that are saved for [`backward`] (see
+/// [`Shape::saved`]).
+pub fn forward(shape: Shape, qkv: &[f32], memory: &[f32], output: &mut [f32], saved: &mut [f32]) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("output", output.len(), shape.output());
-    check("kept", kept.len(), shape.kept());
+    check_lengths!(qkv: shape.qkv(), memory: shape.memory(), output: shape.output(), saved: shape.saved());
     let Shape { batch, heads, head_dim, .. } = shape;
-    let kept = kept.chunks_exact_mut(shape.kept() / (batch * heads));
+    let saved = saved.chunks_exact_mut(shape.saved() / (batch * heads));
     let samples = qkv.chunks_exact(shape.qkv() / batch).zip(output.chunks_exact_mut(shape.output() / batch));
     let outputs = samples.flat_map(|(qkv, output)| {
         split_columns(output, heads, head_dim).enumerate().map(move |(head, output)| (qkv, head, output))
     });
-    let tasks = outputs.zip(kept).map(|((qkv, head, output), kept)| Forward { shape, head, qkv, memory, output, kept });
+    let tasks =
+        outputs.zip(saved).map(|((qkv, head, output), saved)| Forward { shape, head, qkv, memory, output, saved });
     run(tasks.collect(), shape.work());
 }
 
@@ -129,30 +128,28 @@ pub fn backward(
     shape: Shape,
     qkv: &[f32],
     memory: &[f32],
-    kept: &[f32],
+    saved: &[f32],
     output_gradient: &[f32],
     qkv_gradient: &mut [f32],
     memory_gradient: &mut [f32],
 ) {
     shape.check();
-    check("qkv", qkv.len(), shape.qkv());
-    check("memory", memory.len(), shape.memory());
-    check("kept", kept.len(), shape.kept());
-    check("output_gradient", output_gradient.len(), shape.output());
-    check("qkv_gradient", qkv_gradient.len(), shape.qkv());
-    check("memory_gradient", memory_gradient.len(), shape.memory());
+    check_lengths!(
+        qkv: shape.qkv(), memory: shape.memory(), saved: shape.saved(), output_gradient: shape.output(),
+        qkv_gradient: shape.qkv(), memory_gradient: shape.memory(),
+    );
     let Shape { batch, heads, head_dim, .. } = shape;
     // [batch, heads, 2, memory, head_dim]: the memory's part of every sample
     let mut parts = vec![0.0; batch * shape.memory()];
     let mut memory_parts = parts.chunks_mut((2 * shape.memory * head_dim).max(1));
-    let mut kept = kept.chunks_exact(shape.kept() / (batch * heads));
+    let mut saved = saved.chunks_exact(shape.saved() / (batch * heads));
     let mut tasks = Vec::with_capacity(batch * heads);
     let samples = qkv.chunks_exact(shape.qkv() / batch).zip(output_gradient.chunks_exact(shape.output() / batch));
     for ((qkv, output_gradient), qkv_gradient) in samples.zip(qkv_gradient.chunks_exact_mut(shape.qkv() / batch)) {
-        let heads = shape.split_qkv(qkv_gradient).enumerate().zip(&mut kept);
-        tasks.extend(heads.map(|((head, qkv_gradient), kept)| {
+        let heads = shape.split_qkv(qkv_gradient).enumerate().zip(&mut saved);
+        tasks.extend(heads.map(|((head, qkv_gradient), saved)| {
             let memory_gradient = memory_parts.next().unwrap_or_default();
-            Backward { shape, head, qkv, memory, kept, output_gradient, qkv_gradient, memory_gradient }
+            Backward { shape, head, qkv, memory, saved, output_gradient, qkv_gradient, memory_gradient }
         }));
     }
     run(tasks, 2 * shape.work());
@@ -177,7 +174,7 @@ struct Forward<'a> {
     qkv: &'a [f32],
     memory: &'a [f32],
     output: MatrixMut<'a>,
-    kept: &'a mut [f32],
+    saved: &'a mut [f32],
 }
 
 impl WithSimd for Forward<'_> {
@@ -185,10 +182,10 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shape, head, qkv, memory, mut output, kept } = self;
+        let Self { shape, head, qkv, memory, mut output, saved } = self;
         let head_dim = shape.head_dim;
         let [query, key, value] = shape.head(qkv, head);
-        let (context, statistics) = kept.split_at_mut(head_dim * head_dim);
+        let (context, statistics) = saved.split_at_mut(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at_mut(head_dim);
         let mut context = MatrixMut::new(context, head_dim);
         let mut buffer = Scratch::take((2 * shape.memory + BLOCK) * head_dim);
@@ -239,7 +236,7 @@ struct Backward<'a> {
     head: usize,
     qkv: &'a [f32],
     memory: &'a [f32],
-    kept: &'a [f32],
+    saved: &'a [f32],
     output_gradient: &'a [f32],
     qkv_gradient: [MatrixMut<'a>; 3],
     memory_gradient: &'a mut [f32],
@@ -250,11 +247,11 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { shape, head, qkv, memory, kept, output_gradient, qkv_gradient, memory_gradient } = self;
+        let Self { shape, head, qkv, memory, saved, output_gradient, qkv_gradient, memory_gradient } = self;
         let Shape { heads, head_dim, .. } = shape;
         let [query, key, value] = shape.head(qkv, head);
         let [mut query_gradient, mut key_gradient, mut value_gradient] = qkv_gradient;
-        let (context, statistics) = kept.split_at(head_dim * head_dim);
+        let (context, statistics) = saved.split_at(head_dim * head_dim);
         let (greatest, reciprocal) = statistics.split_at(head_dim);
         let output_gradient = Matrix::new(output_gradient, heads * head_dim, head * head_dim, head_dim);
         let mut buffer = Scratch::take((2 * shape.memory + BLOCK + head_dim + 1) * head_dim);
@@ -331,16 +328,16 @@ impl Operation for LinearAttention {
 
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
-        let mut kept = vec![0.0; shape.kept()];
-        forward(shape, inputs[0].values, inputs[1].values, output, &mut kept);
-        kept
+        let mut saved = vec![0.0; shape.saved()];
+        forward(shape, inputs[0].values, inputs[1].values, output, &mut saved);
+        saved
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let shape = Self::shape(inputs[0].shape, inputs[1].shape);
         let mut unwanted = [const { Vec::new() }; 2];
         let [qkv, memory] = all(inputs, gradients, &mut unwanted);
-        backward(shape, inputs[0].values, inputs[1].values, kept, output_gradient, qkv, memory);
+        backward(shape, inputs[0].values, inputs[1].values, saved, output_gradient, qkv, memory);
     }
 
     fn is_cheap(&self) -> bool {

@@ -19,7 +19,7 @@ use crate::{
     Loss,
     cpu::{
         operation::{Operation, View},
-        parallel::{check, run},
+        parallel::{check_lengths, run},
         simd::{clamp, map, sum},
     },
 };
@@ -30,7 +30,7 @@ const BLOCK: usize = 4096;
 /// The mean error of each sample times its weight; the batch is the length of `weights`.
 pub fn forward(loss: Loss, prediction: &[f32], target: &[f32], weights: &[f32], losses: &mut [f32]) {
     let elements = check_all(prediction, target, weights);
-    check("losses", losses.len(), weights.len());
+    check_lengths!(losses: weights.len());
     let blocks = elements.div_ceil(BLOCK);
     let mut partial = vec![0.0; weights.len() * blocks];
     let samples = prediction.chunks_exact(elements).zip(target.chunks_exact(elements));
@@ -53,8 +53,7 @@ pub fn backward(
     prediction_gradient: &mut [f32],
 ) {
     let elements = check_all(prediction, target, weights);
-    check("upstream", upstream.len(), weights.len());
-    check("prediction_gradient", prediction_gradient.len(), prediction.len());
+    check_lengths!(upstream: weights.len(), prediction_gradient: prediction.len());
     let samples = prediction.chunks_exact(elements).zip(target.chunks_exact(elements));
     let factors = weights.iter().zip(upstream).map(|(weight, upstream)| weight * upstream / elements as f32);
     let samples = samples.zip(prediction_gradient.chunks_exact_mut(elements)).zip(factors);
@@ -70,8 +69,7 @@ pub fn backward(
 fn check_all(prediction: &[f32], target: &[f32], weights: &[f32]) -> usize {
     assert!(!weights.is_empty() && !prediction.is_empty(), "there must be a sample and an element");
     let elements = prediction.len() / weights.len();
-    check("prediction", prediction.len(), elements * weights.len());
-    check("target", target.len(), prediction.len());
+    check_lengths!(prediction: elements * weights.len(), target: prediction.len());
     elements
 }
 

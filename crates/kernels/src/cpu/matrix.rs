@@ -105,7 +105,7 @@ impl<'a> MatrixMut<'a> {
         unsafe { std::slice::from_raw_parts_mut(self.data.add(index * self.row_stride), self.columns) }
     }
 
-    /// `self = keep self + factor left right`, with `keep` 0 (what was there is not read) or 1.
+    /// `self = keep self + factor left right`, with `keep` 0 (the old values are not read) or 1.
     pub fn product(&mut self, keep: bool, factor: f32, left: Matrix<'_>, right: Matrix<'_>) {
         let dimensions = (left.rows, left.columns, right.columns);
         assert!(dimensions == (self.rows, right.rows, self.columns), "{dimensions:?}");

@@ -1,8 +1,8 @@
-//! How a native operation becomes a burn operation: one backend method for all of them, and one backward step.
+//! Native operations as burn operations: one backend method for all of them, and one backward step.
 //!
-//! An [`Operation`] works on slices and knows neither burn nor gradients' graph. [`apply`] runs it on tensors of the
-//! `flex` backend; under autodiff its inputs are kept (or, with gradient checkpointing, found again) until
-//! [`Operation::backward`] wants them.
+//! An [`Operation`] works on slices and knows neither burn nor its autodiff graph. [`apply`] runs it on tensors of the
+//! `flex` backend; under autodiff its inputs are saved (or, with gradient checkpointing, recomputed) for
+//! [`Operation::backward`].
 
 use core::fmt::Debug;
 use std::sync::Arc;
@@ -22,34 +22,36 @@ use burn::{
         flex::FlexTensor,
         tensor::FloatTensor,
     },
-    tensor::{DType, Device, Tensor, TensorData},
+    tensor::{DType, Tensor, TensorData},
 };
 
-use crate::{cpu::pool, profile};
+use crate::{cpu::pool, is_in_main_memory, profile};
 
 /// The values of a contiguous tensor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
-    /// Its shape.
+    /// The shape.
     pub shape: &'a [usize],
-    /// Its elements, row by row.
+    /// The elements, row-major.
     pub values: &'a [f32],
 }
 
 /// An operation on contiguous f32 tensors.
 pub(crate) trait Operation: Debug + Send + Sync + 'static {
-    /// The shape of the result.
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize>;
+    /// The shape of the result, by default that of the first input.
+    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
+        inputs[0].to_vec()
+    }
 
-    /// Writes every element of the result; `output` holds anything before. Gives what [`backward`](Self::backward) wants to
-    /// know besides the inputs, and cannot have cheaper by computing it again.
+    /// Writes every element of the result; `output` may hold any values before. Returns the values to save for
+    /// [`backward`](Self::backward): those besides the inputs that cost more to recompute than to keep.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32>;
 
-    /// Writes the gradients that are asked for: `gradients` has one slot for each input, of anything before, or None.
-    /// `kept` is what [`forward`](Self::forward) gave.
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
+    /// Writes the gradients of the inputs: `gradients` has for each a slice, which may hold any values before, or None
+    /// where it is not wanted. `saved` is the return value of [`forward`](Self::forward).
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]);
 
-    /// Whether gradient checkpointing had better compute the result a second time than keep it.
+    /// Whether gradient checkpointing recomputes the result rather than save it.
     fn is_cheap(&self) -> bool {
         true
     }
@@ -57,11 +59,11 @@ pub(crate) trait Operation: Debug + Send + Sync + 'static {
 
 /// Whether the native operations can work on this tensor: f32 on the `flex` backend.
 pub(crate) fn is_native<const D: usize>(x: &Tensor<D>) -> bool {
-    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+    x.dtype() == DType::F32 && is_in_main_memory(&x.device())
 }
 
-/// A place for each gradient of an operation that computes them all in one pass: those that nobody asked for are thrown
-/// away.
+/// A slice for the gradient of each input, for an operation that computes all in one pass: `unwanted` holds those that
+/// are None in `gradients`.
 pub(crate) fn all<'a, const N: usize>(
     inputs: &[View],
     gradients: &'a mut [Option<&mut [f32]>],
@@ -79,14 +81,14 @@ pub(crate) fn all<'a, const N: usize>(
 }
 
 /// Runs an operation on one to four tensors that are all native ([`is_native`]).
-pub(crate) fn apply<const D: usize>(operation: impl Operation, inputs: &[DispatchTensor]) -> Tensor<D> {
-    // burn routes a fixed number of tensors: what is missing is the first once more
+pub(crate) fn apply<const D: usize>(operation: impl Operation, inputs: Vec<DispatchTensor>) -> Tensor<D> {
+    // burn routes a fixed number of tensors: the first one stands for those that are missing
     let [first, second, third, fourth] = core::array::from_fn(|index| inputs.get(index).unwrap_or(&inputs[0]).clone());
     let (operation, count) = (Arc::new(operation), inputs.len());
     Tensor::from_dispatch(<Dispatch as NativeBackend>::native(operation, count, first, second, third, fourth))
 }
 
-/// The one method that burn routes to the backend of the tensors.
+/// The method that burn routes to the backend of the tensors.
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait NativeBackend: Backend {
     /// The operation on the first `count` of the tensors.
@@ -122,51 +124,47 @@ impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
         third: FloatTensor<Self>,
         fourth: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        fn tracked<C: CheckpointStrategy, const N: usize>(
-            operation: Arc<dyn Operation>,
-            inputs: Vec<FloatTensor<Autodiff<Flex, C>>>,
-        ) -> FloatTensor<Autodiff<Flex, C>> {
-            let nodes = inputs.iter().map(|input| input.node()).collect::<Vec<_>>();
-            let ids = nodes.iter().map(|node| node.id()).collect();
-            let nodes: [_; N] = nodes.try_into().expect("the number of inputs that chose N");
-            let prepared = Native(operation.clone()).prepare::<C>(nodes);
-            let prepared = if operation.is_cheap() {
-                prepared
-                    .memory_bound()
-                    .retro_forward(Again { operation: operation.clone(), inputs: ids })
-                    .parents(&inputs)
-            } else {
-                prepared.compute_bound()
-            };
-            match prepared.stateful() {
-                OpsKind::Tracked(mut prepared) => {
-                    let nodes = inputs.iter().map(|input| prepared.checkpoint(input)).collect();
-                    let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
-                    let (output, kept) = run(&*operation, &inputs);
-                    prepared.finish(State { inputs: nodes, kept: kept.into() }, output)
-                }
-                OpsKind::UnTracked(prepared) => {
-                    let inputs = contiguous(inputs.into_iter().map(|input| input.into_primitive()));
-                    prepared.finish(run(&*operation, &inputs).0)
-                }
-            }
-        }
-        let inputs: Vec<_> = [first, second, third, fourth].into_iter().take(count).collect();
-        match inputs.len() {
-            1 => tracked::<C, 1>(operation, inputs),
-            2 => tracked::<C, 2>(operation, inputs),
-            3 => tracked::<C, 3>(operation, inputs),
-            4 => tracked::<C, 4>(operation, inputs),
+        match count {
+            1 => record::<C, _>(operation, [first]),
+            2 => record::<C, _>(operation, [first, second]),
+            3 => record::<C, _>(operation, [first, second, third]),
+            4 => record::<C, _>(operation, [first, second, third, fourth]),
             count => unreachable!("no operation has {count} inputs"),
         }
     }
 }
 
-/// What a backward step finds its inputs by, and what the operation kept.
+/// Runs an operation, and records its backward step in the graph if an input is tracked.
+fn record<C: CheckpointStrategy, const N: usize>(
+    operation: Arc<dyn Operation>,
+    inputs: [FloatTensor<Autodiff<Flex, C>>; N],
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let ids = nodes.iter().map(|node| node.id()).collect();
+    let prepared = Native(operation.clone()).prepare::<C>(nodes);
+    let prepared = if operation.is_cheap() {
+        let again = Recompute { operation: operation.clone(), inputs: ids };
+        prepared.memory_bound().retro_forward(again).parents(&inputs)
+    } else {
+        prepared.compute_bound()
+    };
+    match prepared.stateful() {
+        OpsKind::Tracked(mut prepared) => {
+            let nodes = inputs.iter().map(|input| prepared.checkpoint(input)).collect();
+            let (output, saved) = run(&*operation, &contiguous(inputs.map(|input| input.into_primitive())));
+            prepared.finish(State { inputs: nodes, saved: saved.into() }, output)
+        }
+        OpsKind::UnTracked(prepared) => {
+            prepared.finish(run(&*operation, &contiguous(inputs.map(|input| input.into_primitive()))).0)
+        }
+    }
+}
+
+/// The state of a backward step: the nodes of the inputs, and the saved values.
 #[derive(Clone, Debug)]
 struct State {
     inputs: Vec<NodeId>,
-    kept: Arc<[f32]>,
+    saved: Arc<[f32]>,
 }
 
 /// The backward step of any operation with `N` inputs.
@@ -188,7 +186,7 @@ impl<const N: usize> Backward<Flex, N> for Native {
         let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
         let (operation, views) = (&self.0, views(&inputs));
         let name = || format!("{operation:?} backward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
-        profile::time(name, || operation.backward(&views, &ops.state.kept, values(&gradient), &mut slices));
+        profile::time(name, || operation.backward(&views, &ops.state.saved, values(&gradient), &mut slices));
         for ((input, parent), result) in inputs.iter().zip(&ops.parents).zip(results) {
             if let (Some(node), Some(result)) = (parent, result) {
                 grads.register::<Flex>(node.id, tensor(result, input.layout().shape()));
@@ -197,21 +195,21 @@ impl<const N: usize> Backward<Flex, N> for Native {
     }
 }
 
-/// Computes a result again, for gradient checkpointing.
+/// Recomputes a result, for gradient checkpointing.
 #[derive(Debug)]
-struct Again {
+struct Recompute {
     operation: Arc<dyn Operation>,
     inputs: Vec<NodeId>,
 }
 
-impl RetroForward for Again {
+impl RetroForward for Recompute {
     fn forward(&self, states: &mut BackwardStates, out_node: NodeId) {
         let inputs = contiguous(self.inputs.iter().map(|node| states.get_state::<FlexTensor>(node)));
         states.save(out_node, run(&*self.operation, &inputs).0);
     }
 }
 
-/// The tensor that lies behind a native one without a graph, contiguous.
+/// The backend's contiguous tensor of a native tensor without a graph.
 pub(crate) fn flex<const D: usize>(tensor: Tensor<D>) -> FlexTensor {
     match tensor.into_dispatch().kind {
         DispatchTensorKind::Flex(tensor) => tensor.float().to_contiguous(),
@@ -226,20 +224,20 @@ pub(crate) fn unflex<const D: usize>(tensor: FlexTensor) -> Tensor<D> {
     Tensor::from_dispatch(DispatchTensor { kind, autodiff: Default::default() })
 }
 
-/// The values of a contiguous tensor, to be changed: copied first if someone else holds them.
+/// The mutable values of a contiguous tensor, copied first if another tensor shares them.
 pub(crate) fn values_mut(tensor: &mut FlexTensor) -> &mut [f32] {
     let (start, end) = tensor.layout().contiguous_offsets().expect("a contiguous tensor");
     &mut tensor.storage_mut()[start..end]
 }
 
-/// The result and what the operation keeps.
+/// The result of an operation, and the values to save.
 fn run(operation: &dyn Operation, inputs: &[FlexTensor]) -> (FlexTensor, Vec<f32>) {
     let views = views(inputs);
     let shape = operation.output_shape(&views.iter().map(|view| view.shape).collect::<Vec<_>>());
     let mut output = pool::take(shape.iter().product());
     let name = || format!("{operation:?} forward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
-    let kept = profile::time(name, || operation.forward(&views, &mut output));
-    (tensor(output, &shape), kept)
+    let saved = profile::time(name, || operation.forward(&views, &mut output));
+    (tensor(output, &shape), saved)
 }
 
 fn tensor(values: Vec<f32>, shape: &[usize]) -> FlexTensor {
@@ -273,7 +271,7 @@ mod tests {
         softmax::Softmax,
     };
 
-    /// Result and gradients, from memory that held `before`.
+    /// Result and gradients, in memory filled with `before`.
     fn evaluate(operation: &dyn Operation, shapes: &[&[usize]], before: f32) -> Vec<Vec<f32>> {
         let count = |shape: &[usize]| shape.iter().product::<usize>();
         let values = |length: usize, seed: usize| -> Vec<f32> {
@@ -282,10 +280,10 @@ mod tests {
         let inputs: Vec<Vec<f32>> = shapes.iter().enumerate().map(|(seed, shape)| values(count(shape), seed)).collect();
         let views: Vec<View> = shapes.iter().zip(&inputs).map(|(shape, values)| View { shape, values }).collect();
         let mut output = vec![before; count(&operation.output_shape(shapes))];
-        let kept = operation.forward(&views, &mut output);
+        let saved = operation.forward(&views, &mut output);
         let mut gradients: Vec<Vec<f32>> = inputs.iter().map(|input| vec![before; input.len()]).collect();
         let mut slots: Vec<Option<&mut [f32]>> = gradients.iter_mut().map(|slot| Some(slot.as_mut_slice())).collect();
-        operation.backward(&views, &kept, &values(output.len(), 9), &mut slots);
+        operation.backward(&views, &saved, &values(output.len(), 9), &mut slots);
         core::iter::once(output).chain(gradients).collect()
     }
 

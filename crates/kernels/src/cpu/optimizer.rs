@@ -1,5 +1,5 @@
 //! Adam (Kingma and Ba 2014, arXiv:1412.6980) and AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101) as PyTorch
-//! computes them, with the clipping of the gradient before and the moving average of the weights behind, in one pass.
+//! computes them, with gradient clipping and the EMA of the weights, in one pass.
 //!
 //! With g the gradient times the clip factor (plus `weight_decay p` for Adam), t the step from 1 on:
 //!
@@ -15,11 +15,12 @@
 
 use crate::adam::{AdamParameter, AdamStep, WeightDecay};
 use crate::cpu::operation::{flex, unflex, values, values_mut};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_lengths, run};
 use crate::cpu::simd::map;
 use crate::profile;
 use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
+use std::iter::repeat_with;
 
 /// One parameter with its state; slices of one length.
 #[derive(Debug)]
@@ -32,7 +33,7 @@ pub struct Parameter<'a> {
     pub mean: &'a mut [f32],
     /// Second moment.
     pub square: &'a mut [f32],
-    /// Exponential moving average of the weights; empty for none.
+    /// EMA of the weights; empty for none.
     pub average: &'a mut [f32],
 }
 
@@ -64,29 +65,22 @@ pub fn update(step: AdamStep, parameters: Vec<Parameter<'_>>) {
     let constants = Constants::new(step);
     let mut tasks = Vec::new();
     for Parameter { value, gradient, mean, square, average } in parameters {
-        check("gradient", gradient.len(), value.len());
-        check("mean", mean.len(), value.len());
-        check("square", square.len(), value.len());
-        if average.is_empty() {
-            let state = value.chunks_mut(BLOCK).zip(mean.chunks_mut(BLOCK)).zip(square.chunks_mut(BLOCK));
-            tasks.extend(state.zip(gradient.chunks(BLOCK)).map(|(((value, mean), square), gradient)| Block {
-                constants,
-                parameter: Parameter { value, gradient, mean, square, average: &mut [] },
-            }));
-        } else {
-            check("average", average.len(), value.len());
-            let state = value.chunks_mut(BLOCK).zip(mean.chunks_mut(BLOCK)).zip(square.chunks_mut(BLOCK));
-            let blocks = state.zip(gradient.chunks(BLOCK)).zip(average.chunks_mut(BLOCK));
-            tasks.extend(blocks.map(|((((value, mean), square), gradient), average)| Block {
-                constants,
-                parameter: Parameter { value, gradient, mean, square, average },
-            }));
+        check_lengths!(gradient: value.len(), mean: value.len(), square: value.len());
+        if !average.is_empty() {
+            check_lengths!(average: value.len());
         }
+        let averages = average.chunks_mut(BLOCK).chain(repeat_with(Default::default));
+        let state = value.chunks_mut(BLOCK).zip(mean.chunks_mut(BLOCK)).zip(square.chunks_mut(BLOCK));
+        let blocks = state.zip(gradient.chunks(BLOCK)).zip(averages);
+        tasks.extend(blocks.map(|((((value, mean), square), gradient), average)| Block {
+            constants,
+            parameter: Parameter { value, gradient, mean, square, average },
+        }));
     }
     run(tasks, 3 * length);
 }
 
-/// [`update`] of one burn parameter, in place where nobody else holds a tensor.
+/// [`update`] of one burn parameter, in place where a tensor is not shared.
 pub(crate) fn adam(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     let AdamParameter { value, gradient, mean, square, average } = parameter;
     let [mut value, mut mean, mut square] = [value, mean, square].map(flex);
@@ -112,7 +106,7 @@ pub(crate) fn global_norm(gradients: &[&Tensor<1>]) -> f64 {
 /// The constants of a step, rounded.
 #[derive(Clone, Copy)]
 struct Constants {
-    /// What the weight keeps: 1 - rate weight_decay for AdamW.
+    /// Factor of the old weight: 1 - rate weight_decay for AdamW.
     keep: f32,
     clip: f32,
     /// Weight decay in the gradient.

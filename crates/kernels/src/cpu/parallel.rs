@@ -1,4 +1,4 @@
-//! Tasks over all threads. What a task covers is set by the shape, so the result is the same for any number of threads.
+//! Tasks over all threads. The shape alone decides the work of a task, so the result is the same for any number of threads.
 
 use pulp::WithSimd;
 use rayon::prelude::*;
@@ -11,7 +11,7 @@ pub(crate) const BLOCK: usize = 16 * 1024;
 /// Work (in elements of a cheap pass) below which waking other threads costs more than it brings.
 const THRESHOLD: usize = 2 * BLOCK;
 
-/// Runs every task with the best instruction set of the machine, on all threads if the work is worth it.
+/// Runs every task with the chosen instruction set, on all threads if the work is worth it.
 pub(crate) fn run<T: WithSimd<Output = ()> + Send>(tasks: Vec<T>, work: usize) {
     if work < THRESHOLD || tasks.len() == 1 {
         tasks.into_iter().for_each(|task| dispatch(task));
@@ -25,8 +25,16 @@ pub(crate) fn blocks_of(rows: usize, block: usize) -> impl Iterator<Item = (usiz
     (0..rows).step_by(block).map(move |first| (first, block.min(rows - first)))
 }
 
-/// Panics unless a slice has the length that the shape asks for.
+/// Panics unless a slice has the length that the shape requires.
 #[track_caller]
-pub(crate) fn check(name: &str, found: usize, expected: usize) {
-    assert!(found == expected, "{name} has {found} elements, the shape asks for {expected}");
+pub(crate) fn check_length(name: &str, found: usize, expected: usize) {
+    assert!(found == expected, "{name} has {found} elements, the shape requires {expected}");
 }
+
+/// [`check_length`] of slices, each named by its variable: `check_lengths!(input: 10, output: 20)`.
+macro_rules! check_lengths {
+    ($($slice:ident: $expected:expr),+ $(,)?) => {
+        $($crate::cpu::parallel::check_length(stringify!($slice), $slice.len(), $expected);)+
+    };
+}
+pub(crate) use check_lengths;

@@ -1,8 +1,8 @@
-//! Memory of results, used again: a training step makes and drops the same tensors every time, and fresh memory costs a
-//! page fault every 4 KiB and a pass of zeros, together a tenth of a step.
+//! Reused memory of results: every training step makes and drops tensors of the same sizes, and fresh memory costs a page
+//! fault every 4 KiB and a pass of zeros (docs/performance.md).
 //!
 //! A buffer goes back to the pool when the last tensor that holds it is dropped. The pool serves exact lengths only, and
-//! keeps what was used during the last [`LIFE`] requests, so that a shape which is gone for good gives its memory back.
+//! frees buffers that were not used during the last [`LIFE`] requests, so that shapes which do not occur again hold no memory.
 
 use std::{
     collections::BTreeMap,
@@ -12,12 +12,12 @@ use std::{
 
 use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProperty, Bytes};
 
-/// Elements below which the allocator is quick enough.
+/// Buffers of fewer elements are left to the allocator.
 const LEAST: usize = 16 * 1024;
-/// Requests after which an unused buffer is given back.
+/// Requests after which an unused buffer is freed.
 const LIFE: u64 = 20_000;
 
-/// Free buffers by length, each with the number of the request before which it came back.
+/// Free buffers by length, each with the number of requests at its return.
 struct Pool {
     free: BTreeMap<usize, Vec<(u64, Vec<f32>)>>,
     requests: u64,
@@ -35,7 +35,7 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
     let now = pool.requests;
     if now.is_multiple_of(LIFE) {
         pool.free.retain(|_, buffers| {
-            buffers.retain(|(came, _)| now - came < LIFE);
+            buffers.retain(|(returned, _)| now - returned < LIFE);
             !buffers.is_empty()
         });
     }
@@ -44,14 +44,14 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
     found.map_or_else(|| vec![0.0; length], |(_, buffer)| buffer)
 }
 
-/// The buffer as burn's bytes; it comes back to the pool when they are dropped.
+/// The buffer as burn's bytes; it returns to the pool when they are dropped.
 pub(crate) fn bytes(buffer: Vec<f32>) -> Bytes {
     if buffer.len() < LEAST {
         return Bytes::from_elems(buffer);
     }
     let length = size_of_val(buffer.as_slice());
-    #[expect(unsafe_code, reason = "burn asks for the promise that the bytes are initialized")]
-    // SAFETY: a vector of floats is initialized memory of just this length.
+    #[expect(unsafe_code, reason = "the caller of `from_controller` promises initialized bytes")]
+    // SAFETY: a vector of floats is initialized memory of this length.
     unsafe {
         Bytes::from_controller(Box::new(Pooled(buffer)), length)
     }
@@ -69,7 +69,7 @@ impl Drop for Pooled {
     }
 }
 
-#[expect(unsafe_code, reason = "bytes of floats, seen as burn wants them")]
+#[expect(unsafe_code, reason = "floats seen as the bytes that burn works on")]
 impl AllocationController for Pooled {
     fn alloc_align(&self) -> usize {
         align_of::<f32>()
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dropped_buffer_comes_back() {
+    fn a_dropped_buffer_is_used_again() {
         let length = LEAST + 12_345;
         let mut buffer = take(length);
         buffer[7] = 3.0;
@@ -110,6 +110,6 @@ mod tests {
         let again = take(length);
         assert_eq!((again.as_ptr(), again[7]), (place, 3.0));
         let another = take(length);
-        assert_ne!(another.as_ptr(), place, "one buffer is not lent twice");
+        assert_ne!(another.as_ptr(), place, "a buffer has one user at a time");
     }
 }

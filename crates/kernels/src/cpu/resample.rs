@@ -1,4 +1,4 @@
-//! Moving values about: joining channels, nearest upsampling, space to depth; and the sum of two tensors.
+//! Concatenation of channels, nearest-neighbor upsampling, space to depth, and the sum of two tensors.
 //!
 //! All channels-last. Each backward is the transpose of its forward:
 //!
@@ -11,7 +11,7 @@
 //! The order of space_to_depth's channels is that of lucidrains' `b c (h p1) (w p2) -> b (c p1 p2) h w`.
 
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_length, check_lengths, run};
 
 /// Rows of `columns` values that one task takes.
 fn block_rows(columns: usize) -> usize {
@@ -57,9 +57,9 @@ pub fn split(widths: [usize; 2], input: &[f32], left: &mut [f32], right: &mut [f
 fn check_rows(widths: [usize; 2], left: usize, right: usize, joined: usize) -> usize {
     assert!(widths[0] > 0 && widths[1] > 0, "no width may be 0: {widths:?}");
     let rows = joined / (widths[0] + widths[1]);
-    check("the joined", joined, rows * (widths[0] + widths[1]));
-    check("left", left, rows * widths[0]);
-    check("right", right, rows * widths[1]);
+    check_length("the joined", joined, rows * (widths[0] + widths[1]));
+    check_length("left", left, rows * widths[0]);
+    check_length("right", right, rows * widths[1]);
     rows
 }
 
@@ -97,8 +97,8 @@ impl Image {
     #[track_caller]
     fn check(&self, factor: usize, small: usize, large: usize) {
         assert!(self.elements() > 0 && factor > 0, "no dimension may be 0: {self:?}");
-        check("the smaller image", small, self.elements());
-        check("the larger image", large, factor * self.elements());
+        check_length("the smaller image", small, self.elements());
+        check_length("the larger image", large, factor * self.elements());
     }
 }
 
@@ -214,8 +214,7 @@ pub fn depth_to_space(image: Image, patch: usize, input: &[f32], output: &mut [f
 
 /// `output = left + right`.
 pub fn add(left: &[f32], right: &[f32], output: &mut [f32]) {
-    check("right", right.len(), left.len());
-    check("output", output.len(), left.len());
+    check_lengths!(right: left.len(), output: left.len());
     let blocks = left.chunks(BLOCK).zip(right.chunks(BLOCK)).zip(output.chunks_mut(BLOCK));
     let tasks = blocks.map(|((left, right), output)| {
         move || output.iter_mut().zip(left).zip(right).for_each(|((sum, left), right)| *sum = left + right)
@@ -225,7 +224,7 @@ pub fn add(left: &[f32], right: &[f32], output: &mut [f32]) {
 
 /// `sum += other`.
 pub fn add_assign(sum: &mut [f32], other: &[f32]) {
-    check("other", other.len(), sum.len());
+    check_lengths!(other: sum.len());
     let length = sum.len();
     let tasks = sum
         .chunks_mut(BLOCK)
@@ -234,7 +233,7 @@ pub fn add_assign(sum: &mut [f32], other: &[f32]) {
     run(tasks.collect(), length);
 }
 
-/// The burn operation that joins the channels of two images.
+/// The burn operation that concatenates the channels of two images.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Concatenate;
 

@@ -19,7 +19,7 @@
 use crate::cpu::activation::{silu, silu_derivative};
 use crate::cpu::epilogue::{Affine, Epilogue, Gradients, Shape};
 use crate::cpu::operation::{Operation, View, all};
-use crate::cpu::parallel::{check, run};
+use crate::cpu::parallel::{check_lengths, run};
 use crate::cpu::simd::{map, sum};
 use pulp::{Simd, WithSimd};
 
@@ -29,18 +29,11 @@ const LEAST_NORM: f32 = 1e-12;
 /// `output = f(x̂ gain)`; all of `shape`, `gain` of its channels.
 pub fn forward(shape: Shape, input: &[f32], gain: &[f32], epilogue: Epilogue<'_>, output: &mut [f32]) {
     shape.check();
-    check("input", input.len(), shape.elements());
-    check("gain", gain.len(), shape.channels);
-    check("output", output.len(), shape.elements());
-    let Shape { channels, .. } = shape;
+    check_lengths!(input: shape.elements(), gain: shape.channels, output: shape.elements());
     let Affine { slope, offset, silu } = epilogue.affine(shape, gain, &[]);
-    let block = shape.block_positions() * channels;
-    let samples = input.chunks_exact(shape.sample()).zip(output.chunks_exact_mut(shape.sample()));
-    let coefficients = slope.chunks_exact(channels).zip(offset.chunks_exact(channels));
-    let tasks = samples.zip(coefficients).flat_map(|((input, output), (slope, offset))| {
-        let blocks = input.chunks(block).zip(output.chunks_mut(block));
-        blocks.map(move |(input, output)| Forward { input, slope, offset, silu, output })
-    });
+    let coefficients = shape.of_blocks(&slope).zip(shape.of_blocks(&offset));
+    let blocks = shape.split(input).zip(shape.split_mut(output)).zip(coefficients);
+    let tasks = blocks.map(|((input, output), (slope, offset))| Forward { input, slope, offset, silu, output });
     run(tasks.collect(), 2 * shape.elements());
 }
 
@@ -58,34 +51,27 @@ pub fn backward(
     scale_shift_gradient: &mut [f32],
 ) {
     shape.check();
-    check("input", input.len(), shape.elements());
-    check("gain", gain.len(), shape.channels);
-    check("output_gradient", output_gradient.len(), shape.elements());
-    check("input_gradient", input_gradient.len(), shape.elements());
-    check("gain_gradient", gain_gradient.len(), shape.channels);
+    check_lengths!(
+        input: shape.elements(), gain: shape.channels, output_gradient: shape.elements(),
+        input_gradient: shape.elements(), gain_gradient: shape.channels,
+    );
     epilogue.check_gradient(shape, scale_shift_gradient);
     let Shape { batch, channels, .. } = shape;
     let Affine { slope, offset, silu } = epilogue.affine(shape, gain, &[]);
     let mut sums = vec![0.0; batch * shape.blocks() * 2 * channels];
-    let block = shape.block_positions() * channels;
-    let mut tasks = Vec::with_capacity(batch * shape.blocks());
-    let mut blocks_sums = sums.chunks_exact_mut(2 * channels);
-    let samples = input.chunks_exact(shape.sample()).zip(output_gradient.chunks_exact(shape.sample()));
-    for (sample, ((input, output_gradient), input_gradient)) in
-        samples.zip(input_gradient.chunks_exact_mut(shape.sample())).enumerate()
-    {
-        let blocks = input.chunks(block).zip(output_gradient.chunks(block)).zip(input_gradient.chunks_mut(block));
-        tasks.extend(blocks.zip(&mut blocks_sums).map(|(((input, output_gradient), input_gradient), sums)| Backward {
-            input,
-            slope: &slope[sample * channels..][..channels],
-            offset: &offset[sample * channels..][..channels],
-            silu,
-            output_gradient,
-            input_gradient,
-            sums,
-        }));
-    }
-    run(tasks, 3 * shape.elements());
+    let coefficients = shape.of_blocks(&slope).zip(shape.of_blocks(&offset));
+    let gradients = shape.split(output_gradient).zip(shape.split_mut(input_gradient));
+    let blocks = shape.split(input).zip(gradients).zip(sums.chunks_exact_mut(2 * channels)).zip(coefficients);
+    let tasks = blocks.map(|(((input, (output_gradient, input_gradient)), sums), (slope, offset))| Backward {
+        input,
+        slope,
+        offset,
+        silu,
+        output_gradient,
+        input_gradient,
+        sums,
+    });
+    run(tasks.collect(), 3 * shape.elements());
     let gradients = Gradients { weight: gain_gradient, bias: &mut [], scale_shift: scale_shift_gradient };
     epilogue.gradients(shape, gain, &[], &sums, gradients);
 }
@@ -181,10 +167,6 @@ pub(crate) struct RmsNorm {
 }
 
 impl Operation for RmsNorm {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(
             Shape::of(inputs[0]),

@@ -1,7 +1,7 @@
 //! Buffers that outlive a call, so that large intermediate results cost neither an allocation nor page faults.
 //!
-//! Every thread keeps a few buffers. [`Scratch::take`] moves one out and dropping it puts it back, so nothing is
-//! borrowed while rayon runs another task on the same thread: that task takes another buffer.
+//! Every thread keeps a few buffers. [`Scratch::take`] moves one out and dropping it puts it back, so nothing is borrowed
+//! while rayon runs another task on the same thread, which takes another buffer.
 
 use std::{
     cell::RefCell,
@@ -34,7 +34,7 @@ impl Scratch {
             best.map(|i| free.swap_remove(i)).unwrap_or_default()
         });
         if buffer.len() < room {
-            // A fresh zeroed vector rather than `resize`: there is nothing worth copying.
+            // not `resize`, which copies the old values
             buffer = vec![0.0; room];
         }
         let start = buffer.as_ptr().align_offset(ALIGNMENT * size_of::<f32>()).min(ALIGNMENT);
@@ -45,7 +45,7 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        // At the end of a thread its storage may be gone already; the buffer is then freed.
+        // at the end of a thread its storage may be gone; the buffer is then freed
         let _ = FREE.try_with(|free| {
             let mut free = free.borrow_mut();
             if free.len() < KEPT {

@@ -1,10 +1,10 @@
 //! Lanes: the loops over slices and the elementary functions, generic over pulp's instruction sets.
 //!
-//! A slice is taken in full vectors and one partial vector at its end, whose missing lanes read as 0.
-//! Sums add lane by lane into a fixed number of partial sums, then these in a fixed order: the result depends on
-//! the instruction set of the machine, never on the threads.
+//! A slice is read in full vectors and one partial vector at its end, whose missing lanes are 0.
+//! Sums add lane by lane into a fixed number of partial sums, then these in a fixed order: the result depends on the
+//! instruction set, never on the threads.
 //!
-//! Comparisons are written so that NaN survives: `max` and `min` of most instruction sets may drop it.
+//! Comparisons are written so that NaN is kept: `max` and `min` of most instruction sets may drop it.
 
 use pulp::Simd;
 use std::array::from_fn;
@@ -47,10 +47,10 @@ macro_rules! fold_rows {
 
 pub(crate) use {fold_rows, map, sum};
 
-/// `outputs = function(inputs, outputs)`, element by element; the function's second argument is what the outputs held.
+/// `outputs = function(inputs, outputs)`, element by element; the function's second argument is the old outputs.
 ///
-/// Called through the macro of its name, which marks the closure to be inlined: out of line it would be compiled
-/// without the instruction set, twenty times slower.
+/// Called through the macro of its name, which marks the closure to be inlined: out of line it would be compiled without
+/// the instruction set.
 #[inline(always)]
 pub(crate) fn map_with<S: Simd, const IN: usize, const OUT: usize>(
     simd: S,
@@ -135,7 +135,7 @@ pub(crate) fn sum_with<S: Simd, const IN: usize>(
     simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
 }
 
-/// The full vectors of the slices and what remains. One length for all is what lets the bounds checks be removed.
+/// The full vectors of the slices, and the rests. One length for all lets the compiler remove the bounds checks.
 #[inline(always)]
 fn split<S: Simd, const N: usize>(_: S, slices: [&[f32]; N], length: usize) -> ([&[S::f32s]; N], [&[f32]; N]) {
     let (mut bodies, mut tails) = ([&[][..]; N], [&[][..]; N]);

@@ -7,14 +7,14 @@
 //! The backward works from the output. A row that holds NaN or +inf, or nothing but -inf, becomes NaN.
 
 use crate::cpu::operation::{Operation, View};
-use crate::cpu::parallel::{BLOCK, check, run};
+use crate::cpu::parallel::{BLOCK, check_lengths, run};
 use crate::cpu::simd::{exp, largest, map, sum};
 use pulp::{Simd, WithSimd};
 
 /// The softmax of every row of `columns` elements.
 pub fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
     check_rows(columns, input.len());
-    check("output", output.len(), input.len());
+    check_lengths!(output: input.len());
     let block = (BLOCK / columns).max(1) * columns;
     let blocks = input.chunks(block).zip(output.chunks_mut(block));
     run(blocks.map(|(input, output)| Forward { columns, input, output }).collect(), 2 * input.len());
@@ -23,8 +23,7 @@ pub fn forward(columns: usize, input: &[f32], output: &mut [f32]) {
 /// The gradient of the input, from the output of [`forward`] and its gradient.
 pub fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_gradient: &mut [f32]) {
     check_rows(columns, output.len());
-    check("output_gradient", output_gradient.len(), output.len());
-    check("input_gradient", input_gradient.len(), output.len());
+    check_lengths!(output_gradient: output.len(), input_gradient: output.len());
     let block = (BLOCK / columns).max(1) * columns;
     let blocks = output.chunks(block).zip(output_gradient.chunks(block)).zip(input_gradient.chunks_mut(block));
     let tasks = blocks.map(|((output, output_gradient), input_gradient)| Backward {
@@ -38,7 +37,7 @@ pub fn backward(columns: usize, output: &[f32], output_gradient: &[f32], input_g
 
 #[track_caller]
 fn check_rows(columns: usize, elements: usize) {
-    assert!(columns > 0 && elements.is_multiple_of(columns), "{elements} elements are no rows of {columns}");
+    assert!(columns > 0 && elements.is_multiple_of(columns), "{elements} elements do not make rows of {columns}");
 }
 
 /// `output = scale softmax(row)`.
@@ -53,7 +52,7 @@ pub(crate) fn softmax_row<S: Simd>(simd: S, row: &[f32], scale: f32, output: &mu
     });
     let total = match row.len() % S::F32_LANES {
         0 => simd.reduce_sum_f32s(lanes),
-        // the lanes that the row has not must not count
+        // the lanes behind the row do not count
         _ => sum!(simd, [&*output], |[x]| x),
     };
     let factor = simd.splat_f32s(scale / total);
@@ -110,19 +109,15 @@ impl WithSimd for Backward<'_> {
 pub(crate) struct Softmax;
 
 impl Operation for Softmax {
-    fn output_shape(&self, inputs: &[&[usize]]) -> Vec<usize> {
-        inputs[0].to_vec()
-    }
-
-    /// Keeps the output.
+    /// Saves the output.
     fn forward(&self, inputs: &[View], output: &mut [f32]) -> Vec<f32> {
         forward(inputs[0].shape.last().copied().unwrap_or(1), inputs[0].values, output);
         output.to_vec()
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         if let Some(gradient) = &mut gradients[0] {
-            backward(inputs[0].shape.last().copied().unwrap_or(1), kept, output_gradient, gradient);
+            backward(inputs[0].shape.last().copied().unwrap_or(1), saved, output_gradient, gradient);
         }
     }
 }

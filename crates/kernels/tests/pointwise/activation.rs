@@ -2,7 +2,7 @@ use crate::reference::{noise, same_in_every_pool};
 use kernels::cpu::activation::{Activation, backward, forward};
 use proptest::prelude::*;
 
-/// The error function to 1e-15: its series near 0, the continued fraction of its complement beyond.
+/// The normal distribution's upper tail to 1e-15: its series near 0, its continued fraction beyond.
 fn upper_normal(x: f64) -> f64 {
     if x < 0.0 {
         return 1.0 - upper_normal(-x);
@@ -77,7 +77,7 @@ fn non_finite_stays_non_finite() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn any_length(length in prop_oneof![1..70usize, 16_000..70_000usize], seed: u64) {
+    fn any_length_matches_f64(length in prop_oneof![1..70usize, 16_000..70_000usize], seed: u64) {
         let (x, dy) = (noise(seed, length), noise(seed ^ 1, length));
         for activation in [Activation::Silu, Activation::Gelu] {
             let result = same_in_every_pool(|| {

@@ -72,9 +72,9 @@ fn run(shape: Shape, linear: bool, qkv: &[f32], memory: &[f32], dy: &[f32]) -> V
     let mut output = vec![7.0; shape.output()];
     let (mut qkv_gradient, mut memory_gradient) = (vec![7.0; qkv.len()], vec![7.0; memory.len()]);
     if linear {
-        let mut kept = vec![7.0; shape.kept()];
-        linear_attention::forward(shape, qkv, memory, &mut output, &mut kept);
-        linear_attention::backward(shape, qkv, memory, &kept, dy, &mut qkv_gradient, &mut memory_gradient);
+        let mut saved = vec![7.0; shape.saved()];
+        linear_attention::forward(shape, qkv, memory, &mut output, &mut saved);
+        linear_attention::backward(shape, qkv, memory, &saved, dy, &mut qkv_gradient, &mut memory_gradient);
     } else {
         let mut rows = vec![7.0; shape.rows()];
         attention::forward(shape, qkv, memory, &mut output, &mut rows);
@@ -103,13 +103,13 @@ fn any_shape() -> impl Strategy<Value = Shape> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn small(shape in any_shape(), linear: bool, seed: u64, spread in 0.1f32..3.0) {
+    fn small_shapes_match(shape in any_shape(), linear: bool, seed: u64, spread in 0.1f32..3.0) {
         check(shape, linear, seed, spread);
     }
 }
 
 #[test]
-fn more_than_a_block() {
+fn several_blocks_match() {
     for linear in [false, true] {
         check(Shape { batch: 1, positions: 300, heads: 2, head_dim: 32, memory: 4 }, linear, 5, 1.0);
         check(Shape { batch: 2, positions: 259, heads: 1, head_dim: 3, memory: 0 }, linear, 6, 2.0);

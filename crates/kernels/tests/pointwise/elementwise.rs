@@ -29,7 +29,7 @@ fn image() -> impl Strategy<Value = Image> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn losses(batch in 1..5usize, elements in prop_oneof![1..50usize, 4000..9000usize], seed: u64) {
+    fn losses_match(batch in 1..5usize, elements in prop_oneof![1..50usize, 4000..9000usize], seed: u64) {
         let (prediction, target) = (noise(seed, batch * elements), noise(seed ^ 1, batch * elements));
         let (weights, upstream) = (noise(seed ^ 2, batch), noise(seed ^ 3, batch));
         for kind in [Loss::Squared, Loss::Absolute, Loss::Huber(0.7)] {
@@ -57,7 +57,7 @@ proptest! {
     }
 
     #[test]
-    fn channels_are_joined_and_split(rows in 1..700usize, a in 1..70usize, b in 1..70usize, seed: u64) {
+    fn channels_are_concatenated_and_split(rows in 1..700usize, a in 1..70usize, b in 1..70usize, seed: u64) {
         let (left, right) = (noise(seed, rows * a), noise(seed ^ 1, rows * b));
         let (mut joined, mut left_again, mut right_again) = (vec![7.0; rows * (a + b)], left.clone(), right.clone());
         resample::concatenate([a, b], &left, &right, &mut joined);
@@ -72,7 +72,7 @@ proptest! {
     }
 
     #[test]
-    fn upsampling(image in image(), seed: u64) {
+    fn upsampling_repeats_pixels(image in image(), seed: u64) {
         let Image { height, width, channels, .. } = image;
         let input = noise(seed, image.elements());
         let mut output = vec![7.0; 4 * input.len()];
@@ -93,7 +93,7 @@ proptest! {
     }
 
     #[test]
-    fn space_and_depth(image in image(), patch in 1..4usize, seed: u64) {
+    fn space_becomes_depth_and_back(image in image(), patch in 1..4usize, seed: u64) {
         let Image { batch, height, width, channels } = image;
         let area = patch * patch;
         let input = noise(seed, area * image.elements());
@@ -115,7 +115,7 @@ proptest! {
     }
 
     #[test]
-    fn sums(length in 1..50_000usize, seed: u64) {
+    fn sums_match(length in 1..50_000usize, seed: u64) {
         let (a, b) = (noise(seed, length), noise(seed ^ 1, length));
         let mut sum = vec![7.0; length];
         resample::add(&a, &b, &mut sum);

@@ -1,4 +1,4 @@
-//! Every operation against plain loops in f64, and its gradients against difference quotients of those loops.
+//! Every operation against loops in f64, and its gradients against difference quotients of those loops.
 
 mod activation;
 mod attention;

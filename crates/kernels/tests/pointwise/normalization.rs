@@ -3,19 +3,18 @@ use kernels::cpu::group_norm::Groups;
 use kernels::cpu::{Epilogue, Shape, group_norm, rms_norm};
 use proptest::prelude::*;
 
-/// What follows the normalization; `values` may hold scale and shift.
+/// The epilogue of a kind; `scale_shift` is read by kind 2.
 fn epilogue(kind: u8, scale_shift: &[f32]) -> Epilogue<'_> {
     [Epilogue::Identity, Epilogue::Silu, Epilogue::ScaleShiftSilu(scale_shift)][usize::from(kind)]
 }
 
 fn finish(kind: u8, shape: Shape, index: usize, z: f64, scale_shift: &[f64]) -> f64 {
     let (sample, channel) = (index / (shape.positions * shape.channels), index % shape.channels);
-    let z = match kind {
-        2 => {
-            let row = &scale_shift[2 * sample * shape.channels..];
-            z * (row[channel] + 1.0) + row[shape.channels + channel]
-        }
-        _ => z,
+    let z = if kind == 2 {
+        let row = &scale_shift[2 * sample * shape.channels..];
+        z * (row[channel] + 1.0) + row[shape.channels + channel]
+    } else {
+        z
     };
     if kind == 0 { z } else { z / (1.0 + (-z).exp()) }
 }

@@ -3,7 +3,7 @@ use kernels::adam::{AdamStep as Step, WeightDecay};
 use kernels::cpu::optimizer::{Parameter, squared_norm, update};
 use proptest::prelude::*;
 
-/// Weight, gradient, mean, square, average: one step as PyTorch's loop for a single tensor writes it.
+/// One step of weight, gradient, moments and EMA, as PyTorch's loop for a single tensor.
 fn reference(step: Step, state: &mut [Vec<f64>; 5]) {
     let [first, second] = step.betas;
     let (first_correction, second_correction) =

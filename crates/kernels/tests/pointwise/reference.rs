@@ -1,4 +1,4 @@
-//! What the tests share: noise, comparison, difference quotients, thread pools.
+//! Shared by the tests: noise, comparison, difference quotients, thread pools.
 
 /// Numbers of a bell-like shape about 0 with a spread of 1.
 pub fn noise(seed: u64, length: usize) -> Vec<f32> {
@@ -16,14 +16,14 @@ pub fn wide(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| f64::from(value)).collect()
 }
 
-/// Asserts `|found - expected| <= bound unit`, where the unit is the largest expected magnitude, or 0.1 (a few values may
-/// all be differences that cancel).
+/// Asserts `|found - expected| <= bound unit`, where the unit is the largest expected magnitude, at least 0.1: a few values
+/// may all be differences that cancel.
 #[track_caller]
 pub fn assert_close(name: &str, found: &[f32], expected: &[f64], bound: f64) {
     assert_close_to(name, found, expected, bound, 0.1);
 }
 
-/// The same with the least that the unit may be: a few values may all be differences that cancel.
+/// [`assert_close`] with another least unit.
 #[track_caller]
 fn assert_close_to(name: &str, found: &[f32], expected: &[f64], bound: f64, least: f64) {
     assert_eq!(found.len(), expected.len(), "{name}");
@@ -61,8 +61,8 @@ pub fn assert_gradients(
     };
     let greatest = upstream.iter().fold(0f32, |greatest, value| greatest.max(value.abs()));
     for (which, &(name, gradient)) in gradients.iter().enumerate() {
-        // the size of a sum of that many terms of any sign; the sums of a few channels may all be small by chance, while
-        // their rounding is that of the larger sums on the way
+        // the expected size of a sum of that many terms; the sums of a few channels may all be small by chance, while their
+        // rounding is that of larger partial sums
         let terms = upstream.len() as f64 / gradient.len().max(1) as f64;
         let least = if terms > 1.0 { 0.5 * f64::from(greatest) * terms.sqrt() } else { 0.1 * f64::from(greatest) };
         assert_eq!(gradient.len(), inputs[which].len(), "{name}");

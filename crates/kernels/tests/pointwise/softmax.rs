@@ -14,7 +14,7 @@ fn reference(columns: usize, input: &[f64]) -> Vec<f64> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
-    fn matches(rows in 1..300usize, columns in 1..150usize, seed: u64, offset in -200f32..200.0) {
+    fn softmaxes_match(rows in 1..300usize, columns in 1..150usize, seed: u64, offset in -200f32..200.0) {
         let (mut x, dy) = (noise(seed, rows * columns), noise(seed ^ 1, rows * columns));
         x.iter_mut().for_each(|x| *x = 3.0 * *x + offset);
         let result = same_in_every_pool(|| {

@@ -7,7 +7,7 @@ The network is too large for a repository, so its weights follow a formula, whic
 
 import numpy as np
 import torch
-from pytorch_fid import inception as peer
+from pytorch_fid import inception as fid_network
 from pytorch_fid.fid_score import calculate_frechet_distance
 from safetensors.numpy import save_file
 from sklearn.metrics.pairwise import polynomial_kernel
@@ -22,10 +22,10 @@ def formula(name_index, count):
 
 def structure():
     """pytorch-fid's network without the download of its weights."""
-    peer.load_state_dict_from_url = lambda *args, **kwargs: {}
+    fid_network.load_state_dict_from_url = lambda *args, **kwargs: {}
     loading = torch.nn.Module.load_state_dict
     torch.nn.Module.load_state_dict = lambda self, state: None
-    inception = peer.fid_inception_v3()
+    inception = fid_network.fid_inception_v3()
     torch.nn.Module.load_state_dict = loading
     return inception
 
@@ -49,8 +49,8 @@ def main():
             shapes.append((name, list(shape)))
     inception.load_state_dict(state)
 
-    peer.fid_inception_v3 = lambda: inception
-    model = peer.InceptionV3([3]).eval()
+    fid_network.fid_inception_v3 = lambda: inception
+    model = fid_network.InceptionV3([3]).eval()
     generator = np.random.default_rng(1)
     images = generator.integers(0, 256, (2, 3, 32, 40), dtype=np.uint8)
     with torch.no_grad():

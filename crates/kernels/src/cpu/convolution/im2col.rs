@@ -9,15 +9,14 @@
 //! - input gradient: `dP = dy Wᵀ`, each row added back to the pixels it came from
 //! - weight gradient: `dW = Pᵀ dy`; bias gradient: the sum of the rows of `dy`
 //!
-//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and forgotten. A 1x1
-//! convolution is the case in which a patch is one pixel; a 2x2 convolution of stride 2 that in which every pixel is in
-//! one patch.
+//! `P` is never stored as a whole: a group of rows is gathered into the cache, multiplied and dropped. In a 1x1 convolution
+//! a patch is one pixel; in a 2x2 convolution of stride 2 every pixel is in one patch.
 
 use super::Convolution;
 use crate::{
     cpu::{
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, load, store, transpose, transpose_rows},
+        convolution::vectors::{Shared, for_each_chunk, for_each_task, load, store, transpose, transpose_rows},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -29,7 +28,7 @@ use std::ops::Range;
 const BLOCK: usize = 64;
 /// Floats of gathered patches in the cache.
 const PATCHES: usize = 1 << 16;
-/// With at most this many rows every task packs its weights itself.
+/// With at most this many rows every task packs its own weights.
 const FEW: usize = 192;
 /// Columns of patches that the weight gradient sums at a time.
 const WIDE: usize = 256;
@@ -81,7 +80,7 @@ impl Convolution {
         let [height_out, width_out] = self.output_size();
         let (image, i, j) = (row / width_out / height_out, row / width_out % height_out, row % width_out);
         let [height, width] = self.size();
-        // The first columns of the kernel may lie before the image, the last ones behind it.
+        // the first columns of the kernel may lie before the image, the last ones behind it
         let left = j * self.stride;
         let before = self.padding.saturating_sub(left).min(kernel);
         let inside = before..(width + self.padding).saturating_sub(left).clamp(before, kernel);
@@ -164,12 +163,8 @@ pub(crate) fn forward(shape: &Convolution, x: &[f32], weight: &[f32], bias: Opti
         return;
     }
     let mut packed = Scratch::take(blocks * depth * BLOCK);
-    let shared = Shared::new(&mut packed);
-    for_each_task(blocks, weight.len() * 32, |index| {
-        #[expect(unsafe_code, reason = "see `Shared`")]
-        // SAFETY: every index has its own part.
-        let out = unsafe { shared.part(index * depth * BLOCK..(index + 1) * depth * BLOCK) };
-        shape.pack(weight, block(shape.channels_out, index), out);
+    for_each_chunk(&mut packed, depth * BLOCK, weight.len() * 32, |index, packed| {
+        shape.pack(weight, block(shape.channels_out, index), packed);
     });
     for_each_task(rows.div_ceil(group), work, |index| {
         let rows = index * group..(index * group + group).min(rows);
@@ -234,32 +229,22 @@ pub(crate) fn input_gradient(shape: &Convolution, y_gradient: &[f32], weight: &[
     // `[channel out][kernel row][kernel column][channel in]`
     let mut packed = Scratch::take(if taps == 1 { 0 } else { weight.len() });
     if taps > 1 {
-        let shared = Shared::new(&mut packed);
-        for_each_task(channels_out.div_ceil(BLOCK), weight.len() * 32, |index| {
-            for output in block(channels_out, index) {
-                #[expect(unsafe_code, reason = "see `Shared`")]
-                // SAFETY: every output channel has its own part.
-                let out = unsafe { shared.part(output * depth..(output + 1) * depth) };
-                transpose([channels_in, taps], (&weight[output * depth..], taps), (out, channels_in));
+        for_each_chunk(&mut packed, BLOCK * depth, weight.len() * 32, |index, packed| {
+            for (output, packed) in block(channels_out, index).zip(packed.chunks_exact_mut(depth)) {
+                transpose([channels_in, taps], (&weight[output * depth..], taps), (packed, channels_in));
             }
         });
     }
     let weight = if taps == 1 { weight } else { &packed };
-    // Patches of one image overlap, those of different images do not.
-    let unit = if shape.is_pointwise() { shape.group() } else { rows / shape.batch };
-    let x_gradient = Shared::new(x_gradient);
-    for_each_task(rows.div_ceil(unit), work, |index| {
+    // patches of one image overlap, those of different images do not
+    let (unit, pixels) = if shape.is_pointwise() {
+        (shape.group(), shape.group())
+    } else {
+        (rows / shape.batch, shape.height * shape.width)
+    };
+    for_each_chunk(x_gradient, pixels * channels_in, work, |index, out| {
         let rows = index * unit..(index * unit + unit).min(rows);
-        let pixels = if shape.is_pointwise() {
-            rows.start * channels_in..rows.end * channels_in
-        } else {
-            let len = shape.height * shape.width * channels_in;
-            index * len..(index + 1) * len
-        };
-        #[expect(unsafe_code, reason = "see `Shared`")]
-        // SAFETY: every task has its own pixels.
-        let out = unsafe { x_gradient.part(pixels.clone()) };
-        dispatch(InputTask { shape, y_gradient, weight, rows, out, start: pixels.start });
+        dispatch(InputTask { shape, y_gradient, weight, rows, out, start: index * pixels * channels_in });
     });
 }
 
@@ -341,11 +326,11 @@ pub(crate) fn weight_gradient(
     let (blocks_in, blocks_out) = (depth.div_ceil(width), channels.div_ceil(BLOCK));
     let groups = rows.div_ceil(GRADIENT_GROUP);
     let parts = (8 / (blocks_in * blocks_out)).clamp(1, groups.max(1));
-    // One part of a 1x1 convolution is the gradient itself; otherwise the parts' sums follow each other.
+    // one part of a 1x1 convolution is the gradient itself; otherwise the sums of the parts follow each other
     let mut sums = Scratch::take(if taps * parts == 1 { 0 } else { parts * len });
     let mut bias_sums = Scratch::take(parts * channels);
-    let (weight_gradient, biases) = (Shared::new(weight_gradient), Shared::new(&mut bias_sums));
-    let weights = if taps * parts == 1 { weight_gradient } else { Shared::new(&mut sums) };
+    let weights = Shared::new(if taps * parts == 1 { &mut *weight_gradient } else { &mut sums });
+    let biases = Shared::new(&mut bias_sums);
     for_each_task(blocks_out * blocks_in * parts, work, |index| {
         let (block_in, block_out, part) =
             (index % blocks_in, index / blocks_in % blocks_out, index / blocks_in / blocks_out);
@@ -365,13 +350,10 @@ pub(crate) fn weight_gradient(
     if taps * parts == 1 {
         return;
     }
-    for_each_task(blocks_out, len * 32, |index| {
+    for_each_chunk(weight_gradient, BLOCK * depth, len * 32, |index, out| {
         let mut line = Scratch::take(depth);
-        for output in block(channels, index) {
+        for (output, out) in block(channels, index).zip(out.chunks_exact_mut(depth)) {
             add_parts(&mut line, &sums, output * depth, len);
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every output channel belongs to one task.
-            let out = unsafe { weight_gradient.part(output * depth..(output + 1) * depth) };
             transpose([taps, shape.channels_in], (&line, shape.channels_in), (out, taps));
         }
     });
@@ -386,7 +368,7 @@ fn transpose_block(rows: usize, columns: usize, from: &[f32], from_stride: usize
     }
 }
 
-/// Sums what lies at `start` of every part of length `len`.
+/// Sums the values at `start` of every part of length `len`.
 fn add_parts(out: &mut [f32], parts: &[f32], start: usize, len: usize) {
     out.fill(0.0);
     for part in parts.chunks_exact(len) {
@@ -405,7 +387,7 @@ struct SumTask<'a> {
     outputs: Range<usize>,
     /// Where the block starts.
     sum: Shared<'a>,
-    /// Where the bias gradient goes, if not left to another task.
+    /// The bias gradient, if it belongs to this task.
     bias: Option<&'a mut [f32]>,
 }
 

@@ -15,7 +15,7 @@
 //! # Algorithms
 //! Winograd's minimal filtering (`winograd`) needs a quarter of the multiplications of a 3x3 convolution; patches times
 //! weights (`im2col`) serves every shape. [`Convolution::algorithm`] takes the one with the least estimated time. All
-//! results are the same bit for bit however many threads there are.
+//! results are the same bit for bit for any number of threads.
 
 mod im2col;
 mod product;
@@ -25,7 +25,7 @@ mod winograd;
 use crate::cpu::operation::{Operation, View};
 use winograd::{F2, F4, Pass, WeightGradient};
 
-/// What a convolution looks like.
+/// The shape of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Convolution {
     /// Images.
@@ -49,7 +49,7 @@ pub struct Convolution {
     pub upsample: bool,
 }
 
-/// How a convolution is computed.
+/// An algorithm of convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
     /// Patches times weights, for every shape.
@@ -60,7 +60,7 @@ pub enum Algorithm {
     Winograd4,
 }
 
-/// What is computed.
+/// A pass of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// The output.
@@ -101,9 +101,9 @@ impl Convolution {
 
     /// The algorithm with the least estimated time.
     ///
-    /// The unit of time is one multiply-add of a matrix product (1/58 ns on one core of a Zen 4). The constants for all
-    /// else were fitted to measurements (`examples/bench.rs`): the transforms of a tile's or the gathering of a patch's
-    /// channels, and the reordering and transforms of a weight, most of which is reading it from memory.
+    /// The unit of time is one multiply-add of a matrix product. The other constants are fitted to measurements on one core
+    /// of a Zen 4: the transforms of a tile's or the gathering of a patch's channels, and the reordering and transforms of a
+    /// weight, most of which is reading it from memory.
     pub fn algorithm(&self, direction: Direction) -> Algorithm {
         if !self.has_winograd() {
             return Algorithm::Im2col;
@@ -180,7 +180,7 @@ impl Convolution {
     fn check(&self, algorithm: Algorithm, x: usize, weight: usize, bias: Option<usize>, y: usize) {
         let Self { batch, height, width, channels_in, channels_out, kernel, stride, padding, .. } = *self;
         let counts = [batch, height, width, channels_in, channels_out, kernel, stride];
-        assert!(counts.iter().all(|&count| count > 0), "nothing may be zero in {self:?}");
+        assert!(counts.iter().all(|&count| count > 0), "no dimension may be 0: {self:?}");
         let fits = self.size().iter().all(|n| n + 2 * padding >= kernel);
         assert!(fits, "the kernel is larger than the image in {self:?}");
         let applies = algorithm == Algorithm::Im2col || self.has_winograd();
@@ -249,7 +249,7 @@ impl Operation for Conv2d {
 pub(crate) struct Linear;
 
 impl Linear {
-    /// The same with shapes of images.
+    /// Runs `function` on the inputs with the shapes of images.
     fn with_images<R>(inputs: &[View], function: impl FnOnce(&[View]) -> R) -> R {
         let ([batch, features_in], [features_out, _]) = (inputs[0].shape, inputs[1].shape) else {
             unreachable!("two matrices")
@@ -272,9 +272,9 @@ impl Operation for Linear {
         Self::with_images(inputs, |inputs| Conv2d(crate::Convolution::same(1)).forward(inputs, output))
     }
 
-    fn backward(&self, inputs: &[View], kept: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
+    fn backward(&self, inputs: &[View], saved: &[f32], output_gradient: &[f32], gradients: &mut [Option<&mut [f32]>]) {
         let convolution = Conv2d(crate::Convolution::same(1));
-        Self::with_images(inputs, |inputs| convolution.backward(inputs, kept, output_gradient, gradients));
+        Self::with_images(inputs, |inputs| convolution.backward(inputs, saved, output_gradient, gradients));
     }
 
     fn is_cheap(&self) -> bool {

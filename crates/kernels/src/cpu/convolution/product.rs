@@ -1,6 +1,6 @@
 //! A small matrix product for operands that already lie in the cache.
 //!
-//! `out[r][c] (+)= Σ_k left[r][k] right[k][c]`, all row-major with a stride between rows; `left` may also be given
+//! `out[r][c] (+)= Σ_k left[r][k] right[k][c]`, all row-major with a stride between rows; `left` may also be stored
 //! transposed, `[depth][rows]`. Nothing is packed: the callers cut their work into blocks that fit the cache. A tile of
 //! `out` stays in registers over the whole depth, two vectors wide and as high as the register file allows. Each
 //! element is one chain of fused multiply-adds in the order of `k`, so the result does not depend on how rows and
@@ -28,18 +28,18 @@ pub(crate) struct Product<'a> {
     pub right: &'a [f32],
     /// Distance between the rows of `right`.
     pub right_stride: usize,
-    /// What the product is added to.
+    /// The summand of the product.
     pub start: Start<'a>,
 }
 
-/// What a product is added to.
+/// The summand of a product.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a> {
     /// Nothing: the output is overwritten.
     Zero,
-    /// What the output holds.
+    /// The values of the output so far.
     Out,
-    /// The same row everywhere.
+    /// A row that is added to each row.
     Row(&'a [f32]),
 }
 
@@ -50,7 +50,7 @@ impl Start<'_> {
     }
 }
 
-/// What a register tile reads and writes: pointers to its first elements.
+/// The first elements that a register tile reads and writes.
 #[derive(Clone, Copy)]
 struct Corner {
     left: *const f32,
@@ -87,7 +87,7 @@ impl Product<'_> {
         }
     }
 
-    /// Computes the product into `out`, whose rows lie `out_stride` apart; what lies between them is not touched.
+    /// Computes the product into `out`, whose rows lie `out_stride` apart; elements between them are not touched.
     ///
     /// # Safety
     /// While this runs nothing else may access the elements of `out` that belong to the product.
@@ -146,7 +146,7 @@ impl Product<'_> {
         let mut row = 0;
         while row < self.rows {
             let left = self.rows - row;
-            // 13 to 16 rows are better cut in halves than into 12 and a short rest.
+            // 13 to 16 rows are quicker in halves than as 12 and a short rest
             let height = if left <= tallest {
                 left
             } else if left < tallest + tallest / 2 {
@@ -187,7 +187,7 @@ impl Product<'_> {
         let load = |at: *const f32| {
             // SAFETY: `run_shared` checked that every row of `right`, `out` and `start` holds all columns, and the
             // caller cut the panels so that `VECTORS` full vectors, or `width` lanes with `PARTIAL`, lie within them.
-            // pulp's vectors are plain floats, for which any bits are valid.
+            // pulp's vectors are floats, for which any bits are valid.
             unsafe {
                 if PARTIAL {
                     simd.partial_load_f32s(core::slice::from_raw_parts(at, width))

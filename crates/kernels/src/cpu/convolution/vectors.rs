@@ -39,7 +39,7 @@ pub(crate) fn transpose(
     (to, to_stride): (&mut [f32], usize),
 ) {
     const SIDE: usize = 4;
-    // So many columns become rows of `to` that fit the first-level cache together.
+    // columns whose rows of `to` fit the first-level cache together
     const CHUNK: usize = 72;
     for first in (0..columns).step_by(CHUNK) {
         let last = (first + CHUNK).min(columns);
@@ -69,8 +69,8 @@ pub(crate) fn transpose(
     }
 }
 
-/// Writes the transpose of a matrix of `N` rows, which have a stride, to `to`, whose rows lie one behind the other: of four
-/// rows at a time, without a check for each element.
+/// Writes the transpose of a matrix of `N` rows, which have a stride, to `to`, whose rows are contiguous: four rows at a
+/// time, without a check for each element.
 pub(crate) fn transpose_rows<const N: usize>(columns: usize, from: &[f32], from_stride: usize, to: &mut [f32]) {
     let to = &mut to.as_chunks_mut::<N>().0[..columns];
     for row in (0..N).step_by(4) {
@@ -100,7 +100,16 @@ pub(crate) fn for_each_task(count: usize, work: usize, task: impl Fn(usize) + Sy
     }
 }
 
-/// A mutable slice of which every task writes other elements.
+/// Runs `task` for every chunk of `len` elements of `values`, as [`for_each_task`].
+pub(crate) fn for_each_chunk(values: &mut [f32], len: usize, work: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
+    if work < PARALLEL_WORK || values.len() <= len {
+        values.chunks_mut(len).enumerate().for_each(|(index, chunk)| task(index, chunk));
+    } else {
+        values.par_chunks_mut(len).enumerate().with_max_len(1).for_each(|(index, chunk)| task(index, chunk));
+    }
+}
+
+/// A mutable slice whose elements are written by different tasks, each by one.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared<'a> {
     start: *mut f32,

@@ -130,7 +130,7 @@ impl Filter<4, 6> for F4 {
 
 /// Applies a one-dimensional transform from `$from` to `$to` vectors to the columns, then to the rows of a square.
 ///
-/// Plain loops, as everywhere on this path: the closures of `array::map` and `array::from_fn` would not be inlined into
+/// Loops, as everywhere on this path: the closures of `array::map` and `array::from_fn` would not be inlined into
 /// code for another instruction set, and every vector would go through memory.
 macro_rules! both_ways {
     ($simd:expr, $transform:path, $square:expr, $from:tt => $to:tt) => {{

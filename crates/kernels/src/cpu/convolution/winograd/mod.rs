@@ -11,8 +11,8 @@
 //! # Gradients
 //! The input gradient is the same convolution of the output gradient with the weights turned by 180 degrees and the
 //! roles of the channels exchanged. The weight gradient is the adjoint in `w`: `Gᵀ [Σ (A dy Aᵀ) ⊙ (Bᵀ x B)] G`, summed
-//! over tiles, hence `T²` products `[in, tiles] [tiles, out]`. At the point (1, 1) the factor `A dy Aᵀ` is the plain
-//! sum of the tile's output gradient, from which the bias gradient comes for free.
+//! over tiles, hence `T²` products `[in, tiles] [tiles, out]`. At the point (1, 1) the factor `A dy Aᵀ` is the sum
+//! of the tile's output gradient, so the bias gradient costs nothing more.
 //!
 //! # Upsampling
 //! Nearest-neighbor upsampling by 2 is the polynomial `x(z²)(1 + z)`, which vanishes at `z = -1`: every transformed
@@ -24,7 +24,7 @@
 //! Channels are cut into blocks of at most 64 and tiles into groups, so that one block of transformed weights and a
 //! group's transformed pixels and products lie in the second-level cache. With many tiles the weights are transformed
 //! once, ahead of all groups. With few tiles, where the weights are most of the data, every task owns a block of output
-//! channels and transforms its weights itself just before it uses them.
+//! channels and transforms its weights just before it uses them.
 
 #![expect(clippy::needless_range_loop, reason = "indices as in the formulas, and the same for several arrays")]
 

@@ -8,7 +8,7 @@ use crate::{
     cpu::{
         convolution::Convolution,
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, read, transpose, transpose_rows, write},
+        convolution::vectors::{Shared, for_each_chunk, for_each_task, read, transpose, transpose_rows, write},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -84,11 +84,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> Pass<'a, F, M, T> {
         }
         let len = self.weight_layout().point * T * T;
         let mut weights = Scratch::take(blocks_in * blocks_out * len);
-        let shared = Shared::new(&mut weights);
-        for_each_task(blocks_in * blocks_out, self.weight.len() * 64, |index| {
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every index has its own part.
-            let out = unsafe { shared.part(index * len..(index + 1) * len) };
+        for_each_chunk(&mut weights, len, self.weight.len() * 64, |index, out| {
             dispatch(WeightTask { pass: self, block_in: index % blocks_in, block_out: index / blocks_in, out });
         });
         for_each_task(count.div_ceil(GROUP), work, |index| {
@@ -164,7 +160,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> Pass<'a, F, M, T> {
             let (image, origin) = self.tiles.place(tile);
             let origin = origin.map(|n| n >> scale);
             let first = ((image * height + origin[0]) * width + origin[1]) * self.channels[1] + channels.start;
-            // The last tiles may reach over the edge of the image.
+            // the last tiles may reach over the edge of the image
             let (rows, columns) = ((height - origin[0]).min(M >> scale), (width - origin[1]).min(M >> scale));
             for_each_vector!(simd, channels.len(), |start, PARTIAL| {
                 let square = layout.gather::<S, T>(simd, products, row * layout.row + start);
@@ -246,7 +242,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for PassTask<'_, 
         let weight_layout = pass.weight_layout();
         let (pixel_len, weight_len) = (pixel_layout.point * T * T, weight_layout.point * T * T);
         let blocks_in = blocks(channels_in).len();
-        // Transformed pixels are kept if a second block of output channels needs them.
+        // transformed pixels are kept if a second block of output channels needs them
         let keep = self.blocks.len() > 1;
         let mut pixels = Scratch::take(pixel_len * if keep { blocks_in } else { 1 });
         let mut products = Scratch::take(product_layout.point * T * T);

@@ -5,8 +5,9 @@ use crate::cpu::convolution::vectors::{read, write};
 use pulp::Simd;
 use std::ops::Range;
 
-/// Index of the point -1, which upsampling annihilates.
+/// Index of the point -1, where upsampled images vanish.
 pub(super) const MINUS_ONE: usize = 2;
+
 /// Runs `$body` for the start of every vector of `$channels`, with the constant `$partial` set for a last part of one.
 ///
 /// A macro, so that the two cases are compiled apart and all vectors stay in registers.
@@ -31,7 +32,7 @@ pub(super) use for_each_vector;
 pub(super) const BLOCK: usize = 64;
 /// Transformed rows are padded to whole vectors of at most this length.
 pub(super) const VECTOR: usize = 16;
-/// What lies outside the image.
+/// Pixels outside the image.
 pub(super) static ZEROS: [f32; BLOCK] = [0.0; BLOCK];
 
 /// Size of the blocks, all but the last, that `channels` are cut into.

@@ -8,7 +8,7 @@ use crate::{
     cpu::{
         convolution::Convolution,
         convolution::product::{Product, Start},
-        convolution::vectors::{Shared, for_each_task, load, store, transpose, write},
+        convolution::vectors::{Shared, for_each_chunk, for_each_task, load, store, transpose, write},
         scratch::Scratch,
     },
     instruction_set::dispatch,
@@ -64,11 +64,7 @@ impl<'a, F: Filter<M, T>, const M: usize, const T: usize> WeightGradient<'a, F, 
             return;
         }
         let mut sums = Scratch::take(blocks_in * blocks_out * parts * len);
-        let shared = Shared::new(&mut sums);
-        for_each_task(blocks_in * blocks_out * parts, work, |index| {
-            #[expect(unsafe_code, reason = "see `Shared`")]
-            // SAFETY: every index has its own part.
-            let sum = unsafe { shared.part(index * len..(index + 1) * len) };
+        for_each_chunk(&mut sums, len, work, |index, sum| {
             dispatch(Sum { task: task(index / parts, index % parts), sum });
         });
         for_each_task(blocks_in * blocks_out, work, |index| {
@@ -138,7 +134,7 @@ impl<F: Filter<M, T>, const M: usize, const T: usize> WithSimd for Sum<'_, F, M,
                 };
                 product.run(simd, &mut sum[point * layout.point..], layout.row);
             }
-            // The bias gradient, at the point (1, 1).
+            // the bias gradient, at the point (1, 1)
             if block_in == 0 {
                 for row in 0..range.len() {
                     let line = &y_points[(T + 1) * y_layout.point + row * y_layout.row..][..y_layout.row];

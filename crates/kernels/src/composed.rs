@@ -1,5 +1,5 @@
-//! Every operation as a composition of plain burn operations: what runs on all backends but `flex`, and what the native
-//! kernels are tested against. Images are `[batch, height, width, channels]`.
+//! Every operation as a composition of burn's operations: runs on all backends but `flex`, and is the reference that the
+//! native operations are tested against. Images are `[batch, height, width, channels]`.
 
 use burn::tensor::{Tensor, activation, module, ops::ConvOptions};
 
@@ -13,15 +13,11 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     module::conv2d(x.permute([0, 3, 1, 2]), weight, bias, options).permute([0, 2, 3, 1])
 }
 
-/// Every pixel becomes a square of four.
+/// Nearest-neighbor upsampling by 2.
 pub fn upsample_nearest(x: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = x.dims();
-    x.reshape([batch, height, 1, width, 1, channels]).expand([batch, height, 2, width, 2, channels]).reshape([
-        batch,
-        2 * height,
-        2 * width,
-        channels,
-    ])
+    let squares = x.reshape([batch, height, 1, width, 1, channels]).expand([batch, height, 2, width, 2, channels]);
+    squares.reshape([batch, 2 * height, 2 * width, channels])
 }
 
 /// See [`rms_norm`](crate::rms_norm).
@@ -37,13 +33,19 @@ fn inverse_norm(x: Tensor<4>) -> Tensor<4> {
 
 /// See [`rms_norm_silu`](crate::rms_norm_silu).
 pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
-    let [batch, _, _, channels] = x.dims();
+    let [_, _, _, channels] = x.dims();
     let Some(scale_shift) = scale_shift else { return activation::silu(rms_norm(x, gain)) };
-    let [scale, shift] =
-        [0, 1].map(|half| scale_shift.clone().narrow(1, half * channels, channels).reshape([batch, 1, 1, channels]));
-    // gain (scale + 1) is one small tensor: one pass over the image less
+    let [scale, shift] = split_scale_shift(scale_shift);
+    // gain (scale + 1) is one small tensor, which saves a pass over the image
     let factor = (scale + 1.0) * (gain * (channels as f64).sqrt()).reshape([1, 1, 1, channels]);
     activation::silu(x.clone() * inverse_norm(x) * factor + shift)
+}
+
+/// `[batch, 2 channels]` to scale and shift of `[batch, 1, 1, channels]`.
+fn split_scale_shift(scale_shift: Tensor<2>) -> [Tensor<4>; 2] {
+    let [batch, width] = scale_shift.dims();
+    let channels = width / 2;
+    [0, 1].map(|half| scale_shift.clone().narrow(1, half * channels, channels).reshape([batch, 1, 1, channels]))
 }
 
 /// `[batch, positions, 3 heads head_dim]` to q, k, v of `[batch, heads, positions, head_dim]`.
@@ -85,7 +87,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let v = Tensor::cat(vec![memory_v.swap_dims(2, 3), v], 2);
     let q = activation::softmax(q, 3) * (head_dim as f64).powf(-0.5);
     let k = activation::softmax(k, 2);
-    // context [head_dim of k, head_dim of v]
+    // [head_dim of k, head_dim of v]
     let context = k.transpose().matmul(v);
     join_heads(q.matmul(context))
 }
@@ -119,7 +121,7 @@ pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>
         Loss::Squared => difference.clone() * difference,
         Loss::Absolute => difference.abs(),
         Loss::Huber(limit) => {
-            // within = min(|d|, limit): within^2 / 2 + limit (|d| - within) is both parts in one
+            // with within = min(|d|, limit), within^2 / 2 + limit (|d| - within) is both parts
             let magnitude = difference.abs();
             let within = magnitude.clone().clamp_max(limit);
             within.clone() * within.clone() * 0.5 + (magnitude - within) * limit
@@ -152,8 +154,7 @@ pub fn group_norm(
     let z = match scale_shift {
         None => z,
         Some(scale_shift) => {
-            let [scale, shift] = [0, 1]
-                .map(|half| scale_shift.clone().narrow(1, half * channels, channels).reshape([batch, 1, 1, channels]));
+            let [scale, shift] = split_scale_shift(scale_shift);
             z * (scale + 1.0) + shift
         }
     };

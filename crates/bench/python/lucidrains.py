@@ -1,4 +1,4 @@
-"""The other side of `bench step --against-torch`: lucidrains' denoising-diffusion-pytorch on the same shapes.
+"""lucidrains' denoising-diffusion-pytorch for `bench step --against-torch`, on the same shapes.
 
 Reads one JSON object a line: {"dim", "dim_mults", "channels", "side", "batch", "what": "train" | "forward", "threads",
 "repeats"}; answers with {"seconds": [...], "peak_bytes"}; an empty line ends it. The model of the last shape is kept.
