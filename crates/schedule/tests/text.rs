@@ -40,7 +40,7 @@ fn an_unknown_name_is_told_the_valid_ones() {
     };
     says(
         "cosin".parse::<BetaSchedule>().unwrap_err().to_string(),
-        &["schedule family `cosin`", &BetaSchedule::NAMES.join(", ")],
+        &["beta schedule `cosin`", &BetaSchedule::NAMES.join(", ")],
     );
     says("custom".parse::<BetaSchedule>().unwrap_err().to_string(), &["custom betas need a configuration file"]);
     says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v, flow"]);
