@@ -119,9 +119,9 @@ mod tests {
         let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
         let levels = [0, 10, 500, 900].map(|t| schedule.level(t));
         let stream = Noise::new(2).stream(Purpose::Evaluation);
-        let samples = [0, 1, 2, 3];
-        let x_0 = stream.normal_images(&samples, 0, [2, 4, 4], &device);
-        let epsilon = stream.normal_images(&samples, 1, [2, 4, 4], &device);
+        let noise_indices = [0, 1, 2, 3];
+        let x_0 = stream.normal_images(&noise_indices, 0, [2, 4, 4], &device);
+        let epsilon = stream.normal_images(&noise_indices, 1, [2, 4, 4], &device);
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
         let edm = Objective::Edm { sigma_data: 0.6 };
         for objective in [Objective::Epsilon, Objective::X0, Objective::V, edm, Objective::Flow] {
@@ -143,7 +143,7 @@ mod tests {
             network_input(objective, x_t.clone(), &levels).into_data().assert_eq(&x_t.to_data(), true);
             network_times(objective, &levels, &device).into_data().assert_eq(&TensorData::from([3f32, 700.0]), true);
         }
-        // a straight path: x_t / (a + n), and its time
+        // x_t / (a + n) of the straight path, and its time
         let total = levels[1].signal_scale() + levels[1].noise_scale();
         let fed = network_input(Objective::Flow, x_t.clone(), &levels).narrow(0, 1, 1);
         let expected = x_t.narrow(0, 1, 1) / total;
