@@ -100,7 +100,7 @@ fn a_clip_that_leaves_no_range() {
 fn one_sample_index_for_each_image() {
     for indices in [0, 1, 3] {
         let noise_indices = Some((0..indices as u64).collect::<Vec<_>>());
-        let error = Err(SamplerError::Indices { images: IMAGES, indices });
+        let error = Err(SamplerError::NoiseIndices { images: IMAGES, indices });
         assert_eq!(
             try_ddim(&[0.1, 1.0], DdimOptions { noise_indices: noise_indices.clone(), ..DdimOptions::default() }),
             error.clone()
