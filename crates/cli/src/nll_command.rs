@@ -6,10 +6,9 @@ use burn::tensor::{Tensor, TensorData};
 use checkpoint::Model;
 use clap::{Args, ValueEnum};
 use data::{ImageSet, LoadOptions, Padding, Split};
-use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_error, variational_bound};
+use likelihood::{BoundOptions, FlowOptions, flow_bits, mean_and_error, variational_bound};
 use noise::Noise;
 use pipeline::NetworkDenoiser;
-use sampler::Variance;
 
 use crate::{
     UsageError, print_result,
@@ -93,11 +92,7 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
         let noise_indices = Some((start as u64..end as u64).collect());
         match arguments.method {
             Method::Bound => {
-                let variance = match model.header.sampling.variance {
-                    Variance::Posterior => BoundVariance::Posterior,
-                    Variance::Beta => BoundVariance::Beta,
-                    Variance::Learned => BoundVariance::Learned,
-                };
+                let variance = model.header.sampling.variance;
                 let options = BoundOptions { variance, noise_indices, ..BoundOptions::default() };
                 let bound = variational_bound(&denoiser, x_0, &schedule, options, &noise, &mut |t| {
                     if t.is_multiple_of(100) {

@@ -189,7 +189,8 @@ fn chart(trials: &[Trial]) -> Option<LineChart> {
         let front = pareto(&own);
         if front.len() > 1 {
             lines += 1;
-            chart = chart.with_series(kind.name(), front.iter().map(|trial| (trial.nfe as f64, trial.error.max(1e-6))));
+            chart = chart
+                .with_series(kind.to_string(), front.iter().map(|trial| (trial.nfe as f64, trial.error.max(1e-6))));
         }
     }
     (lines > 0).then_some(chart)

@@ -24,16 +24,14 @@
 #![forbid(unsafe_code)]
 
 mod bound;
-mod decoder;
 mod error;
 mod flow;
 
-pub use bound::{Bound, BoundOptions, BoundVariance, variational_bound};
-pub use decoder::discrete_log_likelihood;
+pub use bound::{Bound, BoundOptions, variational_bound};
 pub use error::LikelihoodError;
 pub use flow::{FlowOptions, FlowResult, flow_bits};
 
-/// The mean of some values and its standard error; the error of fewer than two is NaN.
+/// Returns the mean of the values and its standard error; the error of fewer than two is NaN.
 pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;

@@ -1,4 +1,4 @@
-//! The reverse process, from noise to an image, over any [`Denoiser`].
+//! Samplers: the reverse process from noise to an image, over any [`Denoiser`].
 //!
 //! DDPM, DDIM and its inversion, DPM-Solver++ (2M, 3M, SDE), UniPC, DEIS, PNDM, Euler, Euler ancestral, Heun and EDM's
 //! stochastic sampler are one function each, equal to diffusers' where it has one, and of the order of convergence of its
