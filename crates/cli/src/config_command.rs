@@ -9,7 +9,7 @@ use toml::{Table, Value};
 use train::Config;
 
 use crate::{
-    layers::{Layers, OPTIONAL_KEYS, collect, value_at},
+    config_layers::{Layers, OPTIONAL_KEYS, collect, value_at},
     print_result,
     train_command::ConfigArguments,
 };

@@ -4,7 +4,7 @@ use clap::Args;
 use data::LoadOptions;
 use train::doctor::{Finding, Measurement, Severity, check_data, check_schedule, measure};
 
-use crate::{layers::Layers, print_result, read_data::open_data, train_command::ConfigArguments};
+use crate::{config_layers::Layers, print_result, read_data::open_data, train_command::ConfigArguments};
 
 #[derive(Args)]
 pub struct DoctorArguments {

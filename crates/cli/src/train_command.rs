@@ -21,7 +21,7 @@ use train::{
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
-use crate::{Ended, UsageError, layers::Layers, print_result, read_data::open_data};
+use crate::{Ended, UsageError, config_layers::Layers, print_result, read_data::open_data};
 
 /// Where runs go.
 const RUNS: &str = "runs";

@@ -1,11 +1,11 @@
 //! A configuration: the first line as `--set` takes it, the others as a file.
 #![no_main]
 
-#[path = "../../../crates/cli/src/layers.rs"]
+#[path = "../../../crates/cli/src/config_layers.rs"]
 #[expect(dead_code, reason = "`diffuse config show` uses more of it")]
-mod layers;
+mod config_layers;
 
-use layers::Layers;
+use config_layers::Layers;
 
 /// As in the program.
 #[derive(Debug)]
