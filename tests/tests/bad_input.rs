@@ -392,38 +392,18 @@ fn a_batch_beyond_all_memory_is_refused_with_what_to_lower() {
     limited(&tiny(&["--run", "run", "--batch-size", "100000"])).refused(&words);
     assert!(!workplace.path("run").exists());
 
-    // more than can be known before: memory ends in the middle of a step
-    let words = ["does not suffice (", "bytes could not be had)", "Lower training.batch_size", "go on with --resume"];
-    limited(&tiny(&["--run", "run", "--batch-size", "10000"])).refused(&words);
+    // more than the check can know: Rust ends the process in the middle of a step, and the next one says what to lower
+    let ended = limited(&tiny(&["--run", "run", "--batch-size", "10000"]));
+    assert!(ended.code.is_none() && ended.error.contains("memory allocation of "), "{ended}");
     let next = limited(&["train", "--resume", "--run", "run"]);
     for words in ["note: the process that trained here before ended without saving", "lower training.batch_size"] {
         assert!(next.error.contains(words), "`{words}`: {next}");
     }
 
-    // or of a drawing, whose images all go through the network together
+    // sampling: fewer images at a time take less memory
     workplace.train_tiny(&["--run", "model"]).succeeded();
     let many = ["sample", "model", "--out", "samples", "--count", "40000", "--batch-size", "40000"];
-    limited(&many).refused(&["bytes could not be had)", "--batch-size of diffuse sample"]);
+    let ended = limited(&many);
+    assert_eq!(ended.code, None, "{ended}");
     limited(&[&many[..5], &["100"]].concat()).succeeded();
-}
-
-#[cfg(unix)]
-#[test]
-fn an_abort_from_outside_is_no_want_of_memory() {
-    use std::os::unix::process::ExitStatusExt;
-    use std::time::{Duration, Instant};
-
-    let workplace = Workplace::new();
-    let mut child = workplace.start(&tiny(&["--run", "run", "--steps", "100000"]));
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !workplace.path("run/metrics.jsonl").exists() {
-        assert!(child.try_wait().expect("a child").is_none() && Instant::now() < deadline, "no step");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let status = std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]).status();
-    assert!(status.expect("kill runs").success());
-    let output = child.wait_with_output().expect("a child");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{error}");
-    assert!(!error.contains("does not suffice"), "{error}");
 }

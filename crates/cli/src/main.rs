@@ -1,6 +1,5 @@
 //! The program `diffuse`: it parses, layers the configuration, and calls the crates; each command is a thin function.
 
-mod allocator;
 mod average_command;
 mod classifier_command;
 mod config_command;
