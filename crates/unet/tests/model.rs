@@ -122,19 +122,6 @@ fn dropout_is_asked_for_each_block_and_used() {
     assert_ne!(dropped.into_data(), unet.forward(x(), t(), Condition::default()).into_data());
 }
 
-/// The gradient of each parameter, flat; None for one that has none here.
-fn gradients_of(unet: &Unet, gradients: &burn::tensor::Gradients) -> Vec<Option<Vec<f32>>> {
-    struct Visitor<'a>(&'a burn::tensor::Gradients, Vec<Option<Vec<f32>>>);
-    impl burn::module::ModuleVisitor for Visitor<'_> {
-        fn visit_float<const D: usize>(&mut self, param: &burn::module::Param<Tensor<D>>) {
-            self.1.push(param.val().grad(self.0).map(|gradient| gradient.into_data().iter::<f32>().collect()));
-        }
-    }
-    let mut visitor = Visitor(gradients, Vec::new());
-    unet.visit(&mut visitor);
-    visitor.1
-}
-
 #[test]
 fn what_is_impossible_is_said() {
     let device = Device::flex();
