@@ -1,6 +1,5 @@
 //! A classifier of noised images, for classifier guidance (Dhariwal and Nichol 2021, arXiv:2105.05233): it learns
-//! `p(class | x_t)` at every noise level of a schedule, and the gradient of its logarithm leads a denoiser that knows no
-//! classes.
+//! `p(class | x_t)` at every noise level of a schedule, and the gradient of its logarithm guides an unconditional denoiser.
 //!
 //! ```
 //! use burn::tensor::Device;
