@@ -1,4 +1,4 @@
-//! Helpers of the end-to-end tests: the binary is built once, and run in an empty folder as a user would.
+//! Helpers of the end-to-end tests, which build the binary once and run it in an empty folder as a user does.
 #![forbid(unsafe_code)]
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A network and a run so small that training takes a second.
+/// Settings of a network and a run that train in a second.
 pub const TINY: [&str; 11] = [
     "unet.dim=8",
     "unet.dim_mults=[1]",
@@ -58,8 +58,8 @@ pub fn program() -> &'static Path {
         for (name, _) in features.iter().filter(|(_, is_asked)| *is_asked) {
             build.args(["--features", name]);
         }
-        // what cargo told this test about itself: build scripts that look at it would run again, and half of the program be
-        // built anew, here and then once more by whoever calls cargo next
+        // variables that cargo sets for this test: build scripts that read them would run again and rebuild half of the
+        // program, here and at the next call of cargo
         for (name, _) in std::env::vars_os() {
             let shown = name.to_string_lossy();
             if shown.starts_with("CARGO_PKG_") || shown.starts_with("CARGO_MANIFEST_") || shown == "OUT_DIR" {
@@ -72,28 +72,28 @@ pub fn program() -> &'static Path {
     })
 }
 
-/// An empty folder that is the current directory of every run in it, and goes when the test ends.
+/// A temporary folder, the current directory of every run in it.
 #[derive(Debug)]
 pub struct Workplace {
     folder: TempDir,
 }
 
 impl Workplace {
-    /// An empty one.
+    /// Makes an empty folder.
     ///
     /// # Panics
-    /// If there is no room for a temporary folder.
+    /// If it cannot be made.
     #[expect(clippy::new_without_default, reason = "it makes a folder on the disk")]
     pub fn new() -> Self {
         Self { folder: tempfile::tempdir().expect("a temporary folder") }
     }
 
-    /// Where a file of this name lies.
+    /// The path of a file.
     pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    /// The bytes of a file.
+    /// Reads the bytes of a file.
     ///
     /// # Panics
     /// If it cannot be read.
@@ -102,7 +102,7 @@ impl Workplace {
         fs::read(&path).unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()))
     }
 
-    /// The text of a file.
+    /// Reads the text of a file.
     ///
     /// # Panics
     /// If it cannot be read, or is not text.
@@ -126,7 +126,7 @@ impl Workplace {
         command
             .current_dir(self.folder.path())
             .args(arguments)
-            // data sets of this machine's user have no part in a test
+            // datasets of the user are not part of a test
             .env("HOME", self.folder.path())
             .env_remove("XDG_CACHE_HOME")
             .env_remove("DIFFUSE_DATASETS")
@@ -161,16 +161,16 @@ impl Workplace {
     }
 }
 
-/// The arguments that train the network of [`TINY`]; those given come last, and win.
+/// The arguments that train the network of [`TINY`], then the given ones, which win.
 pub fn tiny<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
     let settings = TINY.iter().flat_map(|setting| ["--set", setting]);
     std::iter::once("train").chain(settings).chain(arguments.iter().copied()).collect()
 }
 
-/// What a run of `diffuse` left.
+/// The result of a run of `diffuse`.
 #[derive(Clone, Debug)]
 pub struct Finished {
-    /// What was asked.
+    /// The arguments.
     pub arguments: String,
     /// The exit code; None where a signal ended it.
     pub code: Option<i32>,
@@ -181,7 +181,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// From what the standard library gives.
+    /// From the output of a process.
     pub fn new(arguments: &[impl AsRef<OsStr>], output: Output) -> Self {
         let arguments: Vec<_> = arguments.iter().map(|argument| argument.as_ref().to_string_lossy()).collect();
         Self {
@@ -192,21 +192,21 @@ impl Finished {
         }
     }
 
-    /// It must have ended well.
+    /// Asserts that the run succeeded.
     ///
     /// # Panics
-    /// If it did not.
+    /// If it failed.
     #[track_caller]
     pub fn succeeded(self) -> Self {
         assert_eq!(self.code, Some(0), "{self}");
         self
     }
 
-    /// It must have refused: exit code 1 or 2, an error that holds each of `words`, nothing on standard output, and no
+    /// Asserts that the run was refused: exit code 1 or 2, an error with each of `words`, nothing on standard output, no
     /// panic.
     ///
     /// # Panics
-    /// If it did not.
+    /// If it was not.
     #[track_caller]
     pub fn refused(self, words: &[&str]) -> Self {
         assert!(matches!(self.code, Some(1 | 2)), "{self}");
@@ -219,10 +219,10 @@ impl Finished {
         self
     }
 
-    /// Standard output, which must be one JSON value in one line and nothing else.
+    /// Standard output as JSON.
     ///
     /// # Panics
-    /// If it is not.
+    /// If it is not one JSON value in one line.
     #[track_caller]
     pub fn json(&self) -> Value {
         assert_eq!(self.output.lines().count(), 1, "{self}");
@@ -243,7 +243,7 @@ impl std::fmt::Display for Finished {
 /// Width and height of a PNG, from its header.
 ///
 /// # Panics
-/// If it is none, or not whole.
+/// If it is not a whole PNG.
 #[track_caller]
 pub fn png_size(bytes: &[u8]) -> (u32, u32) {
     assert_eq!(&bytes[..8], b"\x89PNG\r\n\x1a\n", "not a PNG");
@@ -253,7 +253,7 @@ pub fn png_size(bytes: &[u8]) -> (u32, u32) {
     (number(16), number(20))
 }
 
-/// Its examples are tests.
+/// The examples of README.md as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

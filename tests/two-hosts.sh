@@ -1,9 +1,9 @@
 #!/bin/sh
-# Two hosts with a network between them, which are network namespaces of this machine; needs root and iproute2.
+# Makes two hosts with a network between them out of network namespaces of this machine; needs root and iproute2.
 #   two-hosts.sh up A B FOLDER [RATE]   makes hosts A and B, and FOLDER/agent, which starts a command on one of them in place of ssh:
-#                                       mpirun --mca plm_rsh_agent FOLDER/agent --host A:1,B:1. RATE is that of the network, as 1gbit.
-#   two-hosts.sh down A B               takes them away again
-# $HIDDEN_FOLDER, given to the agent, is an empty one there, and FOLDER/left lists what was in it in the end.
+#                                       mpirun --mca plm_rsh_agent FOLDER/agent --host A:1,B:1. RATE of the network, as in 1gbit.
+#   two-hosts.sh down A B               removes them
+# The folder $HIDDEN_FOLDER of the agent is an empty one on the host, and FOLDER/left lists its content at the end.
 set -eu
 action=$1 a=$2 b=$3
 case $action in

@@ -1,4 +1,4 @@
-//! Images of every kind, from the file to the sample.
+//! Images of every format, from the file to the sample.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ fn golden(name: &str) -> String {
     path.canonicalize().expect("a golden file").display().to_string()
 }
 
-/// A training of three steps with a network that halves images once; what it says on the way.
+/// Trains for three steps with a network that halves images once, and returns its error output.
 fn train(place: &Workplace, data: &str, settings: &[&str]) -> String {
     let mut arguments = vec!["--data", data, "--run", "run", "--steps", "3"];
     let network =
@@ -21,7 +21,7 @@ fn train(place: &Workplace, data: &str, settings: &[&str]) -> String {
     place.train_tiny(&arguments).succeeded().error
 }
 
-/// Makes a folder of pictures.
+/// Writes a folder of pictures.
 fn pictures<P, C>(place: &Workplace, count: u32, picture: impl Fn(u32) -> ImageBuffer<P, C>)
 where
     P: image::PixelWithColorType,
@@ -62,32 +62,32 @@ fn odd_sizes_are_padded_and_samples_cropped_back() {
     pictures(&place, 6, |number| {
         ImageBuffer::from_fn(21, 13, |x, y| Rgb([x as u8 * 10, y as u8 * 15, number as u8 * 40]))
     });
-    let said = train(&place, "pictures", &["data.channels=3", "data.pad_to=22"]);
-    assert!(said.contains("13x21 padded to 22x22"), "{said}");
+    let output = train(&place, "pictures", &["data.channels=3", "data.pad_to=22"]);
+    assert!(output.contains("13x21 padded to 22x22"), "{output}");
     std::fs::remove_dir_all(place.path("run")).expect("removed");
-    let said = train(&place, "pictures", &["training.class_labels=false"]);
+    let output = train(&place, "pictures", &["training.class_labels=false"]);
     // the network halves once
-    assert!(said.contains("13x21 padded to 14x22"), "{said}");
+    assert!(output.contains("13x21 padded to 14x22"), "{output}");
     std::fs::remove_dir_all(place.path("run")).expect("removed");
-    let said = train(&place, "pictures", &["data.image_size=[10, 16]"]);
-    assert!(said.contains("10x16, 3 channel(s)"), "{said}");
+    let output = train(&place, "pictures", &["data.image_size=[10, 16]"]);
+    assert!(output.contains("10x16, 3 channel(s)"), "{output}");
     std::fs::remove_dir_all(place.path("run")).expect("removed");
     train(&place, "pictures", &[]);
     place.run(&["sample", "run", "--count", "2", "--steps", "2", "--save", "png,npz"]).succeeded();
     let sample = image::open(place.path("samples/00001.png")).expect("a picture");
     assert_eq!(sample.dimensions(), (21, 13));
-    // and read as an array of images
+    // the samples are an array of images
     let printed = place.run(&["data", "inspect", "samples/samples.npz"]).succeeded().output;
     assert!(printed.contains("size       13x21") && printed.contains("count      2"), "{printed}");
 }
 
 #[test]
-fn sixteen_bits_go_in_and_come_out() {
+fn images_of_sixteen_bits_give_samples_of_sixteen_bits() {
     let place = Workplace::new();
     pictures(&place, 4, |number| ImageBuffer::from_fn(8, 8, |x, y| Luma([(number * 9000 + (x * 8 + y) * 3) as u16])));
     let settings = ["data.sixteen_bits=true", "training.class_labels=false"];
-    let said = train(&place, "pictures", &settings);
-    assert!(said.contains("1 channel(s) of 16 bits"), "{said}");
+    let output = train(&place, "pictures", &settings);
+    assert!(output.contains("1 channel(s) of 16 bits"), "{output}");
     place.run(&["sample", "run", "--count", "2", "--steps", "2", "--save", "grid,png,npz"]).succeeded();
     let sample = image::open(place.path("samples/00000.png")).expect("a picture");
     let values = sample.as_luma16().expect("16 bits").as_raw().clone();
@@ -95,7 +95,7 @@ fn sixteen_bits_go_in_and_come_out() {
     assert_eq!(image::open(place.path("samples/grid.png")).expect("a grid").color().bytes_per_pixel(), 1);
     let printed = place.run(&["data", "inspect", "samples/samples.npz", "--sixteen-bits"]).succeeded().output;
     assert!(printed.contains("bits       16"), "{printed}");
-    // without the setting they are bytes, and so are the samples
+    // without the setting images and samples have bytes
     std::fs::remove_dir_all(place.path("run")).expect("removed");
     train(&place, "pictures", &settings[1..]);
     place.run(&["sample", "run", "--count", "1", "--steps", "2", "--save", "png"]).succeeded();
@@ -105,7 +105,7 @@ fn sixteen_bits_go_in_and_come_out() {
 #[test]
 fn large_data_is_decoded_once() {
     let place = Workplace::new();
-    // 17 MB: noise does not shrink
+    // 17 MB: noise is not compressible
     let mut state = 1u64;
     let mut random = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -119,12 +119,12 @@ fn large_data_is_decoded_once() {
     });
     let settings = ["data.image_size=16", "training.class_labels=false"];
     let images = place.path(".cache/diffuse/images");
-    let said = train(&place, "pictures", &settings);
-    assert!(said.contains(&format!("decoded images are kept in {}", images.display())), "{said}");
+    let output = train(&place, "pictures", &settings);
+    assert!(output.contains(&format!("decoded images are kept in {}", images.display())), "{output}");
     let first = std::fs::read(place.path("run/model.safetensors")).expect("a model");
     std::fs::remove_dir_all(place.path("run")).expect("removed");
-    let said = train(&place, "pictures", &settings);
-    assert!(said.contains("decoded images are taken from"), "{said}");
+    let output = train(&place, "pictures", &settings);
+    assert!(output.contains("decoded images are taken from"), "{output}");
     assert!(first == std::fs::read(place.path("run/model.safetensors")).expect("a model"), "another model");
 
     let printed = place.run(&["data", "cache"]).succeeded().output;

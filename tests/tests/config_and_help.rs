@@ -1,12 +1,12 @@
-//! Configuration files, and what the user reads: help, errors, completions, manual pages.
+//! Configuration files, help, errors, completions and manual pages.
 //!
-//! `UPDATE_EXPECT=1 cargo test --workspace --test config_and_help` writes `tests/snapshots/` anew; look at the difference.
+//! `UPDATE_EXPECT=1 cargo test --workspace --test config_and_help` writes `tests/snapshots/` anew; review the difference.
 
 use end_to_end::Workplace;
 use expect_test::expect_file;
 
 #[test]
-fn a_configuration_says_where_each_value_comes_from() {
+fn config_show_prints_the_origin_of_each_value() {
     let workplace = Workplace::new();
     workplace.write("mine.toml", "[training]\nbatch_size = 8\nlearning_rate = 1e-3\n");
     let shown = workplace
@@ -22,7 +22,7 @@ fn a_configuration_says_where_each_value_comes_from() {
     assert!(line("steps = 7").ends_with("# --steps"), "{shown}");
     assert!(line("warmup_steps = 100").ends_with("# preset digits"), "{shown}");
     assert!(line("max_gradient_norm = 1.0").ends_with("# default"), "{shown}");
-    // what is shown is a configuration, and the same one
+    // the output is a configuration file with the same values
     workplace.write("shown.toml", &shown);
     let again = workplace.run(&["train", "--config", "shown.toml", "--dry-run"]).succeeded().output;
     let direct =
@@ -32,7 +32,7 @@ fn a_configuration_says_where_each_value_comes_from() {
 }
 
 #[test]
-fn a_file_of_ones_own_is_begun_with_comments() {
+fn config_init_writes_a_file_with_comments() {
     let workplace = Workplace::new();
     let begun = workplace.run(&["config", "init", "--preset", "fashion-mnist", "--out", "own.toml"]).succeeded();
     assert_eq!(begun.output, "own.toml\n");
@@ -51,7 +51,7 @@ fn a_file_of_ones_own_is_begun_with_comments() {
 }
 
 #[test]
-fn help_and_errors_read_as_they_should() {
+fn help_and_errors_are_those_of_the_snapshots() {
     let workplace = Workplace::new();
     let mut help = String::new();
     for command in [
@@ -66,7 +66,8 @@ fn help_and_errors_read_as_they_should() {
         &["average", "--help"],
         &["classifier", "--help"],
         &["config", "--help"],
-        &["generate", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
         &["data", "--help"],
         &["schedule", "--help"],
     ] {
@@ -103,15 +104,15 @@ fn help_and_errors_read_as_they_should() {
 fn completions_and_manual_pages_are_written() {
     let workplace = Workplace::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        let script = workplace.run(&["generate", "completions", shell]).succeeded().output;
+        let script = workplace.run(&["completions", shell]).succeeded().output;
         assert!(script.contains("diffuse") && script.contains("interpolate"), "{shell}: {script}");
     }
-    let pages = workplace.run(&["generate", "man", "man1"]).succeeded().output;
+    let pages = workplace.run(&["man", "man1"]).succeeded().output;
     for page in ["diffuse.1", "diffuse-train.1", "diffuse-edit-inpaint.1"] {
         assert!(pages.contains(&format!("man1/{page}\n")), "{pages}");
         assert!(workplace.text(format!("man1/{page}")).contains(".SH NAME"), "{page}");
     }
     workplace.write("taken", "a file");
-    workplace.run(&["generate", "man", "taken"]).refused(&["taken", "it is a file"]);
-    workplace.run(&["generate", "completions", "csh"]).refused(&["csh"]);
+    workplace.run(&["man", "taken"]).refused(&["taken", "it is a file"]);
+    workplace.run(&["completions", "csh"]).refused(&["csh"]);
 }

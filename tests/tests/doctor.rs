@@ -1,9 +1,9 @@
-//! What `diffuse doctor` finds before a training does.
+//! Findings and estimates of `diffuse doctor`.
 
 use end_to_end::{TINY, Workplace};
 
 #[test]
-fn a_good_training_is_estimated() {
+fn time_and_memory_of_a_training_are_estimated() {
     let workplace = Workplace::new();
     let set: Vec<&str> = TINY.iter().flat_map(|setting| ["--set", setting]).collect();
     let finished = workplace.run(&[&["doctor", "--json"], &set[..]].concat()).succeeded();
@@ -15,7 +15,7 @@ fn a_good_training_is_estimated() {
     let measured = &json["measurement"];
     assert!(measured["step_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
     assert!(json["training_seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{json}");
-    // 24 images of 64
+    // the steps see 24 of 64 images
     assert!(finished.output.contains("not every image is seen"), "{finished}");
     assert!(!workplace.path("runs").exists(), "nothing is written");
     let text = workplace.run(&[&["doctor"], &set[..]].concat()).succeeded().output;
@@ -23,11 +23,11 @@ fn a_good_training_is_estimated() {
 }
 
 #[test]
-fn what_is_wrong_with_data_and_schedule_is_said_by_the_doctor_and_before_the_first_step() {
+fn problems_of_data_and_schedule_are_found_by_the_doctor_and_before_the_first_step() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "run", "--steps", "1"]).succeeded();
     workplace.run(&["sample", "run", "--count", "6", "--save", "png", "--out", "images"]).succeeded();
-    // a copy, and a file that is none
+    // a copy, and a file that is no image
     workplace.write("images/copy.png", workplace.read("images/00000.png"));
     workplace.write("images/broken.png", b"no picture");
     let base = ["--data", "images", "--set", "diffusion.family=scaled_linear", "--set", "data.image_size=32"];

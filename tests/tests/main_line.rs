@@ -1,20 +1,22 @@
-//! From data to picture, each command as the README shows it.
+//! From data to pictures with the main commands.
 
 use std::{collections::HashMap, io::Read};
 
 use end_to_end::{Workplace, png_size};
 use serde_json::Value;
 
-/// Images of a grid stand two pixels apart, and 28 pixels are shown as 56.
+/// Side of an image in a grid: 28 pixels are shown as 56.
 const SHOWN: u32 = 2 * 28;
+/// Pixels between the images of a grid.
 const GAP: u32 = 2;
 
+/// Side of a grid of `count` images.
 fn side_of(count: u32) -> u32 {
     count * SHOWN + (count - 1) * GAP
 }
 
 #[test]
-fn train_writes_a_run_and_says_where() {
+fn train_writes_a_run_and_prints_its_files() {
     let workplace = Workplace::new();
     let finished = workplace.train_tiny(&["--json", "--set", "training.sample_every=4"]).succeeded();
 
@@ -26,7 +28,7 @@ fn train_writes_a_run_and_says_where() {
     assert_eq!(report["grid"], "runs/digits-1/samples.png");
     assert_eq!(report["steps"], 6);
     assert!(report["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0), "{report}");
-    // before the first step: device, data, parameters, steps
+    // printed before the first step
     for word in
         ["flex", "mnist-5k", "58 images", "held out    6 images", "28x28", "parameters", "6 of 4 images", "step 6/6"]
     {
@@ -70,15 +72,15 @@ fn train_writes_a_run_and_says_where() {
     ];
     assert_eq!(files, expected);
 
-    // the configuration that was written says the same run again
+    // the configuration that was written describes the same run
     let again = workplace.run(&["train", "--config", "runs/digits-1/config.toml", "--dry-run"]).succeeded();
     assert_eq!(again.output.trim_end(), workplace.text("runs/digits-1/config.toml").trim_end());
     assert!(!workplace.path("runs/digits-2").exists(), "a dry run made a run directory");
 }
 
 #[test]
-fn the_digits_in_the_repository_are_held_out_from_as_the_built_in_ones_are() {
-    // in the repository the folder is found; elsewhere the same images are built in
+fn the_digits_in_the_repository_are_split_as_the_built_in_ones() {
+    // the folder of the repository has the images that are built in
     let workplace = Workplace::new();
     let command = end_to_end::tiny(&["--steps", "1"]);
     let datasets = concat!(env!("CARGO_MANIFEST_DIR"), "/../datasets");
@@ -102,7 +104,7 @@ fn a_second_run_takes_the_next_name_and_prints_its_files() {
 }
 
 #[test]
-fn flags_win_over_settings_settings_over_the_file_and_the_file_over_the_preset() {
+fn flags_win_over_settings_and_these_over_the_file_and_that_over_the_preset() {
     let workplace = Workplace::new();
     workplace
         .write("mine.toml", "[training]\nsteps = 11\nbatch_size = 12\nseed = 13\n[diffusion]\nfamily = \"linear\"\n");
@@ -116,10 +118,10 @@ fn flags_win_over_settings_settings_over_the_file_and_the_file_over_the_preset()
 }
 
 #[test]
-fn a_reader_that_has_had_enough_is_no_error() {
+fn a_closed_standard_output_is_no_error() {
     let workplace = Workplace::new();
     let mut child = workplace.start(&["schedule", "--json"]);
-    // more than a pipe holds, and nobody who reads it
+    // the output is larger than the buffer of a pipe
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("a child");
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
@@ -144,12 +146,12 @@ fn sample_writes_every_kind_of_file() {
     }
     assert_eq!(png_size(&workplace.read("all/grid.png")), (side_of(2), side_of(10)));
     assert_eq!(png_size(&workplace.read("all/00019.png")), (28, 28));
-    // a frame for each of the three steps, without the padding that the network sees
+    // a frame for each of the three steps, cropped to the content
     assert_eq!(png_size(&workplace.read("all/strip.png")), (side_of(3), side_of(1)));
     assert_eq!(gif_size_and_frames(&workplace.read("all/denoising.gif")), (side_of(2), side_of(10), 3));
 
     let npz = workplace.read("all/samples.npz");
-    // bytes 10 to 13 of an archive are time and date of its first file, in steps of two seconds: always the same
+    // bytes 10 to 13 of an archive, time and date of its first file, are constant
     assert_eq!(npz[10..14], [0, 0, 0x21, 0]);
     let arrays = read_npz(&npz);
     assert_eq!(arrays.len(), 2);
@@ -166,6 +168,9 @@ fn sample_writes_every_kind_of_file() {
     for file in ["grid.png", "samples.npz", "denoising.gif", "strip.png"] {
         assert_eq!(workplace.read(format!("all/{file}")), workplace.read(format!("again/{file}")), "{file}");
     }
+    // `generate` is another name of `sample`
+    workplace.run(&["generate", "run", "--out", "named", "--count", "20"]).succeeded();
+    assert_eq!(workplace.read("all/grid.png"), workplace.read("named/grid.png"));
     let finished = sample("other", &["--count", "20", "--seed", "1"]);
     assert_eq!(finished.output, "other/grid.png\n");
     assert_ne!(workplace.read("all/grid.png"), workplace.read("other/grid.png"));
@@ -175,9 +180,9 @@ fn sample_writes_every_kind_of_file() {
 }
 
 #[test]
-fn an_image_depends_on_seed_class_and_number_alone() {
+fn an_image_depends_on_seed_class_and_index_alone() {
     let workplace = Workplace::new();
-    // batches of 4: the images of 10 and of 5 meet other neighbors
+    // batches of 4: the images of 10 and of 5 are batched differently
     workplace.train_tiny(&["--run", "run", "--set", "sampling.batch_size=4"]).succeeded();
     for (out, count) in [("ten", "10"), ("five", "5")] {
         let arguments = ["sample", "run", "--class", "7", "--count", count, "--save", "png,npz", "--out", out];
@@ -191,7 +196,7 @@ fn an_image_depends_on_seed_class_and_number_alone() {
     let (_, labels) = &read_npz(&workplace.read("five/samples.npz"))["arr_1.npy"];
     assert_eq!(*labels, 7i64.to_le_bytes().repeat(5));
 
-    // another class is another image from the same noise
+    // another class gives another image from the same noise
     workplace.run(&["sample", "run/model.safetensors", "--class", "3", "--count", "1", "--save", "png"]).succeeded();
     assert_ne!(workplace.read("samples/00000.png"), workplace.read("ten/00000.png"));
 }
@@ -258,7 +263,7 @@ fn schedule_prints_and_draws() {
     let (betas, alpha_bars, snr) = (numbers("betas"), numbers("alpha_bars"), numbers("snr"));
     assert!((betas[0] - 1e-4).abs() < 1e-15 && (betas[999] - 0.02).abs() < 1e-15, "{} {}", betas[0], betas[999]);
     assert!((alpha_bars[0] - 0.9999).abs() < 1e-12);
-    // DDPM, section 4: nothing but noise is left
+    // DDPM, section 4: almost no signal is left
     assert!((alpha_bars[999] - 4.0358e-5).abs() < 1e-8, "{}", alpha_bars[999]);
     assert!((snr[0] - 9999.0).abs() < 1e-6, "{}", snr[0]);
     assert_eq!(numbers("posterior_variance")[0], 0.0);
@@ -302,7 +307,7 @@ fn data_inspect_counts_and_previews() {
     assert!(workplace.path("other.png").is_file());
 }
 
-/// The arrays of an `.npz`, by name: header and data. Reads what a Python user reads, without our own crates.
+/// Header and data of each array of an `.npz`, read without the crates under test.
 fn read_npz(bytes: &[u8]) -> HashMap<String, (String, Vec<u8>)> {
     let number = |start: usize, length: usize| -> usize {
         bytes[start..start + length].iter().rev().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
@@ -334,7 +339,7 @@ fn read_npz(bytes: &[u8]) -> HashMap<String, (String, Vec<u8>)> {
     arrays
 }
 
-/// Walks over the blocks of a GIF.
+/// Width, height and number of frames of a GIF, from its blocks.
 fn gif_size_and_frames(bytes: &[u8]) -> (u32, u32, usize) {
     assert_eq!(&bytes[..6], b"GIF89a");
     let table = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << ((flags & 7) + 1) };

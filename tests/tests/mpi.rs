@@ -1,10 +1,10 @@
-//! The binary in several processes: `cargo test --workspace --features mpi --test mpi`. Without the feature, that it says so.
+//! The binary in several processes: `cargo test --workspace --features mpi --test mpi`. A build without the feature refuses.
 
 use end_to_end::{Workplace, tiny};
 
 #[cfg(not(feature = "mpi"))]
 #[test]
-fn a_build_without_mpi_refuses_to_be_one_of_several() {
+fn a_build_without_mpi_refuses_to_be_one_of_several_ranks() {
     let workplace = Workplace::new();
     let arguments = tiny(&["--run", "run"]);
     let mut command = workplace.command(&arguments);
@@ -46,7 +46,7 @@ mod with_mpi {
         with_diffuse(command, workplace, arguments)
     }
 
-    /// The command, which starts what follows, followed by `diffuse` in this workplace.
+    /// A command that starts another, completed with `diffuse` in this workplace.
     fn with_diffuse(mut command: Command, workplace: &Workplace, arguments: &[&str]) -> Command {
         command.arg(program()).args(arguments).current_dir(workplace.path("")).env("HOME", workplace.path(""));
         command.env_remove("XDG_CACHE_HOME").env_remove("DIFFUSE_DATASETS");
@@ -59,7 +59,7 @@ mod with_mpi {
         Finished::new(arguments, output)
     }
 
-    /// The numbers of a key, a line each.
+    /// The number at a path of keys in each line.
     fn numbers(workplace: &Workplace, file: &str, keys: &[&str]) -> Vec<f64> {
         let value = |line: &str| {
             let line: serde_json::Value = serde_json::from_str(line).expect("a JSON object");
@@ -79,7 +79,7 @@ mod with_mpi {
         }
     }
 
-    /// Waits until the file has so many lines.
+    /// Waits until the file has this number of lines.
     fn wait_for_lines(child: &mut Child, path: &Path, lines: usize) {
         let deadline = Instant::now() + Duration::from_secs(120);
         while !std::fs::read_to_string(path).is_ok_and(|text| text.lines().count() >= lines) {
@@ -88,7 +88,7 @@ mod with_mpi {
         }
     }
 
-    /// The processes of `diffuse` that were started in this workplace, by their ranks.
+    /// The processes of `diffuse` in this workplace, by rank.
     fn ranks_in(workplace: &Workplace) -> Vec<u32> {
         let home = format!("HOME={}", workplace.path("").display());
         let rank = |process: u32| -> Option<usize> {
@@ -131,16 +131,16 @@ mod with_mpi {
         let two = run(&workplace, 2, &arguments).succeeded();
         assert_eq!(two.json()["steps"], 12, "only rank 0 reports: {two}");
         assert!(two.error.contains("ranks       2, 2 on this machine"), "{two}");
-        assert_eq!(two.error.matches("parameters  ").count(), 1, "only rank 0 speaks: {two}");
+        assert_eq!(two.error.matches("parameters  ").count(), 1, "only rank 0 prints: {two}");
         assert_same_curves(&workplace, "two", "one");
         for file in ["model.safetensors", "samples.png", "report.html", "checkpoints/step-0000012.safetensors"] {
             assert!(workplace.path(format!("two/{file}")).exists(), "{file}");
         }
-        // a directory for all of them, found by rank 0
+        // rank 0 chooses the directory for all
         run(&workplace, 2, &tiny(&["--steps", "2"])).succeeded();
         assert!(workplace.path("runs/digits-1/model.safetensors").exists());
         assert!(!workplace.path("runs/digits-2").exists());
-        // the latest run, which only rank 0 looks for
+        // rank 0 finds the latest run
         let again = run(&workplace, 2, &["train", "--resume", "--steps", "2"]).succeeded();
         assert!(again.error.contains("going on after step 2"), "{again}");
         run(&workplace, 2, &tiny(&["--batch-size", "1"])).refused_by_a_rank(&["batch_size = 1", "2 processes"]);
@@ -192,14 +192,14 @@ mod with_mpi {
             let ended = Finished::new(&arguments, child.wait_with_output().expect("a child"));
             assert!(began.elapsed() < Duration::from_secs(20), "{ended}");
             assert!(!matches!(ended.code, Some(0 | 130)), "{ended}");
-            // mpirun has killed those that were left, which may take the system a moment
+            // mpirun has killed the other ranks, which may take the system a moment
             let is_left = |rank: &u32| Path::new(&format!("/proc/{rank}/exe")).exists();
             while ranks.iter().any(is_left) {
                 assert!(began.elapsed() < Duration::from_secs(20), "a rank is left: {ended}");
                 std::thread::sleep(Duration::from_millis(10));
             }
             let least = if killed == 1 {
-                // rank 0 had the time to save the last whole step
+                // rank 0 has saved the last whole step
                 assert!(ended.error.contains("is saved"), "{ended}");
                 numbers(&workplace, &format!("{name}/metrics.jsonl"), &["step"]).len()
             } else {
@@ -218,10 +218,10 @@ mod with_mpi {
         }
     }
 
-    /// Two machines with a network between them, made of namespaces of this one.
+    /// Two hosts with a network between them, made of network namespaces.
     struct Hosts {
         names: [String; 2],
-        /// What starts a process on another host, in place of ssh; and a list of the files that were in its workplace in the end.
+        /// Holds the script that starts a process on a host, in place of ssh, and a list of the files that the process left.
         folder: tempfile::TempDir,
     }
 
@@ -243,13 +243,13 @@ mod with_mpi {
             assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
         }
 
-        /// A rank on each host, started on the first. The second sees nothing of the workplace's files: it has an empty folder there.
+        /// `mpirun` of a rank on each host, started on the first. In place of the workplace the second has an empty folder.
         fn mpirun(&self, workplace: &Workplace, arguments: &[&str]) -> Command {
             let [a, b] = &self.names;
             let mut command = Command::new("ip");
             command.args(["netns", "exec", a, "unshare", "--uts", "sh", "-c", "hostname \"$0\" && exec \"$@\"", a]);
             command.args(["mpirun", "--allow-run-as-root", "--bind-to", "none", "--mca", "btl", "tcp,self"]);
-            // a host that does not answer is found out soon
+            // a host that does not answer is noticed within seconds
             for (name, value) in [("time", "3"), ("intvl", "1"), ("probes", "3")] {
                 command.args(["--mca", &format!("oob_tcp_keepalive_{name}"), value]);
             }
@@ -287,7 +287,7 @@ mod with_mpi {
         assert_same_curves(&workplace, "two", "one");
         let left = std::fs::read_to_string(hosts.folder.path().join("left")).expect("a list of files");
         assert_eq!(left.trim_end(), workplace.path("").display().to_string());
-        // from a state that the second cannot read
+        // from a state that only the first host can read
         let more = ["train", "--resume", "--run", "two"];
         let output = hosts.mpirun(&workplace, &more).output().expect("mpirun is installed");
         let again = Finished::new(&more, output).succeeded();

@@ -1,5 +1,5 @@
-//! Files that are not what they should be: thousands of mutations of each format, opened in one process. Each is read or refused; none
-//! panics, and none makes us ask for much more memory than the file has bytes.
+//! Damaged files: thousands of mutations of each format, opened in one process. Each is read or refused; none panics, and none
+//! allocates much more memory than the file has bytes.
 //!
 //! `MUTATIONS=100000 cargo test --workspace --test mutations` tries more.
 
@@ -7,14 +7,14 @@ use std::{
     alloc::System,
     io::Write,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use burn::tensor::Device;
 use cap::Cap;
 use checkpoint::{Header, ImageFormat, Model};
 use classifier::{NoisedClassifier, TrainingOptions};
-use data::{Cache, Cached, LoadOptions, Places, Reading};
+use data::{Cache, Cached, ImageSet, LoadOptions, Places, ReadContext};
 use noise::{Noise, NoiseStream, Purpose};
 use train::{Config, Run, Trainer};
 use unet::UnetConfig;
@@ -30,7 +30,7 @@ fn count() -> u64 {
 /// Numbers that decoders trip over.
 const NUMBERS: [u32; 8] = [0, 1, 0x7f, 0xff, 0x7fff, 0xffff, 0x7fff_ffff, 0xffff_ffff];
 
-/// A copy with one to four changes: bits, bytes, numbers in either order of bytes, digits, pieces cut out, doubled or put in.
+/// A copy with one to four changes: bits, bytes, numbers in either byte order, digits, pieces cut out, doubled or inserted.
 fn mutated(bytes: &[u8], stream: NoiseStream, number: u64) -> Vec<u8> {
     let mut draws = 0;
     let mut below = |bound: usize| {
@@ -39,7 +39,7 @@ fn mutated(bytes: &[u8], stream: NoiseStream, number: u64) -> Vec<u8> {
     };
     let mut bytes = bytes.to_vec();
     for _ in 0..1 + below(4) {
-        // most of what matters stands at the start
+        // headers stand at the start
         let reach = if below(2) == 0 { bytes.len().min(200) } else { bytes.len() };
         let at = below(reach);
         let end = (at + 1 + below(16)).min(bytes.len());
@@ -72,8 +72,12 @@ fn mutated(bytes: &[u8], stream: NoiseStream, number: u64) -> Vec<u8> {
     bytes
 }
 
-/// Opens all mutations of a file; says how many were read all the same. Beyond `factor` times its size, and a megabyte, a
-/// file must not make us ask for memory.
+/// A limit of memory that no mutation reaches, for formats of which only panics are looked for: a picture may be decoded up to
+/// the limits of crate `data`.
+const ANY: usize = 1 << 40;
+
+/// Opens all mutations of a file and prints how many were read. Opening may allocate `factor` times the length of the file, and a
+/// megabyte.
 fn try_all(name: &str, file: &Path, factor: usize, open: &dyn Fn() -> bool) {
     let whole = std::fs::read(file).expect("a file");
     let (stream, count) = (Noise::new(7).stream(Purpose::Custom(name.len() as u32)), count());
@@ -84,109 +88,132 @@ fn try_all(name: &str, file: &Path, factor: usize, open: &dyn Fn() -> bool) {
         std::fs::write(file, &bytes).expect("written");
         let before = ALLOCATOR.allocated();
         let allowed = factor * bytes.len().max(whole.len()) + (1 << 20);
-        // what goes beyond is refused, which ends the process with a message: nothing is lost by that in a test
+        // an allocation beyond it aborts the process, which fails the test
         ALLOCATOR.set_limit(before + allowed).expect("room for what is there");
         let opened = catch_unwind(AssertUnwindSafe(open));
         ALLOCATOR.set_limit(usize::MAX).expect("no limit");
-        match opened {
-            Ok(was_read) => read += u64::from(was_read),
-            Err(_) => {
-                let kept = std::env::temp_dir().join(format!("mutation-{name}-{number}"));
-                std::fs::write(&kept, bytes).expect("written");
-                panic!("{name}: mutation {number} panics; it is kept in {}", kept.display());
-            }
-        }
+        let Ok(was_read) = opened else {
+            let kept = std::env::temp_dir().join(format!("mutation-{name}-{number}"));
+            std::fs::write(&kept, bytes).expect("written");
+            panic!("{name}: mutation {number} panics; it is kept in {}", kept.display());
+        };
+        read += u64::from(was_read);
     }
     std::fs::write(file, whole).expect("written");
-    eprintln!("{name}: {read} of {count} mutations were read all the same");
-    assert!(read < count, "{name}: every mutation was read, so that nothing was tried");
+    eprintln!("{name}: {read} of {count} mutations were read");
+    assert!(read < count, "{name}: every mutation was read: nothing was tested");
 }
 
+/// As [`try_all`], of a file of a dataset at `path`.
+fn try_dataset(name: &str, file: &Path, factor: usize, path: &Path) {
+    try_all(name, file, factor, &|| data::open(&path.display().to_string(), &LoadOptions::default()).is_ok());
+}
+
+// one test: the limit of memory is that of the process
 #[test]
 fn mutations_are_read_or_refused() {
-    // in memory where there is such a folder: a disk is slow to replace a file so often
+    // in memory where there is such a folder: a disk is slow to replace a file that often
     let memory = Path::new("/dev/shm");
     let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
     let folder = folder.expect("a folder");
     let root = folder.path();
-    let device = Device::flex();
-    let opens = |path: PathBuf| {
-        move || {
-            let options = LoadOptions::default();
-            data::open(&path.display().to_string(), &options).is_ok()
-        }
-    };
+    try_arrays_of_bytes(root);
+    try_pictures(root);
+    try_files_of_python(root);
+    try_tables_and_cache(root);
+    try_models(root);
+    try_configuration(root);
+}
 
+/// IDX, plain and compressed, and CIFAR.
+fn try_arrays_of_bytes(root: &Path) {
     // two images of 3x4 pixels
     let idx = [&[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4][..], &[7; 24]].concat();
     let path = root.join("images-idx3-ubyte");
     std::fs::write(&path, &idx).expect("written");
-    try_all("idx", &path, 20, &opens(path.clone()));
+    try_dataset("idx", &path, 20, &path);
     let path = root.join("images-idx3-ubyte.gz");
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
     gzip.write_all(&idx).expect("written");
     std::fs::write(&path, gzip.finish().expect("a gzip")).expect("written");
     // deflate can grow a thousand times
-    try_all("idx.gz", &path, 1100, &opens(path.clone()));
+    try_dataset("idx.gz", &path, 1100, &path);
 
     let path = root.join("data_batch_1.bin");
     let cifar: Vec<u8> =
         (0..3).flat_map(|label| std::iter::once(label).chain((0..3072).map(|byte| byte as u8))).collect();
     std::fs::write(&path, cifar).expect("written");
-    try_all("cifar", &path, 20, &opens(path.clone()));
+    try_dataset("cifar", &path, 20, &path);
+}
 
-    // a picture in a folder; what a header claims may be decoded up to data's own limit, so that only panics are looked for
-    let pictures: Vec<u8> = (0..12 * 9 * 3).map(|byte| (byte * 7) as u8).collect();
-    let picture = image::RgbImage::from_raw(12, 9, pictures).expect("a picture");
+fn picture() -> image::RgbImage {
+    let values = (0..12 * 9 * 3).map(|byte| (byte * 7) as u8).collect();
+    image::RgbImage::from_raw(12, 9, values).expect("a picture")
+}
+
+/// A picture in a folder.
+fn try_pictures(root: &Path) {
     for extension in ["png", "jpg", "bmp", "gif", "tiff", "ppm", "webp"] {
-        let inner = root.join(extension);
-        std::fs::create_dir(&inner).expect("a folder");
-        let path = inner.join(format!("picture.{extension}"));
-        picture.save(&path).expect("written");
-        try_all(extension, &path, 1 << 40, &opens(inner));
+        let folder = root.join(extension);
+        std::fs::create_dir(&folder).expect("a folder");
+        let path = folder.join(format!("picture.{extension}"));
+        picture().save(&path).expect("written");
+        try_dataset(extension, &path, ANY, &folder);
     }
+}
 
-    // files of Python's libraries; those with pictures in them as above
+/// Files that Python's libraries wrote.
+fn try_files_of_python(root: &Path) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/data/tests/golden");
     for (name, factor) in [
-        ("hugging_face.parquet", 1 << 40),
-        ("pandas.parquet", 1 << 40),
-        ("pictures.zip", 1 << 40),
+        ("hugging_face.parquet", ANY),
+        ("pandas.parquet", ANY),
+        ("pictures.zip", ANY),
         ("arrays.npz", 1100),
         ("deep.npy", 20),
     ] {
         let path = root.join(name);
         std::fs::copy(golden.join(name), &path).expect("copied");
-        try_all(name, &path, factor, &opens(path.clone()));
+        try_dataset(name, &path, factor, &path);
     }
+}
 
-    let inner = root.join("listed");
-    std::fs::create_dir(&inner).expect("a folder");
+/// Tables of a folder of pictures, and the cache of that folder.
+fn try_tables_and_cache(root: &Path) {
+    let folder = root.join("listed");
+    std::fs::create_dir(&folder).expect("a folder");
+    for name in ["a.png", "b.png"] {
+        picture().save(folder.join(name)).expect("written");
+    }
     for (name, text) in [
         ("metadata.csv", "file_name,label\na.png,cat\nb.png,dog\n"),
         ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": 1}\n{\"file_name\": \"a.png\", \"label\": 0}\n"),
     ] {
-        let path = inner.join(name);
+        let path = folder.join(name);
         std::fs::write(&path, text).expect("written");
-        for picture_name in ["a.png", "b.png"] {
-            picture.save(inner.join(picture_name)).expect("written");
-        }
-        // whatever a table names is a picture of this folder or not there
-        try_all(name, &path, 1 << 40, &opens(inner.clone()));
+        try_dataset(name, &path, ANY, &folder);
         std::fs::remove_file(&path).expect("removed");
     }
 
-    // a file of the cache that is broken is made anew, so that only what was taken for whole counts as read
+    // a broken file of the cache is written again: only one that was taken for whole counts as read
     let cache = Cache { folder: root.join("cache"), at_least: 0, decoded_at_least: 0 };
     let from_cache = || {
-        let reading = Reading { cache: Some(cache.clone()), progress: None };
-        let path = inner.display().to_string();
-        data::open_with(&Places::default(), &path, &LoadOptions::default(), &reading).expect("images").cached
+        let context = ReadContext { cache: Some(cache.clone()), progress: None };
+        let path = folder.display().to_string();
+        data::open_with(&Places::default(), &path, &LoadOptions::default(), &context).expect("images").cached
     };
     assert_eq!(from_cache(), Cached::Written);
     let path = cache.entries().expect("a list")[0].path.clone();
-    try_all("cache", &path, 1 << 40, &|| from_cache() == Cached::Read);
+    try_all("cache", &path, ANY, &|| from_cache() == Cached::Read);
+}
 
+fn digits() -> ImageSet {
+    data::open("mnist-5k", &LoadOptions { limit: Some(40), ..LoadOptions::default() }).expect("digits").images
+}
+
+/// A network and a classifier.
+fn try_models(root: &Path) {
+    let device = Device::flex();
     let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
     let model =
         Model { unet: unet.init(&device).expect("a network"), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
@@ -194,19 +221,21 @@ fn mutations_are_read_or_refused() {
     model.save(&path).expect("saved");
     try_all("model", &path, 40, &|| Model::load(&path, &device).is_ok());
 
-    let digits =
-        data::open("mnist-5k", &LoadOptions { limit: Some(40), ..LoadOptions::default() }).expect("digits").images;
     let options = TrainingOptions { steps: 1, batch_size: 2, ..TrainingOptions::default() };
     let schedule = schedule::ScheduleConfig::default();
-    let classifier = NoisedClassifier::train(&digits, &schedule, options, &device, &mut |_, _| ()).expect("trained");
+    let classifier = NoisedClassifier::train(&digits(), &schedule, options, &device, &mut |_, _| ()).expect("trained");
     let path = root.join("classifier.safetensors");
     classifier.save(&path).expect("saved");
     try_all("classifier", &path, 40, &|| NoisedClassifier::load(&path, &device).is_ok());
+}
 
+/// The configuration of a run directory.
+fn try_configuration(root: &Path) {
     let mut config = Config::preset("digits").expect("a preset");
     (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
     let directory = root.join("run");
-    let run = Run::create(Trainer::new(config, digits, &device).expect("a run"), &directory).expect("a run");
+    let trainer = Trainer::new(config, digits(), &Device::flex()).expect("a run");
+    let run = Run::create(trainer, &directory).expect("a run");
     let path = run.files.config();
-    try_all("config", &path, 1 << 40, &|| Run::config_of(&directory).is_ok_and(|config| config.validate().is_ok()));
+    try_all("config", &path, ANY, &|| Run::config_of(&directory).is_ok_and(|config| config.validate().is_ok()));
 }

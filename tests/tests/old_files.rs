@@ -1,17 +1,17 @@
-//! Files that an earlier version wrote: they are read as long as their format version is, and a newer one is refused by its number.
+//! Files of earlier versions, which are read as long as their format version is. A newer format version is refused by its number.
 //!
-//! `tests/files/format-1` is a run of six steps (`config.toml` says how it was made), with its state after step 4, its model and images
-//! after step 6. It is never written anew: a format that cannot read it any more needs a new number, and a folder beside it.
+//! `tests/files/format-1` is a run of six steps (of its `config.toml`), with its state after step 4 and its model and images after
+//! step 6. It is never written anew: a format that cannot read it needs a new number and a folder beside it.
 
 use std::path::Path;
 
 use end_to_end::Workplace;
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/files/format-1");
-/// Rounding differs from processor to processor, by less than this in a weight.
+/// Bound of the rounding errors in a weight, which differ between processors.
 const ROUNDING: f32 = 1e-3;
 
-/// A copy of the run, as `run`.
+/// A folder with a copy of the run, as `run`.
 fn workplace() -> Workplace {
     let workplace = Workplace::new();
     for name in ["config.toml", "model.safetensors", "checkpoints/step-0000004.safetensors"] {
@@ -37,7 +37,7 @@ fn an_old_model_draws_the_images_that_it_drew() {
 }
 
 #[test]
-fn an_old_state_goes_on_to_the_model_that_it_became() {
+fn an_old_state_is_trained_on_to_the_same_model() {
     let workplace = workplace();
     let weights = || -> Vec<f32> {
         let model = checkpoint::Model::load(&workplace.path("run/model.safetensors"), &burn::tensor::Device::flex());
@@ -55,7 +55,7 @@ fn an_old_state_goes_on_to_the_model_that_it_became() {
 }
 
 #[test]
-fn a_newer_version_is_refused_by_its_number_whatever_else_it_has() {
+fn a_newer_version_is_refused_by_its_number_whatever_its_keys() {
     let workplace = workplace();
     let (model, state) = ("run/model.safetensors", "run/checkpoints/step-0000004.safetensors");
     for file in [model, state] {

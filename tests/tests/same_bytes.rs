@@ -1,14 +1,14 @@
-//! The same seed gives the same bytes, also where the run was stopped in between.
+//! The same seed gives the same bytes, also of a run that was stopped and resumed.
 
 use std::process::Command;
 
 use end_to_end::{Workplace, tiny};
 use serde_json::Value;
 
-/// What depends on the configuration alone: not `metrics.jsonl`, which says how fast it went.
+/// Files that depend on the configuration alone; `metrics.jsonl` also has speeds.
 const SAME: [&str; 5] = ["config.toml", "model.safetensors", "best.safetensors", "evaluations.jsonl", "samples.png"];
 
-/// The lines of `metrics.jsonl` without what says how fast it went.
+/// The lines of `metrics.jsonl` without speed and memory.
 fn lines(workplace: &Workplace, run: &str) -> Vec<Value> {
     let parse = |line| -> Value {
         let mut line: Value = serde_json::from_str(line).expect("a JSON object");
@@ -67,7 +67,7 @@ fn a_run_that_was_interrupted_ends_as_one_that_was_not() {
     assert_eq!(stopped.output, "", "{stopped}");
     let done = workplace.text("parts/metrics.jsonl").lines().count();
     assert!((2..60).contains(&done), "it was stopped after step {done} of 60");
-    // what was saved can be sampled from already
+    // the saved model can be sampled
     workplace.run(&["sample", "parts", "--count", "1"]).succeeded();
     assert!(workplace.read("whole/model.safetensors") != workplace.read("parts/model.safetensors"));
 
@@ -78,16 +78,16 @@ fn a_run_that_was_interrupted_ends_as_one_that_was_not() {
         assert!(workplace.read(format!("whole/{file}")) == workplace.read(format!("parts/{file}")), "{file}");
     }
     assert!(workplace.read(last_state("whole", 60)) == workplace.read(last_state("parts", 60)));
-    // each step once, as in the whole run
+    // each step has one line
     assert_eq!(lines(&workplace, "whole").len(), 60);
     assert_eq!(lines(&workplace, "whole"), lines(&workplace, "parts"));
 }
 
 #[test]
-fn resume_goes_on_after_the_last_checkpoint_and_with_the_latest_run() {
+fn resume_takes_the_latest_run_and_its_last_checkpoint() {
     let workplace = Workplace::new();
     workplace.train_tiny(&[]).succeeded();
-    // as after a power cut: the lines of steps that were not saved are there
+    // as after a power cut: lines of steps that were not saved
     let metrics = workplace.text("runs/digits-1/metrics.jsonl");
     workplace.write("runs/digits-1/metrics.jsonl", format!("{metrics}{{\"step\":7,\"loss\":1.0}}\n{{\"step\":"));
     let model = workplace.read("runs/digits-1/model.safetensors");
@@ -98,7 +98,7 @@ fn resume_goes_on_after_the_last_checkpoint_and_with_the_latest_run() {
     assert!(workplace.read("runs/digits-1/model.safetensors") == model);
 }
 
-/// How often the next test kills: a hundred times with KILLS=100.
+/// Number of kills of the next test: KILLS, or 12.
 #[cfg(unix)]
 fn kills() -> u64 {
     std::env::var("KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(12)
@@ -127,20 +127,20 @@ fn a_run_that_is_killed_again_and_again_loses_nothing_older_than_its_last_checkp
 
     let first = tiny(&[&settings[..], &["--run", "killed"]].concat());
     let resume = ["train", "--resume", "--run", "killed"];
-    let (mut newest, mut was_said) = (0, false);
+    let (mut newest, mut was_noted) = (0, false);
     for kill in 0..kills {
         let arguments: &[&str] = if kill == 0 { &first } else { &resume };
         let mut child = workplace.start(arguments);
-        // at any moment, from start-up to the middle of a write: a spread of times without a pattern
+        // at pseudo-random times between start-up and the middle of a write
         let chosen = kill.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407) >> 33;
-        // the first must come as far as its configuration
+        // the first process must write its configuration
         let least = if kill == 0 { 400 } else { 5 };
         std::thread::sleep(Duration::from_millis(least + chosen % 300));
         child.kill().expect("it can be killed");
         let error = String::from_utf8_lossy(&child.wait_with_output().expect("a child").stderr).into_owned();
         assert!(!error.contains("passed over"), "a checkpoint could not be read: {error}");
-        // one who was killed in the middle of its training says nothing; the next one says what may have been
-        was_said |= error.contains("note: the process that trained here before ended without saving");
+        // the process after one that was killed in training says so
+        was_noted |= error.contains("note: the process that trained here before ended without saving");
         if let Some(after) = error.lines().find_map(|line| line.strip_prefix("going on after step ")) {
             assert!(after.parse::<u64>().is_ok_and(|step| step >= newest), "went on after step {after}, not {newest}");
         }
@@ -154,7 +154,7 @@ fn a_run_that_is_killed_again_and_again_loses_nothing_older_than_its_last_checkp
             }
         }
     }
-    assert!(was_said, "none of {kills} kills was noticed");
+    assert!(was_noted, "none of {kills} kills was noticed");
     workplace.run(&resume).succeeded();
     let again = workplace.run(&resume).succeeded();
     assert!(!again.error.contains("ended without saving"), "{again}");
@@ -186,6 +186,6 @@ fn sigterm_saves_and_a_second_process_is_refused() {
     let stopped = Finished::new(&arguments, child.wait_with_output().expect("a child"));
     assert_eq!(stopped.code, Some(130), "{stopped}");
     assert!(stopped.error.contains("go on with: diffuse train --resume --run run"), "{stopped}");
-    // the lock went with the process
+    // the lock ends with the process
     workplace.run(&["train", "--resume", "--run", "run", "--dry-run"]).succeeded();
 }

@@ -1,4 +1,4 @@
-//! Samplers, guidance, editing and likelihood from the command line, with a network that has learned next to nothing.
+//! Sampling, guidance, editing, likelihood, evaluation and plans from the command line, with a network of six training steps.
 
 use end_to_end::{Workplace, png_size};
 
@@ -53,7 +53,7 @@ fn every_sampler_draws() {
 }
 
 #[test]
-fn guidance_can_be_chosen() {
+fn options_of_guidance_change_the_images() {
     let workplace = trained();
     let draw = |more: &[&str]| {
         let mut arguments = vec!["sample", RUN, "--class", "7", "--count", "1", "--save", "npz", "--out", "out"];
@@ -72,7 +72,7 @@ fn guidance_can_be_chosen() {
     ] {
         assert_ne!(plain, draw(other), "{other:?}");
     }
-    // a model that guides itself as its own weaker version does nothing
+    // a model that is its own weaker model does not guide
     assert_eq!(draw(&["--guidance", "1"]), draw(&["--guidance", "1", "--weaker", RUN]));
     for (more, word) in [
         (&["--guidance-rescale", "2"][..], "guidance_rescale = 2"),
@@ -105,7 +105,7 @@ fn images_are_edited() {
         ["edit", "inpaint", RUN, "mnist-5k#3", "--box", "0", "0", "14", "28", "--count", "2", "--out", "d.png"];
     workplace.run(&filled).succeeded();
     assert_eq!(size("d.png").1, 56);
-    // a mask that is black keeps all of the image
+    // a mask that does not exist
     let mask = ["edit", "inpaint", RUN, "mnist-5k#3", "--mask", "black.png", "--count", "1", "--out", "e.png"];
     let refused = workplace.run(&mask).refused(&["black.png"]);
     assert_eq!(refused.code, Some(1));
@@ -116,7 +116,7 @@ fn images_are_edited() {
         (&["edit", "vary", RUN, "mnist-5k#x"], 2, "number of an image"),
         (&["edit", "vary", RUN, "mnist-5k#1", "--strength", "2"], 1, "strength = 2"),
         (&["edit", "vary", RUN, "mnist-5k#1", "--class", "10"], 1, "0 to 9"),
-        (&["edit", "vary", RUN, "mnist-5k#1", "--count", "0"], 2, "--count 0"),
+        (&["edit", "vary", RUN, "mnist-5k#1", "--count", "0"], 2, "0 is not in 1..=4096"),
         (&["edit", "inpaint", RUN, "mnist-5k#1"], 2, "--box"),
         (&["edit", "inpaint", RUN, "mnist-5k#1", "--box", "20", "0", "9", "9"], 2, "28x28"),
         (&["edit", "inpaint", RUN, "mnist-5k#1", "--box", "0", "0", "9", "9", "--jump-length", "0"], 1, "jump_length"),
@@ -145,7 +145,9 @@ fn likelihoods_are_printed() {
 
     let refused = workplace.run(&["nll", RUN, "--data", "mnist-5k"]).refused(&["--train-split"]);
     assert_eq!(refused.code, Some(1));
-    workplace.run(&["nll", RUN, "--data", "mnist-5k", "--count", "0"]).refused(&["--count 0"]);
+    workplace
+        .run(&["nll", RUN, "--data", "mnist-5k", "--count", "0"])
+        .refused(&["'--count <COUNT>'", "0 is not in 1.."]);
 }
 
 #[test]
@@ -158,7 +160,7 @@ fn samples_are_evaluated() {
         (json["count"].as_u64(), json["references"].as_u64(), json["classes"].as_u64()),
         (Some(20), Some(120), Some(10))
     );
-    // a network that has learned nothing draws noise, which is no copy of anything
+    // noise of an untrained network is no copy
     assert_eq!(json["near_copies"].as_f64(), Some(0.0));
     let number = |key: &str| json[key].as_f64().unwrap_or_else(|| panic!("{key} is no number: {json}"));
     assert!(number("frechet_distance") > number("frechet_distance_of_references"), "{json}");
@@ -170,9 +172,11 @@ fn samples_are_evaluated() {
     for word in ["extractor", "20, against 120 images of mnist-5k", "kernel", "near-copies"] {
         assert!(text.contains(word), "`{word}`: {text}");
     }
-    workplace.run(&["evaluate", RUN, "--data", "mnist-5k", "--count", "1"]).refused(&["--count 1 "]);
+    workplace
+        .run(&["evaluate", RUN, "--data", "mnist-5k", "--count", "1"])
+        .refused(&["'--count <COUNT>'", "1 is not in 4.."]);
 
-    // the classifier of the reference is kept: the same figures without training it again
+    // the classifier of the reference is cached: the same figures without training it again
     let again = workplace.run(&[&base[..], &["--json"]].concat()).succeeded();
     assert_eq!(again.json(), json);
     assert!(!again.error.contains("training the classifier"), "{again}");

@@ -1,4 +1,4 @@
-//! Training targets beyond the article's, each from training to a picture; averages made afterwards; classifier guidance.
+//! Objectives and losses beyond the article's, from training to a picture; averages made after the training; classifier guidance.
 
 use end_to_end::{Workplace, png_size};
 
@@ -12,7 +12,7 @@ fn trained(settings: &[&str]) -> Workplace {
 }
 
 #[test]
-fn every_target_trains_and_draws() {
+fn every_objective_trains_and_draws() {
     let targets: [(&[&str], &[&str]); 9] = [
         (&["diffusion.objective=edm:0.5", "diffusion.family=edm"], &["--sampler", "edm", "--spacing", "karras"]),
         (&["diffusion.objective=flow"], &["--spacing", "flow"]),
@@ -37,7 +37,7 @@ fn every_target_trains_and_draws() {
 }
 
 #[test]
-fn what_does_not_go_together_is_said() {
+fn keys_that_exclude_each_other_are_refused() {
     let workplace = Workplace::new();
     let refused = |settings: &[&str], words: &[&str]| {
         let set = settings.iter().flat_map(|setting| ["--set", setting]).collect::<Vec<_>>();
@@ -74,7 +74,7 @@ fn an_average_is_made_after_the_training() {
         .flat_map(|step| ["0.05", "0.1"].map(|width| format!("step-{step:07}-width-{width}.safetensors")));
     assert_eq!(snapshots, expected.collect::<Vec<_>>());
 
-    // the average of a width that was kept is the snapshot itself
+    // the average of a width that has snapshots is the snapshot
     let made = workplace.run(&["average", RUN, "--relative-width", "0.1", "--json"]).succeeded().json();
     assert_eq!(made["model"], format!("{RUN}/average-0.1.safetensors"));
     let close = |a: &str, b: &str| {
@@ -108,7 +108,7 @@ fn a_classifier_is_trained_and_guides() {
         workplace.run(&[&base, more].concat()).succeeded();
         workplace.read("out/samples.npz")
     };
-    // a model that knows no classes is led to one
+    // a model without classes is guided to one
     let (seven, three) = (
         draw(&["--classifier", "classifier.safetensors", "--class", "7", "--guidance", "50"]),
         draw(&["--classifier", "classifier.safetensors", "--class", "3", "--guidance", "50"]),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, process::Command};
 use end_to_end::Workplace;
 use serde_json::Value;
 
-/// Prints the scalars of a folder of event files as JSON: for each tag the steps with their values.
+/// A program that prints the scalars of a folder of event files as JSON: for each tag the steps with their values.
 const READ: &str = r#"
 import json, sys
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -15,7 +15,7 @@ events.Reload()
 print(json.dumps({tag: [[event.step, event.value] for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}))
 "#;
 
-/// What TensorBoard finds in a folder.
+/// The scalars that TensorBoard reads in a folder.
 fn scalars(folder: &Path) -> BTreeMap<String, Vec<(u64, f32)>> {
     let packages = std::env::var_os("TENSORBOARD_PACKAGES").expect(
         "TENSORBOARD_PACKAGES is the folder that pip installed tensorboard into: `cargo xtask ci --only tensorboard`",
@@ -28,7 +28,7 @@ fn scalars(folder: &Path) -> BTreeMap<String, Vec<(u64, f32)>> {
 
 #[test]
 #[ignore = "needs the Python package tensorboard: run `cargo xtask ci --only tensorboard`"]
-fn tensorboard_reads_what_a_run_wrote() {
+fn tensorboard_reads_the_events_of_a_run() {
     let workplace = Workplace::new();
     workplace.train_tiny(&["--run", "run", "--set", "training.evaluate_every=2"]).succeeded();
     let lines = |file: &str| -> Vec<Value> {
@@ -38,7 +38,7 @@ fn tensorboard_reads_what_a_run_wrote() {
     let (metrics, evaluations) = (lines("metrics.jsonl"), lines("evaluations.jsonl"));
     assert_eq!((metrics.len(), evaluations.len()), (6, 3));
 
-    // the same numbers as in the lines, as f32
+    // the values of the lines, as f32
     let mut expected = BTreeMap::new();
     let mut expect = |tag: String, lines: &[Value], pointer: String| {
         let point = |line: &Value| Some((line["step"].as_u64()?, line.pointer(&pointer)?.as_f64()? as f32));
@@ -60,7 +60,7 @@ fn tensorboard_reads_what_a_run_wrote() {
     }
     assert_eq!(scalars(&workplace.path("run/tensorboard")), expected);
 
-    // it looks at the checksums, so that they were right
+    // TensorBoard checks the checksums
     let folder = workplace.path("run/tensorboard");
     let file = std::fs::read_dir(&folder).expect("a folder").next().expect("a file").expect("an entry").path();
     let mut bytes = std::fs::read(&file).expect("events");
@@ -68,5 +68,5 @@ fn tensorboard_reads_what_a_run_wrote() {
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("written");
     let left = scalars(&folder);
-    assert!(left.get("loss/step").map_or(0, Vec::len) < 6, "a record that was changed was read all the same: {left:?}");
+    assert!(left.get("loss/step").map_or(0, Vec::len) < 6, "a corrupt record was read: {left:?}");
 }

@@ -1,62 +1,32 @@
 //! The tasks of the project: `cargo xtask help` lists them.
 //!
-//! It spawns cargo and the programs that cargo built, and knows no heavy dependency, so that it compiles in a second.
+//! They start cargo and other programs; without heavy dependencies, so that this compiles in seconds.
 
 mod cargo;
 mod ci;
-mod names;
 mod run;
 
 use std::ffi::OsString;
 use std::fmt;
+use std::io::Write;
 use std::process::ExitCode;
 
-const USAGE: &str = "\
-The tasks of the project.
-
-Build and run `diffuse` (arguments that are not listed here go to it; add --help to see its own):
-  cargo xtask train     [--backend BACKEND] [...]   train a model; without an argument, on handwritten digits
-  cargo xtask doctor    [--backend BACKEND] [...]   what will go wrong in a training, and how long it takes
-  cargo xtask sample    [--backend BACKEND] [...]   draw pictures from a trained model
-  cargo xtask edit      [--backend BACKEND] [...]   interpolate, vary or inpaint pictures
-  cargo xtask evaluate  [--backend BACKEND] [...]   how good, varied and new a model's pictures are
-  cargo xtask nll       [--backend BACKEND] [...]   how likely pictures are under a model
-  cargo xtask plan      [--backend BACKEND] [...]   find the best sampler within a time
-  cargo xtask average   [--backend BACKEND] [...]   a longer or shorter average of a run's weights
-  cargo xtask classifier [--backend BACKEND] [...]  train a classifier of noised images, to guide with
-  cargo xtask config    [...]                       where each value of a configuration comes from; begin a file
-  cargo xtask generate  [...]                       completions of a shell, manual pages
-  cargo xtask data      [--backend BACKEND] [...]   fetch or inspect a data set
-  cargo xtask schedule  [--backend BACKEND] [...]   draw or print noise schedules
-      BACKEND is flex (the CPU; default), wgpu, vulkan, metal, cuda or rocm: it is compiled in, and train, doctor,
-      sample, edit, evaluate, nll, plan, average and classifier use it unless --device says otherwise.
-
-Work on the project:
-  cargo xtask test  [...]                run every test (cargo test --workspace)
-  cargo xtask bench NAME [...]           run a benchmark, such as quality or ops
-  cargo xtask ci [--only NAME[,NAME]]    run the checks of continuous integration, stopping at the first failure
-  cargo xtask ci --list                  print their names
-  cargo xtask help                       print this
-";
-
-const TASKS: [&str; 17] = [
-    "train",
-    "doctor",
-    "sample",
-    "edit",
-    "evaluate",
-    "nll",
-    "plan",
-    "average",
-    "classifier",
-    "config",
-    "generate",
-    "data",
-    "schedule",
-    "test",
-    "bench",
-    "ci",
-    "help",
+/// The commands of `diffuse` that xtask builds and runs, and what they do.
+const COMMANDS: [(&str, &str); 14] = [
+    ("train", "train a model; without an argument, on handwritten digits"),
+    ("doctor", "predict problems, time and memory of a training"),
+    ("sample", "draw pictures from a trained model"),
+    ("edit", "interpolate, vary or inpaint pictures"),
+    ("evaluate", "judge quality, variety and novelty of a model's pictures"),
+    ("nll", "measure the likelihood of pictures under a model"),
+    ("plan", "find the best sampler within a time"),
+    ("average", "make a longer or shorter average of a run's weights"),
+    ("classifier", "train a classifier of noised images, for guidance"),
+    ("config", "show where each value of a configuration comes from; begin a file"),
+    ("completions", "print the completions of a shell"),
+    ("man", "write manual pages"),
+    ("data", "fetch or inspect a dataset"),
+    ("schedule", "draw or print noise schedules"),
 ];
 
 fn main() -> ExitCode {
@@ -71,25 +41,48 @@ fn main() -> ExitCode {
 
 fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
     if arguments.is_empty() {
-        eprint!("{USAGE}");
+        eprint!("{}", usage());
         return Ok(ExitCode::from(2));
     }
     let task = arguments.remove(0);
     match task.to_string_lossy().as_ref() {
-        task @ ("train" | "doctor" | "sample" | "edit" | "evaluate" | "nll" | "plan" | "average" | "classifier"
-        | "config" | "generate" | "data" | "schedule") => run::diffuse(task, arguments),
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),
-        "help" | "--help" | "-h" => {
-            cargo::print(USAGE)?;
-            Ok(ExitCode::SUCCESS)
+        "help" | "--help" | "-h" => print(&usage()),
+        task => {
+            let commands = COMMANDS.map(|(name, _)| name);
+            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "help"]].concat();
+            run::diffuse(known("task", task, &tasks)?, arguments)
         }
-        unknown => Err(unknown_name("task", unknown, &TASKS, "`cargo xtask help` lists them").into()),
     }
 }
 
-/// The user asked for something that does not exist; the exit code is 2.
+fn usage() -> String {
+    let commands: String = COMMANDS.iter().map(|(name, about)| format!("  cargo xtask {name:<13}{about}\n")).collect();
+    format!(
+        "\
+The tasks of the project.
+
+Build and run `diffuse` (its arguments follow; add --help to see them):
+{commands}      --backend flex|wgpu|vulkan|metal|cuda|rocm compiles a backend in, besides flex (the CPU), and is the --device
+      of the commands that have one, if none is given.
+
+Work on the project:
+  cargo xtask test         run every test (cargo test --workspace)
+  cargo xtask bench NAME   run a benchmark, such as quality or ops
+  cargo xtask ci           run the checks of continuous integration; --list lists them, --only NAME[,NAME] chooses
+  cargo xtask help         print this
+"
+    )
+}
+
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A name or an option that does not exist; the exit code is 2.
 #[derive(Debug)]
 struct UsageError(String);
 
@@ -101,11 +94,18 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
-/// "there is no task `tarin`; did you mean `train`? ..."
-fn unknown_name(what: &str, unknown: &str, known: &[&str], advice: &str) -> UsageError {
-    let nearest: Vec<String> = names::nearest(unknown, known).into_iter().map(|name| format!("`{name}`")).collect();
-    let guess = if nearest.is_empty() { String::new() } else { format!(" did you mean {}?", nearest.join(" or ")) };
-    UsageError(format!("there is no {what} `{unknown}`;{guess} {advice}"))
+/// The one of `names` that is `name`; `kind` is what they are, in the singular.
+///
+/// # Errors
+/// An unknown name; the message has the nearest one.
+fn known(kind: &str, name: &str, names: &[&'static str]) -> Result<&'static str, UsageError> {
+    if let Some(known) = names.iter().find(|known| **known == name) {
+        return Ok(known);
+    }
+    let typo = |known: &&&str| strsim::osa_distance(name, known);
+    let nearest = names.iter().min_by_key(typo).filter(|known| typo(known) <= name.chars().count().max(2) / 2);
+    let guess = nearest.map(|known| format!(" did you mean `{known}`?")).unwrap_or_default();
+    Err(UsageError(format!("there is no {kind} `{name}`;{guess} the {kind}s are {}", names.join(", "))))
 }
 
 #[cfg(test)]
@@ -123,14 +123,23 @@ mod tests {
         assert!(error.to_string().contains("there is no task `tarin`; did you mean `train`?"), "{error}");
         let error = error_of(&["xylophone"]);
         assert!(!error.to_string().contains("did you mean"), "{error}");
-        assert!(error.to_string().contains("cargo xtask help"), "{error}");
+        assert!(error.to_string().contains("train, doctor, sample"), "{error}");
     }
 
     #[test]
-    fn the_usage_names_every_task_and_backend() {
-        for name in TASKS.iter().chain(run::BACKENDS.iter()) {
-            assert!(USAGE.contains(name), "{name}");
+    fn only_names_within_half_of_the_letters_are_near() {
+        let guess = |name: &str| known("name", name, &["train", "test", "sample"]).unwrap_err().to_string();
+        assert!(guess("trian").contains("`train`?") && guess("tast").contains("`test`?"));
+        assert!(!guess("xyz").contains("did you mean"));
+        assert_eq!(known("name", "test", &["train", "test"]).unwrap(), "test");
+    }
+
+    #[test]
+    fn the_usage_names_every_backend_and_fits_a_terminal() {
+        let usage = usage();
+        for name in run::BACKENDS {
+            assert!(usage.contains(name), "{name}");
         }
-        assert!(USAGE.lines().all(|line| line.len() <= 120));
+        assert!(usage.lines().all(|line| line.len() <= 120));
     }
 }

@@ -2,10 +2,11 @@
 
 use anyhow::Context;
 use burn::tensor::{Device, Int, Tensor};
-use checkpoint::{GuidanceKind, Guide, Model, Request};
+use checkpoint::{GuidanceKind, Model};
 use clap::Args;
 use classifier::{NoisedClassifier, TrainingOptions};
 use metrics::FEATURES;
+use pipeline::{Guide, Request};
 use sampler::Classifier;
 
 use crate::{

@@ -3,9 +3,9 @@
 
 use anyhow::ensure;
 use burn::tensor::Device;
-use checkpoint::Request;
 use data::{ImageSet, LoadOptions, Padding};
 use metrics::{DigitClassifier, FEATURES, Judgment, Manifold, frechet_distance, manifold, pixels};
+use pipeline::Request;
 use serde::Serialize;
 use train::Config;
 

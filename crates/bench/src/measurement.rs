@@ -4,10 +4,11 @@ use std::{fmt::Display, io::Write, path::Path, time::Instant};
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
-use checkpoint::{Guide, Model, Request, generate_guided};
+use checkpoint::Model;
 use clap::Args;
 use data::ImageSet;
 use noise::Noise;
+use pipeline::{Guide, Request, generate_guided};
 use train::{Config, Trainer};
 
 /// The arguments of a measurement that trains a preset.

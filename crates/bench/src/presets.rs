@@ -4,11 +4,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 use burn::tensor::Device;
-use checkpoint::{Guide, Model, Request};
+use checkpoint::Model;
 use clap::Args;
 use data::ImageSet;
 use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
+use pipeline::{Guide, Request};
 use train::{Config, Trainer};
 
 use crate::measurement::{draw, noise_images, print, print_table_head, timed};

@@ -10,11 +10,12 @@ use std::{
 
 use anyhow::{Context, ensure};
 use burn::{module::Module, tensor::Device};
-use checkpoint::{Guide, Model, Request};
+use checkpoint::Model;
 use clap::Args;
 use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, nearest_distance, pixels};
 use picture::{Pixels, grid, labeled_grid, save_png};
+use pipeline::{Guide, Request};
 use train::Config;
 
 use crate::{

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use checkpoint::{Guide, Request};
 use clap::Args;
+use pipeline::{Guide, Request};
 use sampler::SamplerKind;
 use schedule::Spacing;
 

@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, bail};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
+use data::memory::peak_bytes;
 use serde::{Deserialize, Serialize};
-use train::{Config, Trainer, memory::peak_bytes};
+use train::{Config, Trainer};
 use unet::{Condition, UnetConfig};
 
 use crate::measurement::{noise_images, print, timed};

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
-use checkpoint::{Guide, Model, Request, SamplerKind};
+use checkpoint::{Model, SamplerKind};
 use clap::Args;
 use data::ImageSet;
+use pipeline::{Guide, Request};
 use sampler::Variance;
 use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, Spacing};
 use train::Config;

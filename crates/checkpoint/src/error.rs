@@ -1,14 +1,14 @@
-//! What can be wrong with a file.
+//! Errors of model and state files.
 
 use std::path::PathBuf;
 
 use unet::{StateError, UnetError};
 
-/// A file that cannot be read or written, or is not what it should be.
+/// A file that cannot be read, written or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The operating system refused.
+    /// An error of the operating system.
     #[error(transparent)]
     File(#[from] files::FileError),
     /// Not a safetensors file, or a broken one.
@@ -20,10 +20,10 @@ pub enum CheckpointError {
     NotSafetensors {
         /// The file.
         path: PathBuf,
-        /// What the reader found.
+        /// The error of the reader.
         reason: String,
     },
-    /// No header of ours.
+    /// A safetensors file of another program.
     #[error(
         "{} is safetensors but not written by this project: its metadata lacks the entry `{key}`",
         path.display()
@@ -34,41 +34,41 @@ pub enum CheckpointError {
         /// The missing entry.
         key: &'static str,
     },
-    /// The header does not fit.
+    /// A header that cannot be used.
     #[error("the header of {} cannot be used: {reason}", path.display())]
     Header {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Written by a newer version.
+    /// A file of a newer version.
     #[error("{} has format version {found}, this build reads up to {supported}: use a newer build", path.display())]
     Version {
         /// The file.
         path: PathBuf,
-        /// Its version.
+        /// Its format version.
         found: u32,
-        /// The latest known.
+        /// The newest version that this build reads.
         supported: u32,
     },
-    /// The network in the header is impossible.
+    /// A header with an impossible network.
     #[error("the network in the header of {} is not possible: {source}", path.display())]
     Network {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         source: UnetError,
     },
-    /// Header and weights do not fit.
+    /// Weights that do not fit the network of the header.
     #[error("the weights in {} do not fit the network in its header: {source}", path.display())]
     Weights {
         /// The file.
         path: PathBuf,
-        /// Which.
+        /// The first parameter that does not fit.
         source: StateError,
     },
-    /// Not-a-number or infinite weights.
+    /// Weights that are not finite.
     #[error(
         "the parameter `{name}` of {} is not finite: the training went wrong before this was saved",
         path.display()

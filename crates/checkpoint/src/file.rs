@@ -1,4 +1,4 @@
-//! Named tensors and one JSON header, in a safetensors file that is written atomically.
+//! Safetensors files of named f32 tensors with one JSON header, written atomically.
 
 use std::{
     borrow::Cow,
@@ -12,28 +12,28 @@ use files::{Action, FileError};
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::{CheckpointError, FORMAT_VERSION};
+use crate::CheckpointError;
 
-/// Files above this are not read: a typing error away from the end of memory.
+/// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 36;
 
-/// Named tensors with a header, as read from a file.
+/// The tensors and the header of a file.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
     bytes: Vec<u8>,
-    /// Where each tensor lies, counted from `data_start`.
+    /// The place of each tensor, counted from `data_start`.
     metadata: Metadata,
     data_start: usize,
     header: String,
 }
 
 impl TensorFile {
-    /// Reads and checks a file; `key` is the metadata entry that holds the header.
+    /// Reads and checks a file; `key` is the metadata entry of the header. The sizes in the metadata are checked against the size of the
+    /// file before anything is allocated.
     ///
     /// # Errors
-    /// [`CheckpointError`] names the file and what is wrong with it. Nothing is allocated for what a header claims
-    /// before it was held against the size of the file.
+    /// [`CheckpointError`] names the file and what is wrong with it.
     pub fn read(path: &Path, key: &'static str) -> Result<Self, CheckpointError> {
         let io = |source| FileError::new(Action::Read, path, source);
         let length = fs::metadata(path).map_err(io)?.len();
@@ -47,21 +47,20 @@ impl TensorFile {
             SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
         let header = metadata.metadata().as_ref().and_then(|entries| entries.get(key)).cloned();
         let header = header.ok_or(CheckpointError::NoHeader { path: path.to_owned(), key })?;
-        // the length of the metadata stands before it, in 8 bytes
+        // 8 bytes before the metadata are its length
         Ok(Self { path: path.to_owned(), bytes, metadata, data_start: 8 + metadata_length, header })
     }
 
-    /// The header, as it was written.
+    /// The text of the header.
     pub fn header(&self) -> &str {
         &self.header
     }
 
-    /// The header from JSON. Its `format_version` is looked at first: what a newer version wrote may have keys that this one does not
-    /// know.
+    /// Parses the header from JSON. Its `format_version` is checked first: a newer version may have other keys.
     ///
     /// # Errors
-    /// [`CheckpointError::Version`] if it is newer than [`FORMAT_VERSION`], [`CheckpointError::Header`] if it is no such header.
-    pub fn header_as<T: DeserializeOwned>(&self) -> Result<T, CheckpointError> {
+    /// [`CheckpointError::Version`] if it is above `supported`, [`CheckpointError::Header`] if it is no such header.
+    pub fn header_as<T: DeserializeOwned>(&self, supported: u32) -> Result<T, CheckpointError> {
         #[derive(Deserialize)]
         struct Version {
             format_version: u32,
@@ -69,26 +68,26 @@ impl TensorFile {
         let broken =
             |error: serde_json::Error| CheckpointError::Header { path: self.path.clone(), reason: error.to_string() };
         let Version { format_version: found } = serde_json::from_str(&self.header).map_err(broken)?;
-        if found > FORMAT_VERSION {
-            return Err(CheckpointError::Version { path: self.path.clone(), found, supported: FORMAT_VERSION });
+        if found > supported {
+            return Err(CheckpointError::Version { path: self.path.clone(), found, supported });
         }
         serde_json::from_str(&self.header).map_err(broken)
     }
 
-    /// Bytes of all tensors together.
+    /// Bytes of all tensors.
     pub fn data_bytes(&self) -> usize {
         self.bytes.len().saturating_sub(self.data_start)
     }
 
-    /// The file.
+    /// The path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A tensor of f32 numbers; None if there is none of this name.
+    /// An f32 tensor by its name; None if there is none of this name.
     ///
     /// # Errors
-    /// [`CheckpointError::NotSafetensors`] if its numbers are of another kind.
+    /// [`CheckpointError::NotSafetensors`] if it has another dtype.
     pub fn tensor(&self, name: &str) -> Result<Option<TensorData>, CheckpointError> {
         let broken = |reason: String| CheckpointError::NotSafetensors { path: self.path.clone(), reason };
         let Some(info) = self.metadata.info(name) else { return Ok(None) };
@@ -96,7 +95,7 @@ impl TensorFile {
             return Err(broken(format!("the tensor `{name}` is of type {:?}, not F32", info.dtype)));
         }
         let (start, end) = info.data_offsets;
-        // `read` has held all offsets against the size of the file
+        // `read` has checked all offsets against the size of the file
         let Some(data) = self.bytes.get(self.data_start + start..self.data_start + end) else {
             return Err(broken(format!("the tensor `{name}` lies outside of the file")));
         };
@@ -108,7 +107,7 @@ impl TensorFile {
 /// Writes named f32 tensors and a header. The bytes depend on the arguments alone.
 ///
 /// # Errors
-/// [`CheckpointError::File`] names the file. What was there before stays if anything goes wrong.
+/// [`CheckpointError::File`] names the file. A previous file stays if writing fails.
 pub fn write(
     path: &Path,
     key: &'static str,
@@ -139,7 +138,7 @@ pub fn write(
         let values = data.as_slice::<f32>().map_err(|error| invalid(format!("`{name}` is not f32: {error:?}")))?;
         views.push((name.as_str(), Floats { shape: data.shape(), values }));
     }
-    // one entry only: a map with several would be written in random order
+    // only one entry: several would be written in random order
     let metadata = HashMap::from([(key.to_owned(), header)]);
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(|error| invalid(error.to_string()))?;
     Ok(files::write_atomically(path, &bytes)?)

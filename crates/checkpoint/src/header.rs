@@ -1,12 +1,13 @@
-//! What a model file says of itself.
+//! The header of a model file.
 
+use burn::tensor::Tensor;
 use documented::DocumentedFields;
 use sampler::{SamplerKind, Variance};
 use schedule::{Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
 use unet::UnetConfig;
 
-/// Version of the file format; raised when an older build could misread a file.
+/// Version of the format of model files; raised when an older build could misread a file.
 pub const FORMAT_VERSION: u32 = 1;
 
 /// Everything that sampling needs besides the weights.
@@ -19,13 +20,13 @@ pub struct Header {
     pub unet: UnetConfig,
     /// The noise schedule.
     pub schedule: ScheduleConfig,
-    /// What the network predicts.
+    /// The objective that the network was trained for.
     pub objective: Objective,
     /// The images.
     pub image: ImageFormat,
     /// Names of the classes, in the order of the labels; empty without labels.
     pub classes: Vec<String>,
-    /// How to sample, unless asked otherwise.
+    /// The default options of sampling.
     pub sampling: SamplingConfig,
 }
 
@@ -44,21 +45,21 @@ impl Header {
     }
 }
 
-/// Size of the images that the network sees and of those that are shown.
+/// Size and format of the images, for the network and for pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFormat {
-    /// 1 gray, 3 color, 4 color and alpha.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// Height that the network sees.
+    /// Height of the input of the network.
     pub height: usize,
-    /// Width that the network sees.
+    /// Width of the input of the network.
     pub width: usize,
-    /// Height of the picture; less than `height` where the data was padded, and then samples are cropped back.
+    /// Height of the picture; less than `height` if the data was padded: samples are cropped back.
     pub content_height: usize,
     /// Width of the picture, likewise.
     pub content_width: usize,
-    /// Bits of a value, 8 or 16: what the images were, and what samples are written with.
+    /// Bits of a value, 8 or 16, of the training images and of written samples.
     #[serde(default = "eight", skip_serializing_if = "is_eight")]
     pub bits: u8,
 }
@@ -76,9 +77,15 @@ impl ImageFormat {
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
         Self { channels, height, width, content_height: height, content_width: width, bits: eight() }
     }
+
+    /// The content of padded images: `[batch, channels, height, width]` to `[batch, channels, content_height, content_width]`.
+    pub fn cropped(&self, images: Tensor<4>) -> Tensor<4> {
+        let (top, left) = ((self.height - self.content_height) / 2, (self.width - self.content_width) / 2);
+        images.narrow(2, top, self.content_height).narrow(3, left, self.content_width)
+    }
 }
 
-/// What is done with the two predictions of a guided network, that with the class and that without.
+/// How the predictions with and without the class are combined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GuidanceKind {
@@ -89,7 +96,7 @@ pub enum GuidanceKind {
     CfgPlusPlus,
 }
 
-/// How images are drawn: the table `[sampling]`.
+/// The options of sampling: the table `[sampling]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct SamplingConfig {
@@ -98,30 +105,30 @@ pub struct SamplingConfig {
     pub sampler: SamplerKind,
     /// Number of steps, at most the schedule's. The article's `sampling_timesteps`.
     pub steps: usize,
-    /// Which timesteps: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`, `karras`, `exponential` or `flow`.
+    /// The timesteps: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`, `karras`, `exponential` or `flow`.
     pub spacing: Spacing,
-    /// How random DDIM is, at least 0: 0 is deterministic. lucidrains' `ddim_sampling_eta`.
+    /// The noise of DDIM, at least 0, where 0 is deterministic and 1 as in DDPM. lucidrains' `ddim_sampling_eta`.
     pub eta: f64,
-    /// How much noise `edm` adds in all (S_churn), at least 0.
+    /// The noise that `edm` adds in all (S_churn), at least 0.
     pub churn: f64,
     /// The variance of DDPM: `posterior`, `beta` or `learned`.
     pub variance: Variance,
     /// Whether x_0 is clipped to [-1, 1] at every step.
     pub clip: bool,
-    /// Scale of classifier-free guidance; 1 is none. Matters only with classes.
+    /// Scale of classifier-free guidance; 1 for none. Only with classes.
     pub guidance: f64,
     /// `cfg` or `cfg_plus_plus`.
     pub guidance_kind: GuidanceKind,
-    /// Only between these sigmas is there guidance ([`sampler::Guided::interval`]); everywhere if not given.
+    /// The sigmas between which guidance is applied ([`sampler::Guided::interval`]); all if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance_interval: Option<[f64; 2]>,
-    /// How far the contrast of guided images is brought back ([`sampler::Guided::rescale`]), from 0 to 1.
+    /// Rescaling of guided images to the contrast of unguided ones ([`sampler::Guided::rescale`]), 0 (none) to 1.
     pub guidance_rescale: f64,
-    /// How many images are drawn in training and for the final grid.
+    /// The number of images in the grids of a training.
     pub count: usize,
-    /// How many images go through the network at a time.
+    /// The number of images in a batch.
     pub batch_size: usize,
-    /// Parts that such a batch is cut into, computed at the same time on as many threads: worth it on a CPU.
+    /// The number of parts of a batch, each computed by its own thread: faster on a CPU.
     pub parallel_parts: usize,
 }
 

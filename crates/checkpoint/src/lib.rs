@@ -1,39 +1,34 @@
-//! A trained model as one self-describing file, and sampling from it.
+//! A trained model as one self-describing file.
 //!
 //! The file is safetensors: the weights under the names of lucidrains' state dict (so that Python reads them), and one
 //! metadata entry `diffuse` with the [`Header`] as JSON: network, schedule, objective, image format, classes, sampling.
-//! Its bytes depend on weights and header alone. Files are written to a temporary name and renamed, so that a reader
-//! never sees half of one.
+//! Its bytes depend on weights and header alone. It is written under a temporary name and renamed. [`file`](mod@file) is the
+//! same container for other tensors. Crate `pipeline` samples from a [`Model`].
 //!
 //! ```
 //! use burn::tensor::Device;
-//! use checkpoint::{Header, ImageFormat, Model, Request, generate};
-//! use noise::Noise;
+//! use checkpoint::{Header, ImageFormat, Model};
 //! use unet::UnetConfig;
 //!
 //! let device = Device::flex();
 //! let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
-//! let mut header = Header::new(unet.clone(), ImageFormat::new(1, 8, 8));
-//! header.sampling.steps = 2;
+//! let header = Header::new(unet.clone(), ImageFormat::new(1, 8, 8));
 //! let model = Model { unet: unet.init(&device)?, header };
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("model.safetensors");
 //! model.save(&path)?;
 //! let model = Model::load(&path, &device)?;
-//! let images = generate(&model, &Request::count(3), &Noise::new(1), &mut |_| ())?;
-//! assert_eq!(images.dims(), [3, 1, 8, 8]);
+//! assert_eq!(model.header.image, ImageFormat::new(1, 8, 8));
 //! # Ok::<(), Box<dyn core::error::Error>>(())
 //! ```
 #![forbid(unsafe_code)]
 
 mod error;
 pub mod file;
-mod generate;
 mod header;
 mod model;
 
 pub use error::CheckpointError;
-pub use generate::{GenerateError, Guide, NetworkDenoiser, Request, generate, generate_guided};
 pub use header::{FORMAT_VERSION, GuidanceKind, Header, ImageFormat, SamplingConfig};
 pub use model::Model;
 pub use sampler::SamplerKind;

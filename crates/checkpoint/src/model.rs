@@ -8,18 +8,18 @@ use unet::{Unet, UnetConfig};
 use crate::{
     CheckpointError,
     file::{TensorFile, write},
-    header::Header,
+    header::{FORMAT_VERSION, Header},
 };
 
 /// Entry of the metadata that holds the [`Header`].
 const KEY: &str = "diffuse";
 
-/// A trained network and everything that sampling from it needs.
+/// A trained network with everything that sampling needs.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The network.
     pub unet: Unet,
-    /// What it is.
+    /// Its description.
     pub header: Header,
 }
 
@@ -28,7 +28,7 @@ impl Model {
     ///
     /// # Errors
     /// [`CheckpointError::NotFinite`] if a weight is not finite: such a model is never written. Otherwise
-    /// [`CheckpointError::File`]. What was at `path` before stays if anything goes wrong.
+    /// [`CheckpointError::File`]. A previous file at `path` stays if writing fails.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         let tensors = self.unet.state_dict();
         for (name, data) in &tensors {
@@ -48,11 +48,11 @@ impl Model {
     pub fn load(path: &Path, device: &Device) -> Result<Self, CheckpointError> {
         let file = TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let header: Header = file.header_as()?;
+        let header: Header = file.header_as(FORMAT_VERSION)?;
         let image = header.image;
         let network = |source| CheckpointError::Network { path: path.to_owned(), source };
         header.unet.validate().map_err(network)?;
-        // what a header claims is held against the file before memory is asked for; smaller differences are named by tensor
+        // the size of the network is checked against the file before it is allocated; smaller differences are named by tensor
         let (claimed, there) = (4 * header.unet.parameters(), file.data_bytes() as u128);
         if claimed > 16 * there + (1 << 20) {
             let UnetConfig { dim, dim_mults, .. } = &header.unet;

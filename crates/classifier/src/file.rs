@@ -65,7 +65,7 @@ impl NoisedClassifier {
     pub fn load(path: &Path, device: &Device) -> Result<Self, ClassifierError> {
         let file = file::TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let Header { image, classes, schedule, .. } = file.header_as()?;
+        let Header { image, classes, schedule, .. } = file.header_as(FORMAT_VERSION)?;
         let side = 4..=1 << 12;
         let possible = (1..=4).contains(&image.channels)
             && side.contains(&image.height)

@@ -1,6 +1,6 @@
-//! A classifier of noised images, for classifier guidance (Dhariwal and Nichol 2021, arXiv:2105.05233): it learns
-//! `p(class | x_t)` at every noise level of a schedule, and the gradient of its logarithm leads a denoiser that knows no
-//! classes.
+//! A classifier of noised images, for classifier guidance (Dhariwal and Nichol 2021, arXiv:2105.05233). It learns
+//! `p(class | x_t)` at every noise level of a schedule; the gradient of its logarithm guides a denoiser without classes:
+//! `sampler::ClassifierGuided { denoiser, classifier: classifier.towards(labels), scale }` is a denoiser.
 //!
 //! ```
 //! use burn::tensor::Device;

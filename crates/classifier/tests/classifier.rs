@@ -18,10 +18,7 @@ fn trained(images: &ImageSet, steps: usize) -> NoisedClassifier {
 }
 
 fn tensor(images: &ImageSet) -> Tensor<4> {
-    let mut pixels = vec![0.0; images.len() * images.image_len()];
-    for (index, out) in pixels.chunks_exact_mut(images.image_len()).enumerate() {
-        images.write_chw_f32(index, false, out);
-    }
+    let pixels = images.batch((0..images.len()).map(|index| (index, false)));
     Tensor::from_data(TensorData::new(pixels, [images.len(), 1, 28, 28]), &Device::flex())
 }
 

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
-use crate::print_result;
+use crate::arguments::CommonArguments;
 
 #[derive(Args)]
 pub struct AverageArguments {
@@ -21,22 +22,15 @@ pub struct AverageArguments {
     /// Where the model goes; RUN/average-WIDTH.safetensors if not given
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: CommonArguments,
 }
 
 pub fn run(arguments: AverageArguments) -> anyhow::Result<()> {
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let width = arguments.relative_width;
-    let model = train::average(&arguments.run.join("averages"), arguments.step, width, &device)?;
-    let out = arguments.out.unwrap_or_else(|| arguments.run.join(format!("average-{width}.safetensors")));
+    let AverageArguments { run, relative_width, step, out, common } = arguments;
+    let (_, device) = common.open_device()?;
+    let model = train::average(&run.join("averages"), step, relative_width, &device)?;
+    let out = out.unwrap_or_else(|| run.join(format!("average-{relative_width}.safetensors")));
     model.save(&out)?;
-    if arguments.json {
-        return print_result(serde_json::json!({ "model": out, "relative_width": width }));
-    }
-    print_result(format_args!("model  {}", out.display()))
+    common.print(json!({ "model": out, "relative_width": relative_width }), format_args!("model  {}", out.display()))
 }

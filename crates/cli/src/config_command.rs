@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Subcommand};
 use files::write_atomically;
-use toml::{Table, Value};
+use toml::Value;
 use train::Config;
 
 use crate::{
-    layers::{Layers, OPTIONAL_KEYS, collect, value_at},
+    arguments::ConfigArguments,
+    config_layers::{OPTIONAL_KEYS, keys_of, table_of, value_at},
     print_result,
-    train_command::ConfigArguments,
 };
 
 #[derive(Subcommand)]
@@ -31,25 +31,24 @@ pub struct InitArguments {
     out: PathBuf,
 }
 
-/// Keys that are followed by their origins from this column on.
+/// Column of the origins of keys.
 const ORIGIN_COLUMN: usize = 48;
-/// Comments are broken here.
+/// Width that comments are broken at.
 const WIDTH: usize = 110;
 
 pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
     match command {
         ConfigCommand::Show(arguments) => {
-            let layers = arguments.lay_over(Layers::preset(&arguments.preset)?)?;
-            let origins = layers.origins();
-            let config = layers.resolve()?;
-            let origin = |key: &str| origins.get(key).map_or("default", String::as_str).to_owned();
-            let lines = written(&config, &mut |key, line| {
-                vec![format!("{line:<width$} # {}", origin(key), width = ORIGIN_COLUMN)]
+            let layers = arguments.layers()?;
+            let origins = layers.origins.clone();
+            let lines = lines_of(&layers.resolve()?, |key, line| {
+                let origin = origins.get(key).map_or("default", String::as_str);
+                vec![format!("{line:<ORIGIN_COLUMN$} # {origin}")]
             })?;
             print_result(lines.join("\n"))
         }
         ConfigCommand::Init(InitArguments { layers, out }) => {
-            let config = layers.lay_over(Layers::preset(&layers.preset)?)?.resolve()?;
+            let config = layers.layers()?.resolve()?;
             if out.exists() {
                 bail!("{} exists already; name another file with --out, or delete it", out.display());
             }
@@ -57,13 +56,11 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
             let mut lines = vec![
                 format!("# A configuration of `diffuse train`, begun from the preset {preset}."),
                 format!("# Use it with: diffuse train --preset {preset} --config {}", out.display()),
-                "# What is deleted here is taken from the preset.".to_owned(),
+                "# Keys that are deleted here are taken from the preset.".to_owned(),
             ];
-            lines.extend(written(&config, &mut |key, line| {
-                let mut lines = vec![String::new()];
-                lines.extend(comment(Config::field_docs(key).unwrap_or("A parameter of the family.")));
-                lines.push(line.to_owned());
-                lines
+            lines.extend(lines_of(&config, |key, line| {
+                let docs = Config::field_docs(key).unwrap_or("A parameter of the schedule.");
+                [vec![String::new()], comment(docs), vec![line]].concat()
             })?);
             write_atomically(&out, format!("{}\n", lines.join("\n")).as_bytes())?;
             print_result(out.display())
@@ -71,42 +68,39 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The lines of a configuration, table by table; `each` makes of a key and its line the lines that are written. Optional keys
+/// The lines of a configuration, table by table. `each` makes of a key and its line the lines that are written. Optional keys
 /// that are not set stand as comments.
-fn written(config: &Config, each: &mut dyn FnMut(&str, &str) -> Vec<String>) -> anyhow::Result<Vec<String>> {
-    let table = Table::try_from(config).context("the configuration cannot be written as TOML")?;
-    let mut keys = Vec::new();
-    collect("", &table, &mut keys);
-    let unset = |key: &&&str| value_at(&table, key).is_none();
+fn lines_of(config: &Config, mut each: impl FnMut(&str, String) -> Vec<String>) -> anyhow::Result<Vec<String>> {
+    let values = table_of(config)?;
+    let mut keys = keys_of(&values);
+    let unset = |key: &&&str| value_at(&values, key).is_none();
     keys.extend(OPTIONAL_KEYS.iter().filter(unset).map(|key| (*key).to_owned()));
-    let table_of = |key: &str| key.rsplit_once('.').map_or(String::new(), |(table, _)| table.to_owned());
-    let mut tables: Vec<String> = Vec::new();
-    for key in &keys {
-        if !tables.contains(&table_of(key)) {
-            tables.push(table_of(key));
-        }
-    }
-    // tables within tables come after what they lie in
-    tables.sort_by_key(|name| (name.split('.').next().map(str::to_owned), name.clone()));
+    // a table comes before the tables in it
+    keys.sort_by(|a, b| split(a).0.cmp(split(b).0));
     let mut lines = Vec::new();
-    for name in tables {
-        lines.extend([String::new(), format!("[{name}]")]);
-        for key in keys.iter().filter(|key| table_of(key) == name) {
-            let last = key.rsplit('.').next().unwrap_or(key);
-            let line = match value_at(&table, key) {
-                Some(value) => format!("{last} = {}", inline(value)),
-                None => format!("# {last} ="),
+    for keys in keys.chunk_by(|a, b| split(a).0 == split(b).0) {
+        lines.extend([String::new(), format!("[{}]", split(&keys[0]).0)]);
+        for key in keys {
+            let (_, name) = split(key);
+            let line = match value_at(&values, key) {
+                Some(value) => format!("{name} = {}", inline(value)),
+                None => format!("# {name} ="),
             };
-            lines.extend(each(key, &line));
+            lines.extend(each(key, line));
         }
     }
     Ok(lines)
 }
 
-/// A value as it stands behind an equals sign.
+/// Table and name of a key: `training.ema.decay` is `decay` in `training.ema`.
+fn split(key: &str) -> (&str, &str) {
+    key.rsplit_once('.').unwrap_or(("", key))
+}
+
+/// A value as TOML.
 fn inline(value: &Value) -> String {
     match value {
-        // a float that is whole or tiny stays one
+        // TOML would write all digits
         Value::Float(number) if number.abs() >= 1e15 || (*number != 0.0 && number.abs() < 1e-4) => {
             format!("{number:e}")
         }
@@ -114,17 +108,15 @@ fn inline(value: &Value) -> String {
     }
 }
 
-/// A doc comment as comment lines of TOML: without the marks of links.
+/// A doc comment as comment lines of TOML, without the marks of links.
 fn comment(docs: &str) -> Vec<String> {
-    let mut plain = String::new();
-    let mut rest = docs;
-    while let Some(start) = rest.find("[`") {
-        let Some(end) = rest[start..].find("`]").map(|end| start + end) else { break };
-        plain.push_str(&rest[..start]);
-        plain.push_str(rest[start + 2..end].rsplit("::").next().unwrap_or_default());
-        rest = &rest[end + 2..];
+    let mut parts = docs.split("[`");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (link, rest) = part.split_once("`]").unwrap_or((part, ""));
+        plain.push_str(link.rsplit("::").next().unwrap_or_default());
+        plain.push_str(rest);
     }
-    plain.push_str(rest);
     let mut lines = vec![String::from("#")];
     for word in plain.split_whitespace() {
         if lines.last().is_some_and(|line| line.chars().count() + 1 + word.chars().count() > WIDTH) {
@@ -143,14 +135,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_key_of_every_preset_is_explained_and_the_file_says_the_same() {
+    fn every_key_of_every_preset_is_explained_and_is_read_back() {
         for preset in train::PRESETS {
             let config = Config::preset(preset).expect("a preset");
             let family = ["s"];
-            let lines = written(&config, &mut |key, line| {
+            let lines = lines_of(&config, |key, line| {
                 let name = key.rsplit('.').next().unwrap_or(key);
                 assert!(Config::field_docs(key).is_some() || family.contains(&name) || name == "family", "{key}");
-                vec![line.to_owned()]
+                vec![line]
             });
             let text = lines.expect("lines").join("\n");
             let read: Config = toml::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"));

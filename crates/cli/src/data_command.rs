@@ -22,12 +22,12 @@ pub enum DataCommand {
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
     },
-    /// Print what a dataset holds, and draw a preview
+    /// Summarize a dataset, and draw a preview
     Inspect {
         /// A file, a folder, or a known name
         #[arg(value_name = "PATH|NAME")]
         path: String,
-        /// Where the preview goes
+        /// The file of the preview
         #[arg(long, value_name = "FILE", default_value = "preview.png")]
         preview: PathBuf,
         /// Leave out images that cannot be read
@@ -45,9 +45,9 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
-    /// List the images that were decoded and kept, or remove them
+    /// List the files of decoded images, or remove them
     Cache {
-        /// Remove them; they are made again when they are needed
+        /// Remove them; they are written again when they are needed
         #[arg(long)]
         clear: bool,
     },

@@ -1,10 +1,19 @@
 //! `diffuse doctor`.
 
-use clap::Args;
-use data::LoadOptions;
-use train::doctor::{Finding, Measurement, Severity, check_data, check_schedule, measure};
+use std::cmp::Reverse;
 
-use crate::{layers::Layers, print_result, read_data::open_data, train_command::ConfigArguments};
+use clap::Args;
+use data::{LoadOptions, Loaded};
+use serde_json::json;
+use train::{
+    Config, TrainError,
+    doctor::{Finding, Measurement, Severity, check_data, check_schedule, measure},
+};
+
+use crate::{
+    arguments::{CommonArguments, ConfigArguments},
+    read_data::open_data,
+};
 
 #[derive(Args)]
 pub struct DoctorArguments {
@@ -13,115 +22,105 @@ pub struct DoctorArguments {
     /// Do not take the few steps that time and memory are estimated from
     #[arg(long)]
     no_steps: bool,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: CommonArguments,
 }
 
-/// At most so many unreadable files are named.
+/// Most unreadable files that are named.
 const NAMED: usize = 5;
 
 pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
-    let (device_name, device) = device::open_or_default(arguments.device.as_deref())?;
-    let layers = &arguments.layers;
-    let config = layers.lay_over(Layers::preset(&layers.preset)?)?.resolve()?;
-    // whatever can be read: the rest is what the user wants to know
+    let (device_name, device) = arguments.common.open_device()?;
+    let config = arguments.layers.layers()?.resolve()?;
+    // unreadable files are a finding, not an error
     let loaded = open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
-    let images = loaded.images;
-    let mut found = Vec::new();
-    if !loaded.skipped.is_empty() {
-        let names: Vec<String> =
-            loaded.skipped.iter().take(NAMED).map(|(path, reason)| format!("{} ({reason})", path.display())).collect();
-        let severity = if config.data.skip_unreadable { Severity::Warning } else { Severity::Problem };
-        let more = if loaded.skipped.len() > NAMED { " and more" } else { "" };
-        let text = format!(
-            "{} images cannot be read: {}{more}; mend or delete them, or set data.skip_unreadable = true",
-            loaded.skipped.len(),
-            names.join(", ")
-        );
-        found.push(Finding { severity, text });
-    }
+    let mut found: Vec<Finding> = unreadable(&config, &loaded).into_iter().collect();
+    let Loaded { images, source, .. } = loaded;
     let config = config.resolved(&images);
-    config.unet.check_image_size(images.height(), images.width()).map_err(train::TrainError::from)?;
+    config.unet.check_image_size(images.height(), images.width()).map_err(TrainError::from)?;
     found.extend(check_data(&config, &images));
     found.extend(check_schedule(&config, &config.diffusion.schedule.build()?));
 
-    let measured = match arguments.no_steps {
-        true => None,
-        false => {
-            eprintln!("taking a few steps on {device_name}");
-            Some(measure(&config, &images, &device)?)
-        }
+    let measured = if arguments.no_steps {
+        None
+    } else {
+        eprintln!("taking a few steps on {device_name}");
+        Some(measure(&config, &images, &device)?)
     };
-    if let Some(Measurement { memory_bytes: Some(needed), available_bytes: Some(free), proposal, .. }) = measured
-        && let Some((batch_size, accumulate)) = proposal
-    {
-        let text = format!(
-            "a micro-batch of {} needs about {} of memory, of which {} are free: set training.batch_size = {batch_size} and \
-             training.gradient_accumulate_every = {accumulate} for the same step",
-            config.training.batch_size,
-            gigabytes(needed),
-            gigabytes(free)
-        );
-        found.push(Finding { severity: Severity::Problem, text });
-    }
-    found.sort_by_key(|finding| std::cmp::Reverse(finding.severity as u8));
+    found.extend(measured.and_then(|measured| too_large(&config, measured)));
+    found.sort_by_key(|finding| Reverse(finding.severity as u8));
 
     let seconds = measured.map(|measured| measured.step_seconds * config.training.steps as f64);
-    if arguments.json {
-        return print_result(serde_json::json!({
-            "device": device_name,
-            "images": images.len(),
-            "height": images.height(),
-            "width": images.width(),
-            "channels": images.channels(),
-            "classes": images.classes(),
-            "findings": found,
-            "measurement": measured,
-            "training_seconds": seconds,
-        }));
-    }
-    print_result(format_args!(
-        "data      {} ({}): {} images of {}x{}, {} channel(s), {} classes",
+    let (height, width, channels, classes) = (images.height(), images.width(), images.channels(), images.classes());
+    let mut lines = vec![format!(
+        "data      {} ({source}): {} images of {height}x{width}, {channels} channel(s), {classes} classes",
         images.name(),
-        loaded.source,
-        images.len(),
-        images.height(),
-        images.width(),
-        images.channels(),
-        images.classes()
-    ))?;
+        images.len()
+    )];
     if let (Some(measured), Some(seconds)) = (measured, seconds) {
-        let memory = measured.memory_bytes.map_or("unknown".to_owned(), gigabytes);
-        print_result(format_args!(
-            "estimate  {} for {} steps of {:.3} s on {device_name}, without samples; {memory} of main memory",
+        lines.push(format!(
+            "estimate  {} for {} steps of {:.3} s on {device_name}, without samples; {} of main memory",
             duration(seconds),
             config.training.steps,
-            measured.step_seconds
-        ))?;
+            measured.step_seconds,
+            measured.memory_bytes.map_or("unknown".to_owned(), gigabytes)
+        ));
     }
-    for Finding { severity, text } in &found {
-        print_result(format_args!("{severity:<9} {text}"))?;
-    }
+    lines.extend(found.iter().map(|Finding { severity, text }| format!("{severity:<9} {text}")));
     if found.is_empty() {
-        print_result("all       looks well")?;
+        lines.push("all       looks well".to_owned());
     }
-    Ok(())
+    let json = json!({
+        "device": device_name,
+        "images": images.len(),
+        "height": height,
+        "width": width,
+        "channels": channels,
+        "classes": classes,
+        "findings": found,
+        "measurement": measured,
+        "training_seconds": seconds,
+    });
+    arguments.common.print(json, lines.join("\n"))
+}
+
+/// The finding that some images cannot be read.
+fn unreadable(config: &Config, loaded: &Loaded) -> Option<Finding> {
+    let count = loaded.skipped.len();
+    let named = loaded.skipped.iter().take(NAMED).map(|(path, reason)| format!("{} ({reason})", path.display()));
+    let names = named.collect::<Vec<_>>().join(", ");
+    let more = if count > NAMED { " and more" } else { "" };
+    let text = format!(
+        "{count} images cannot be read: {names}{more}; mend or delete them, or set data.skip_unreadable = true"
+    );
+    let severity = if config.data.skip_unreadable { Severity::Warning } else { Severity::Problem };
+    (count > 0).then_some(Finding { severity, text })
+}
+
+/// The finding that a micro-batch needs more memory than there is.
+fn too_large(config: &Config, measured: Measurement) -> Option<Finding> {
+    let (batch_size, accumulate) = measured.proposal?;
+    let text = format!(
+        "a micro-batch of {} needs about {} of memory, of which {} are free: set training.batch_size = {batch_size} and \
+         training.gradient_accumulate_every = {accumulate} for the same step",
+        config.training.batch_size,
+        gigabytes(measured.memory_bytes?),
+        gigabytes(measured.available_bytes?)
+    );
+    Some(Finding { severity: Severity::Problem, text })
 }
 
 fn gigabytes(bytes: u64) -> String {
     format!("{:.1} GB", bytes as f64 / 1e9)
 }
 
+/// Seconds in the unit that fits.
 fn duration(seconds: f64) -> String {
     match seconds {
-        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
-        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
-        seconds if seconds < 172_800.0 => format!("{:.1} h", seconds / 3600.0),
-        seconds => format!("{:.1} days", seconds / 86_400.0),
+        ..120.0 => format!("{seconds:.0} s"),
+        ..7200.0 => format!("{:.0} min", seconds / 60.0),
+        ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
+        _ => format!("{:.1} days", seconds / 86_400.0),
     }
 }
 
@@ -130,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_in_the_unit_that_says_most() {
+    fn durations_have_the_unit_that_fits() {
         for (seconds, text) in [(59.0, "59 s"), (600.0, "10 min"), (7200.0, "2.0 h"), (864_000.0, "10.0 days")] {
             assert_eq!(duration(seconds), text);
         }

@@ -1,24 +1,27 @@
-//! `diffuse edit`: making images out of images.
+//! `diffuse edit`.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
-use burn::tensor::{Device, Tensor, TensorData};
-use checkpoint::{Model, NetworkDenoiser};
+use anyhow::{Context, anyhow, bail};
+use burn::tensor::{Device, Int, Tensor, TensorData, s};
+use checkpoint::Model;
 use clap::{Args, Subcommand};
-use data::{LoadOptions, Split};
+use data::LoadOptions;
+use files::{Action, FileError};
 use noise::{Noise, Purpose};
 use picture::{Pixels, grid, save_png};
+use pipeline::{NetworkDenoiser, pictures};
 use sampler::{
-    DdimOptions, Denoiser, Guided, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised, repaint, slerp,
+    DdimOptions, Denoiser, Guided, NoiseLevel, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised,
+    repaint, slerp,
 };
+use serde_json::json;
 
 use crate::{
     UsageError,
-    nll_command::{batch, options},
-    print_result,
+    arguments::{ModelArguments, count},
+    model_images::{batch, border, load_options},
     read_data::{ColumnArguments, open_data},
-    sample_command::model_file,
 };
 
 #[derive(Subcommand)]
@@ -26,14 +29,11 @@ pub enum EditCommand {
     /// Images between two: their noise (by DDIM inversion) on the way from one to the other
     Interpolate {
         #[command(flatten)]
-        common: Common,
+        common: EditArguments,
         /// The first image: a file, or NAME#INDEX or PATH#INDEX of a dataset
         first: String,
         /// The second
         second: String,
-        /// How many images, with both ends
-        #[arg(long, default_value_t = 9)]
-        count: usize,
         /// Instead of inversion: noise both to this share of the chain and mix them there (lucidrains)
         #[arg(long, value_name = "STRENGTH")]
         at: Option<f64>,
@@ -41,20 +41,17 @@ pub enum EditCommand {
     /// Images like one: it is noised part of the way, and denoised again
     Vary {
         #[command(flatten)]
-        common: Common,
+        common: EditArguments,
         /// The image: a file, or NAME#INDEX or PATH#INDEX of a dataset
         image: String,
         /// How much changes: 0 nothing, 1 everything
         #[arg(long, default_value_t = 0.5)]
         strength: f64,
-        /// How many images
-        #[arg(long, default_value_t = 9)]
-        count: usize,
     },
     /// Fill in a part of an image (RePaint)
     Inpaint {
         #[command(flatten)]
-        common: Common,
+        common: EditArguments,
         /// The image: a file, or NAME#INDEX or PATH#INDEX of a dataset
         image: String,
         /// The rectangle to fill in, in pixels of the model's images
@@ -63,135 +60,97 @@ pub enum EditCommand {
         /// A picture that is white where the image is to be filled in
         #[arg(long, value_name = "FILE", conflicts_with = "rectangle")]
         mask: Option<PathBuf>,
-        /// How often each stretch is walked
+        /// How often each stretch of the chain is walked
         #[arg(long, default_value_t = 10)]
         resamplings: usize,
         /// Steps of a stretch
         #[arg(long, default_value_t = 10)]
         jump_length: usize,
-        /// How many images
-        #[arg(long, default_value_t = 9)]
-        count: usize,
     },
 }
 
 #[derive(Args)]
-pub struct Common {
-    /// A run directory or a model file
-    #[arg(value_name = "RUN|FILE")]
-    model: PathBuf,
+pub struct EditArguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// Number of images; of an interpolation with both ends
+    #[arg(long, default_value_t = 9, value_parser = count(1..=4096))]
+    count: usize,
     /// Number of steps of the whole chain; the model's own if not given
     #[arg(long)]
     steps: Option<usize>,
-    /// The class that the network is told; none if not given
+    /// The class of the images; none if not given
     #[arg(long)]
     class: Option<usize>,
     /// Scale of classifier-free guidance, with a class
     #[arg(long)]
     guidance: Option<f64>,
-    /// The same seed gives the same images
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     /// Where the grid goes: the images given, then those made
     #[arg(long, value_name = "FILE", default_value = "edit.png")]
     out: PathBuf,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
-}
-
-/// A model on its device.
-struct Editor<'a> {
-    common: &'a Common,
-    model: Model,
-    device: Device,
 }
 
 pub fn run(command: EditCommand) -> anyhow::Result<()> {
     match &command {
-        EditCommand::Interpolate { common, first, second, count, at } => {
-            let editor = Editor::open(common, *count)?;
-            editor.interpolate([first, second], *count, *at)
-        }
-        EditCommand::Vary { common, image, strength, count } => {
-            let editor = Editor::open(common, *count)?;
-            editor.vary(image, *strength, *count)
-        }
-        EditCommand::Inpaint { common, image, rectangle, mask, resamplings, jump_length, count } => {
-            let editor = Editor::open(common, *count)?;
-            let options = RepaintOptions {
-                resamplings: *resamplings,
-                jump_length: *jump_length,
-                clip: editor.clip(),
-                ..RepaintOptions::default()
-            };
-            editor.inpaint(image, rectangle.as_deref(), mask.as_deref(), options, *count)
+        EditCommand::Interpolate { common, first, second, at } => Editor::open(common)?.interpolate(first, second, *at),
+        EditCommand::Vary { common, image, strength } => Editor::open(common)?.vary(image, *strength),
+        EditCommand::Inpaint { common, image, rectangle, mask, resamplings, jump_length } => {
+            let options =
+                RepaintOptions { resamplings: *resamplings, jump_length: *jump_length, ..RepaintOptions::default() };
+            Editor::open(common)?.inpaint(image, rectangle.as_deref(), mask.as_deref(), options)
         }
     }
 }
 
+/// A model on its device, with the arguments of all edits.
+struct Editor<'a> {
+    arguments: &'a EditArguments,
+    model: Model,
+    device: Device,
+    /// Noise levels of the whole chain.
+    levels: Vec<NoiseLevel>,
+    noise: Noise,
+    /// Bound that x_0 is clipped to.
+    clip: Option<f64>,
+}
+
 impl<'a> Editor<'a> {
-    fn open(common: &'a Common, count: usize) -> anyhow::Result<Self> {
-        if !(1..=4096).contains(&count) {
-            return Err(UsageError(format!("--count {count} is not possible: it must be 1 to 4096")).into());
-        }
-        let (_, device) = device::open_or_default(common.device.as_deref())?;
-        let mut model = Model::load(&model_file(&common.model)?, &device)?;
+    fn open(arguments: &'a EditArguments) -> anyhow::Result<Self> {
+        let (model, device) = arguments.model.open()?;
         let classes = model.header.unet.classes;
-        if let Some(class) = common.class.filter(|class| *class >= classes) {
+        if let Some(class) = arguments.class.filter(|class| *class >= classes) {
             let known = if classes == 0 { "none".to_owned() } else { format!("0 to {}", classes - 1) };
             bail!("the class {class} does not exist; the classes of this model: {known}");
         }
-        let sampling = &mut model.header.sampling;
-        sampling.steps = common.steps.unwrap_or(sampling.steps);
-        sampling.guidance = common.guidance.unwrap_or(sampling.guidance);
-        Ok(Self { common, model, device })
+        let sampling = &model.header.sampling;
+        let steps = arguments.steps.unwrap_or(sampling.steps);
+        let levels = model.header.schedule.build()?.levels(sampling.spacing, steps)?;
+        let clip = sampling.clip.then_some(1.0);
+        Ok(Self { arguments, model, device, levels, noise: Noise::new(arguments.model.seed), clip })
     }
 
-    fn clip(&self) -> Option<f64> {
-        self.model.header.sampling.clip.then_some(1.0)
-    }
-
-    fn levels(&self) -> anyhow::Result<Vec<sampler::NoiseLevel>> {
-        let header = &self.model.header;
-        Ok(header.schedule.build()?.levels(header.sampling.spacing, header.sampling.steps)?)
-    }
-
-    /// The network, told the class, for this many images.
+    /// The network as a denoiser of `count` images of the class.
     fn denoiser(&self, count: usize) -> anyhow::Result<Box<dyn Denoiser + '_>> {
-        let free = NetworkDenoiser::new(&self.model, None);
-        let Some(class) = self.common.class else { return Ok(Box::new(free)) };
-        let labels = Tensor::from_data(TensorData::new(vec![class as i64; count], [count]), &self.device);
-        let guided =
-            Guided::new(NetworkDenoiser::new(&self.model, Some(labels)), free, self.model.header.sampling.guidance);
+        let unconditional = NetworkDenoiser::new(&self.model, None);
+        let Some(class) = self.arguments.class else { return Ok(Box::new(unconditional)) };
+        let labels = Tensor::<1, Int>::from_data(TensorData::new(vec![class as i64; count], [count]), &self.device);
+        let conditional = NetworkDenoiser::new(&self.model, Some(labels));
+        let scale = self.arguments.guidance.unwrap_or(self.model.header.sampling.guidance);
+        let guided = Guided::new(conditional, unconditional, scale);
         guided.check()?;
         Ok(Box::new(guided))
     }
 
-    /// An image as the model sees it, `[1, channels, height, width]`.
+    /// An image in the format of the model, `[1, channels, height, width]`.
     fn image(&self, name: &str) -> anyhow::Result<Tensor<4>> {
-        let (source, index) = match name.rsplit_once('#') {
-            Some((source, index)) => {
-                let index: usize = index
-                    .parse()
-                    .map_err(|_| UsageError(format!("`{name}`: what follows # must be the number of an image")))?;
-                (source, index)
-            }
-            None => (name, 0),
-        };
-        let read = LoadOptions {
-            limit: None,
-            split: Split::Train,
-            ..options(&self.model, &ColumnArguments::default(), Split::Train, 1)
-        };
-        let path = Path::new(source);
+        let path = Path::new(name);
         if path.is_file() && !name.contains('#') {
-            return self.picture(path, &read);
+            return self.picture(path);
         }
-        let images = open_data(source, &read)?.images;
+        let (source, index) = name.rsplit_once('#').unwrap_or((name, "0"));
+        let index: usize =
+            index.parse().map_err(|_| UsageError(format!("`{name}`: write the number of an image after #")))?;
+        let images = open_data(source, &self.load_options())?.images;
         if index >= images.len() {
             bail!("`{name}`: {source} has the images 0 to {}", images.len().saturating_sub(1));
         }
@@ -199,59 +158,59 @@ impl<'a> Editor<'a> {
     }
 
     /// A single picture, read as a folder of one.
-    fn picture(&self, path: &Path, read: &LoadOptions) -> anyhow::Result<Tensor<4>> {
+    fn picture(&self, path: &Path) -> anyhow::Result<Tensor<4>> {
         let folder = tempfile::tempdir().context("a temporary folder is needed")?;
         let name = path.file_name().context("the picture has no name")?;
-        std::fs::copy(path, folder.path().join(name))
-            .map_err(|source| files::FileError::new(files::Action::Read, path, source))?;
+        std::fs::copy(path, folder.path().join(name)).map_err(|source| FileError::new(Action::Read, path, source))?;
         let shown = folder.path().display().to_string();
-        let opened = data::open(&shown, read);
-        // the user knows nothing of the temporary folder
-        let images =
-            opened.map_err(|error| anyhow::anyhow!(error.to_string().replace(&format!("{shown}/"), "")))?.images;
-        Ok(batch(&images, 0..1, &self.device))
+        let opened = data::open(&shown, &self.load_options());
+        // the user did not name the temporary folder
+        let opened = opened.map_err(|error| anyhow!(error.to_string().replace(&format!("{shown}/"), "")))?;
+        Ok(batch(&opened.images, 0..1, &self.device))
     }
 
-    fn interpolate(&self, names: [&str; 2], count: usize, at: Option<f64>) -> anyhow::Result<()> {
-        let (first, second) = (self.image(names[0])?, self.image(names[1])?);
-        let levels = self.levels()?;
-        let noise = Noise::new(self.common.seed);
-        let share = |index: usize| index as f64 / (count.max(2) - 1) as f64;
-        let denoiser = self.denoiser(count)?;
-        let options = DdimOptions { clip: self.clip(), ..DdimOptions::default() };
-        let made = match at {
+    fn load_options(&self) -> LoadOptions {
+        load_options(self.model.header.image, &ColumnArguments::default())
+    }
+
+    fn interpolate(&self, first: &str, second: &str, at: Option<f64>) -> anyhow::Result<()> {
+        let (first, second) = (self.image(first)?, self.image(second)?);
+        let mix: fn(Tensor<4>, Tensor<4>, f64) -> Tensor<4>;
+        let (levels, ends) = match at {
+            // by the noise from which DDIM makes each of them
             None => {
-                // what DDIM would make each of
-                let one = self.denoiser(1)?;
-                let invert = |image: &Tensor<4>| ddim_inversion(&*one, image.clone(), &levels, 3, &mut |_| ());
-                let ends = [invert(&first)?, invert(&second)?];
-                let between = (0..count).map(|index| slerp(ends[0].clone(), ends[1].clone(), share(index))).collect();
-                ddim(&*denoiser, Tensor::cat(between, 0), &levels, options, &noise, &mut |_| ())?
+                mix = slerp;
+                let denoiser = self.denoiser(1)?;
+                let invert =
+                    |image: &Tensor<4>| ddim_inversion(&*denoiser, image.clone(), &self.levels, 3, &mut |_| ());
+                (&self.levels[..], [invert(&first)?, invert(&second)?])
             }
             Some(strength) => {
-                let levels = levels_for_strength(&levels, strength)?;
-                let ends =
-                    [noised(first.clone(), levels[0], &[0], &noise), noised(second.clone(), levels[0], &[1], &noise)];
-                let between = (0..count)
-                    .map(|index| ends[0].clone() * (1.0 - share(index)) + ends[1].clone() * share(index))
-                    .collect();
-                ddim(&*denoiser, Tensor::cat(between, 0), levels, options, &noise, &mut |_| ())?
+                mix = |first, second, share| first * (1.0 - share) + second * share;
+                let levels = levels_for_strength(&self.levels, strength)?;
+                let noised = |image: &Tensor<4>, index| noised(image.clone(), levels[0], &[index], &self.noise);
+                (levels, [noised(&first, 0), noised(&second, 1)])
             }
         };
-        self.finish(vec![first, made, second])
+        let count = self.arguments.count;
+        let share = |index: usize| index as f64 / (count.max(2) - 1) as f64;
+        let between = (0..count).map(|index| mix(ends[0].clone(), ends[1].clone(), share(index))).collect();
+        let options = DdimOptions { clip: self.clip, ..DdimOptions::default() };
+        let denoiser = self.denoiser(count)?;
+        let made = ddim(&*denoiser, Tensor::cat(between, 0), levels, options, &self.noise, &mut |_| ())?;
+        self.save(vec![first, made, second])
     }
 
-    fn vary(&self, name: &str, strength: f64, count: usize) -> anyhow::Result<()> {
+    fn vary(&self, name: &str, strength: f64) -> anyhow::Result<()> {
         let image = self.image(name)?;
-        let levels = self.levels()?;
-        let levels = levels_for_strength(&levels, strength)?;
-        let noise = Noise::new(self.common.seed);
-        let samples: Vec<u64> = (0..count as u64).collect();
-        let start = noised(image.clone().repeat_dim(0, count), levels[0], &samples, &noise);
-        let options =
-            DdimOptions { clip: self.clip(), eta: self.model.header.sampling.eta, noise_indices: Some(samples) };
-        let made = ddim(&*self.denoiser(count)?, start, levels, options, &noise, &mut |_| ())?;
-        self.finish(vec![image, made])
+        let levels = levels_for_strength(&self.levels, strength)?;
+        let count = self.arguments.count;
+        let noise_indices: Vec<u64> = (0..count as u64).collect();
+        let start = noised(image.clone().repeat_dim(0, count), levels[0], &noise_indices, &self.noise);
+        let eta = self.model.header.sampling.eta;
+        let options = DdimOptions { clip: self.clip, eta, noise_indices: Some(noise_indices) };
+        let made = ddim(&*self.denoiser(count)?, start, levels, options, &self.noise, &mut |_| ())?;
+        self.save(vec![image, made])
     }
 
     fn inpaint(
@@ -260,37 +219,30 @@ impl<'a> Editor<'a> {
         rectangle: Option<&[usize]>,
         mask: Option<&Path>,
         options: RepaintOptions,
-        count: usize,
     ) -> anyhow::Result<()> {
         let image = self.image(name)?;
-        let kept = match (rectangle, mask) {
+        let mask = match (rectangle, mask) {
             (Some(&[top, left, height, width]), _) => self.outside(top, left, height, width)?,
             (_, Some(path)) => {
-                // white is to be filled in
-                let read = LoadOptions {
-                    limit: None,
-                    ..crate::nll_command::options(&self.model, &ColumnArguments::default(), Split::Train, 1)
-                };
-                let white = self.picture(path, &read)?.mean_dim(1).repeat_dim(1, self.model.header.image.channels);
+                let white = self.picture(path)?.mean_dim(1).repeat_dim(1, self.model.header.image.channels);
                 white.lower_elem(0.0).float()
             }
             _ => return Err(UsageError("inpaint needs --box or --mask".to_owned()).into()),
         };
-        let noise = Noise::new(self.common.seed);
-        let samples: Vec<u64> = (0..count as u64).collect();
+        let count = self.arguments.count;
+        let noise_indices: Vec<u64> = (0..count as u64).collect();
         let [_, channels, height, width] = image.dims();
-        let start =
-            noise.stream(Purpose::InitialNoise).normal_images(&samples, 0, [channels, height, width], &self.device);
-        let (known, mask) = (image.clone().repeat_dim(0, count), kept.clone().repeat_dim(0, count));
-        let levels = self.levels()?;
-        let options = RepaintOptions { noise_indices: Some(samples), ..options };
-        let made = repaint(&*self.denoiser(count)?, known, mask, start, &levels, options, &noise, &mut |_| ())?;
-        // what was there to see: gray where it is to be filled in
-        let shown = image.clone() * kept;
-        self.finish(vec![image, shown, made])
+        let stream = self.noise.stream(Purpose::InitialNoise);
+        let start = stream.normal_images(&noise_indices, 0, [channels, height, width], &self.device);
+        let [known, masks] = [&image, &mask].map(|one| one.clone().repeat_dim(0, count));
+        let options = RepaintOptions { clip: self.clip, noise_indices: Some(noise_indices), ..options };
+        let denoiser = self.denoiser(count)?;
+        let made = repaint(&*denoiser, known, masks, start, &self.levels, options, &self.noise, &mut |_| ())?;
+        // the second picture is the known part, gray where it was filled in
+        self.save(vec![image.clone(), image * mask, made])
     }
 
-    /// 1 outside of a rectangle of the content, 0 inside.
+    /// A mask that is 0 in a rectangle of the content and 1 elsewhere, `[1, channels, height, width]`.
     fn outside(&self, top: usize, left: usize, height: usize, width: usize) -> anyhow::Result<Tensor<4>> {
         let image = self.model.header.image;
         let fits = |start: usize, length: usize, all: usize| length > 0 && start < all && length <= all - start;
@@ -301,30 +253,20 @@ impl<'a> Editor<'a> {
             );
             return Err(UsageError(text).into());
         }
-        let (border_top, border_left) =
-            ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2);
-        let mut values = vec![1f32; image.channels * image.height * image.width];
-        for plane in values.chunks_exact_mut(image.height * image.width) {
-            for row in plane.chunks_exact_mut(image.width).skip(border_top + top).take(height) {
-                row[border_left + left..][..width].fill(0.0);
-            }
-        }
-        let shape = [1, image.channels, image.height, image.width];
-        Ok(Tensor::from_data(TensorData::new(values, shape), &self.device))
+        let (border_top, border_left) = border(image);
+        let (top, left) = (border_top + top, border_left + left);
+        let ones = Tensor::ones([1, image.channels, image.height, image.width], &self.device);
+        Ok(ones.slice_fill(s![.., .., top..top + height, left..left + width], 0f32))
     }
 
-    fn finish(&self, parts: Vec<Tensor<4>>) -> anyhow::Result<()> {
-        let image = self.model.header.image;
-        let (top, left) = ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2);
-        let all = Tensor::cat(parts, 0).narrow(2, top, image.content_height).narrow(3, left, image.content_width);
-        let pictures = train::pictures(all)?;
-        let columns =
-            if pictures.len() <= 16 { pictures.len() } else { (pictures.len() as f64).sqrt().ceil() as usize };
+    /// Saves the grid of all images, up to 16 of them in one row.
+    fn save(&self, images: Vec<Tensor<4>>) -> anyhow::Result<()> {
+        let pictures = pictures(self.model.header.image.cropped(Tensor::cat(images, 0)))?;
+        let count = pictures.len();
+        let columns = if count <= 16 { count } else { (count as f64).sqrt().ceil() as usize };
         let scale = pictures.first().map_or(1, Pixels::display_scale);
-        save_png(&grid(&pictures, columns, 2, scale)?, &self.common.out)?;
-        match self.common.json {
-            true => print_result(serde_json::json!({ "images": pictures.len(), "grid": self.common.out })),
-            false => print_result(self.common.out.display()),
-        }
+        let out = &self.arguments.out;
+        save_png(&grid(&pictures, columns, 2, scale)?, out)?;
+        self.arguments.model.common.print(json!({ "images": count, "grid": out }), out.display())
     }
 }

@@ -4,70 +4,59 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use burn::tensor::{Device, TensorData};
-use checkpoint::{Model, Request, generate};
+use checkpoint::Model;
 use clap::Args;
-use data::{ImageSet, Split};
+use data::{ImageSet, LoadOptions, Padding};
 use files::{Action, FileError};
 use metrics::{
     DigitClassifier, FEATURES, INCEPTION_FEATURES, Inception, Judgment, KernelOptions, frechet_distance,
     kernel_distance, manifold, nearest_distance, nearest_other_distance, pixels,
 };
 use noise::Noise;
+use pipeline::{Request, generate};
 use serde::Serialize;
 
 use crate::{
-    UsageError,
+    arguments::{ModelArguments, count},
     evaluation_cache::{Cache, sha256},
-    nll_command::options,
-    print_result,
+    model_images::load_options,
     read_data::{ColumnArguments, open_data},
-    sample_command::model_file,
 };
 
 #[derive(Args)]
 pub struct EvaluateArguments {
-    /// A run directory or a model file
-    #[arg(value_name = "RUN|FILE")]
-    model: PathBuf,
-    /// Images like those that the model was trained on: the reference; labeled, or else with --inception
+    /// The reference: images like those that the model was trained on, labeled unless --inception is given
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
     #[command(flatten)]
     columns: ColumnArguments,
-    /// Compare in the features of Inception v3 instead of the classifier's: pytorch-fid's weights pt_inception-2015-12-05, saved as
-    /// safetensors
+    /// Compare in the features of Inception v3 instead of a classifier's: pytorch-fid's weights pt_inception-2015-12-05, saved
+    /// as safetensors
     #[arg(long, value_name = "FILE")]
     inception: Option<PathBuf>,
     /// Compute everything anew, and keep nothing for the next time
     #[arg(long)]
     no_cache: bool,
     /// Number of samples, the classes in equal parts
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 400, value_parser = count(4..))]
     count: usize,
-    /// At most so many reference images, spread evenly over the data
-    #[arg(long, default_value_t = 5000)]
+    /// Number of reference images at most, spread evenly over the data
+    #[arg(long, default_value_t = 5000, value_parser = count(4..))]
     references: usize,
-    /// Passes of the classifier, whose features are compared, over the reference
+    /// Epochs of the classifier whose features are compared
     #[arg(long, default_value_t = 12)]
     classifier_epochs: usize,
-    /// Neighbors that make a neighborhood, for precision and recall
-    #[arg(long, default_value_t = 3)]
+    /// Nearest neighbors that span a neighborhood, for precision and recall
+    #[arg(long, alias = "neighbours", default_value_t = 3, value_parser = count(1..))]
     neighbors: usize,
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    model: ModelArguments,
 }
 
-/// Samples nearer to a training image than this share of training images to each other count as copies.
+/// Quantile of the distances among the reference images below which a sample counts as a copy.
 const NEAR_COPY_QUANTILE: f64 = 0.01;
 
-/// Every figure, and what it was made with.
+/// The figures, and how they were made.
 #[derive(Debug, Serialize)]
 struct Report {
     extractor: String,
@@ -75,12 +64,12 @@ struct Report {
     reference: String,
     references: usize,
     frechet_distance: f64,
-    /// The Fréchet distance of as many reference images, spread evenly, to all: what perfect samples would have.
+    /// Fréchet distance of as many reference images, spread evenly, to all: that of perfect samples.
     frechet_distance_of_references: f64,
     kernel_distance: f64,
     /// Half the width of its 95 % confidence interval.
     kernel_distance_confidence: f64,
-    /// This and the next three against as many reference images as there are samples.
+    /// This and the next three are against as many reference images as there are samples.
     precision: f64,
     recall: f64,
     density: f64,
@@ -90,25 +79,25 @@ struct Report {
     classes: Option<Classes>,
     /// Mean distance to the nearest reference image, in units of [-1, 1] pixels.
     nearest_distance: f64,
-    /// The same of reference images to each other.
+    /// The same among the reference images.
     nearest_distance_of_references: f64,
-    /// Share of samples nearer to a reference image than the nearest hundredth of reference images to each other.
+    /// Share of samples nearer to a reference image than the [`NEAR_COPY_QUANTILE`] of the distances among these.
     near_copies: f64,
 }
 
-/// What a classifier of the reference says of the samples.
+/// Classes of the samples, according to a classifier of the reference.
 #[derive(Debug, Serialize)]
 struct Classes {
-    /// Classes that at least one sample was called, of all.
+    /// Classes with at least one sample.
     classes_covered: usize,
     classes: usize,
-    /// Entropy of the called classes, in bits; at most log2 of their number.
+    /// Entropy of the classes, in bits; at most log2 of their number.
     class_entropy: f64,
-    /// Share of samples called as the class asked for; None for a model without classes.
+    /// Share of samples in the class that was asked for; None for a model without classes.
     called_as_asked: Option<f64>,
 }
 
-/// Does the model collapse to some classes, and does it draw what is asked for?
+/// Counts the classes of the samples and compares them with those that were asked for.
 fn classes_of(judged: &Judgment, asked: Option<&[usize]>) -> Classes {
     let called = judged.called();
     let mut histogram = vec![0usize; judged.classes];
@@ -125,10 +114,12 @@ fn classes_of(judged: &Judgment, asked: Option<&[usize]>) -> Classes {
     }
 }
 
-/// Inception, and which one.
+/// Inception v3.
 struct Extractor {
     network: Inception,
-    /// SHA-256 of the file of weights, in hexadecimal.
+    /// The network and its weights, for the report.
+    name: String,
+    /// SHA-256 of the weights file, in hexadecimal.
     hash: String,
 }
 
@@ -136,17 +127,17 @@ impl Extractor {
     fn read(path: &Path, device: &Device) -> anyhow::Result<Self> {
         let network = Inception::load(path, device)?;
         let bytes = std::fs::read(path).map_err(|source| FileError::new(Action::Read, path, source))?;
-        Ok(Self { network, hash: sha256(&bytes) })
+        let hash = sha256(&bytes);
+        let weights = format!("weights {} (sha256 {}…)", path.display(), &hash[..12]);
+        Ok(Self { network, name: format!("Inception v3, {INCEPTION_FEATURES} features, {weights}"), hash })
     }
 
     /// The features of the reference, computed once.
     fn cached(&self, images: &ImageSet, pixels: &[f32], cache: &Cache) -> anyhow::Result<Vec<f32>> {
         let key = format!("inception features 1; weights {}; images {}", self.hash, images.content_hash());
         let features = cache.get_or(&key, &["features"], || {
-            let image = [images.channels(), images.height(), images.width()];
-            let features = self.network.features(pixels, image)?;
-            let shape = [images.len(), INCEPTION_FEATURES];
-            Ok(vec![TensorData::new(features, shape)])
+            let features = self.network.features(pixels, shape(images))?;
+            Ok(vec![TensorData::new(features, [images.len(), INCEPTION_FEATURES])])
         })?;
         Ok(features.iter().flat_map(|data| data.iter::<f32>().collect::<Vec<_>>()).collect())
     }
@@ -159,41 +150,51 @@ fn trained(
     cache: &Cache,
     device: &Device,
 ) -> anyhow::Result<DigitClassifier> {
-    let (seed, epochs) = (arguments.seed, arguments.classifier_epochs);
+    let (seed, epochs) = (arguments.model.seed, arguments.classifier_epochs);
     let key = format!("classifier 1; seed {seed}; epochs {epochs}; images {}", images.content_hash());
     let state = cache.get_or(&key, &DigitClassifier::PARAMETERS, || {
         eprintln!("training the classifier on {} images of {}", images.len(), images.name());
         Ok(DigitClassifier::train(images, seed, epochs, device)?.state())
     })?;
-    let image = [images.channels(), images.height(), images.width()];
-    match DigitClassifier::from_state(image, state, device) {
+    match DigitClassifier::from_state(shape(images), state, device) {
         Some(classifier) => Ok(classifier),
         None => Ok(DigitClassifier::train(images, seed, epochs, device)?),
     }
 }
 
-pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
-    for (name, value, least) in
-        [("count", arguments.count, 4), ("references", arguments.references, 4), ("neighbors", arguments.neighbors, 1)]
-    {
-        if value < least {
-            return Err(UsageError(format!("--{name} {value} is not possible: it must be at least {least}")).into());
-        }
-    }
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let model = Model::load(&model_file(&arguments.model)?, &device)?;
-    let mut read = options(&model, &arguments.columns, Split::Train, arguments.references);
-    read.padding = data::Padding::None;
-    // what is compared are bytes
-    read.sixteen_bits = false;
-    let images = open_data(&arguments.data, &read)?.images;
+/// Channels, height and width.
+fn shape(images: &ImageSet) -> [usize; 3] {
+    [images.channels(), images.height(), images.width()]
+}
 
-    let cache = Cache::new(!arguments.no_cache);
-    let image = [images.channels(), images.height(), images.width()];
-    let inception = match &arguments.inception {
-        Some(path) => Some(Extractor::read(path, &device)?),
-        None => None,
+/// Draws samples and rounds them to bytes, `[count, channels, height, width]` in [-1, 1].
+fn draw(model: &Model, request: &Request, seed: u64) -> anyhow::Result<Vec<f32>> {
+    eprintln!("drawing {} samples", request.noise_indices.len());
+    let images = generate(model, request, &Noise::new(seed), &mut |_| ())?;
+    Ok(images.into_data().iter::<f32>().map(|value| data::to_unit_range(data::to_u8(value))).collect())
+}
+
+/// Features of samples and reference, `[count, dim]` each.
+struct Features {
+    /// The network that computes them.
+    extractor: String,
+    dim: usize,
+    samples: Vec<f32>,
+    references: Vec<f32>,
+}
+
+pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
+    let (model, device) = arguments.model.open()?;
+    let options = LoadOptions {
+        padding: Padding::None,
+        // bytes are compared
+        sixteen_bits: false,
+        limit: Some(arguments.references),
+        ..load_options(model.header.image, &arguments.columns)
     };
+    let images = open_data(&arguments.data, &options)?.images;
+    let cache = Cache::new(!arguments.no_cache);
+    let inception = arguments.inception.as_ref().map(|path| Extractor::read(path, &device)).transpose()?;
     let classifier = match images.labels() {
         Some(_) => Some(trained(&arguments, &images, &cache, &device)?),
         None if inception.is_some() => None,
@@ -202,66 +203,68 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
             images.name()
         ),
     };
-    let real_pixels = pixels(&images);
 
-    eprintln!("drawing {} samples", arguments.count);
+    let references = pixels(&images);
     let request = Request::even(arguments.count, model.header.unet.classes);
-    let drawn = generate(&model, &request, &Noise::new(arguments.seed), &mut |_| ())?;
-    // as files have them: 256 values
-    let samples: Vec<f32> =
-        drawn.into_data().iter::<f32>().map(|value| data::to_unit_range(data::to_u8(value))).collect();
-    let judged = match &classifier {
-        Some(classifier) => Some(classifier.classify(&samples)?),
-        None => None,
-    };
-    let (dim, sample_features, real_features) = match (&inception, &classifier, &judged) {
-        (Some(extractor), _, _) => {
-            eprintln!("looking at {} images with Inception", images.len() + arguments.count);
-            let real = extractor.cached(&images, &real_pixels, &cache)?;
-            (INCEPTION_FEATURES, extractor.network.features(&samples, image)?, real)
-        }
-        (None, Some(classifier), Some(judged)) => {
-            (FEATURES, judged.features.clone(), classifier.classify(&real_pixels)?.features)
-        }
-        _ => bail!("there is neither a classifier nor Inception to compare with"),
-    };
-
-    eprintln!("comparing");
-    let some: Vec<f32> = (0..arguments.count.min(images.len()))
-        .map(|index| index * images.len() / arguments.count.min(images.len()))
-        .flat_map(|index| real_features[index * dim..(index + 1) * dim].iter().copied())
-        .collect();
-    let kernel = kernel_distance(
-        &sample_features,
-        &real_features,
-        dim,
-        KernelOptions { seed: arguments.seed, ..KernelOptions::default() },
-    )?;
-    // sets of one size: coverage falls with the number of references
-    let manifold = manifold(&sample_features, &some, dim, arguments.neighbors)?;
+    let samples = draw(&model, &request, arguments.model.seed)?;
+    let judged = classifier.as_ref().map(|classifier| classifier.classify(&samples)).transpose()?;
     let classes = judged.as_ref().map(|judged| classes_of(judged, request.labels.as_deref()));
-    let nearest = nearest_distance(&samples, &real_pixels, images.image_len())?;
-    let mut null = nearest_other_distance(&real_pixels, images.image_len())?;
+    let features = match (&inception, classifier.zip(judged)) {
+        (Some(extractor), _) => {
+            eprintln!("looking at {} images with Inception", images.len() + arguments.count);
+            Features {
+                extractor: extractor.name.clone(),
+                dim: INCEPTION_FEATURES,
+                samples: extractor.network.features(&samples, shape(&images))?,
+                references: extractor.cached(&images, &references, &cache)?,
+            }
+        }
+        (None, Some((classifier, judged))) => Features {
+            extractor: format!(
+                "classifier of {FEATURES} features, trained for {} epochs on the reference, seed {}",
+                arguments.classifier_epochs, arguments.model.seed
+            ),
+            dim: FEATURES,
+            samples: judged.features,
+            references: classifier.classify(&references)?.features,
+        },
+        (None, None) => bail!("there is neither a classifier nor Inception to compare with"),
+    };
+    eprintln!("comparing");
+    let report = compare(&arguments, &images, features, classes, (&samples, &references))?;
+    arguments.model.common.print(&report, lines(&report))
+}
+
+/// Compares samples and reference, in features and in pixels.
+fn compare(
+    arguments: &EvaluateArguments,
+    images: &ImageSet,
+    features: Features,
+    classes: Option<Classes>,
+    (samples, references): (&[f32], &[f32]),
+) -> anyhow::Result<Report> {
+    let dim = features.dim;
+    // sets of one size: coverage falls with the number of references
+    let count = arguments.count.min(images.len());
+    let some: Vec<f32> = (0..count)
+        .map(|index| index * images.len() / count)
+        .flat_map(|index| features.references[index * dim..(index + 1) * dim].iter().copied())
+        .collect();
+    let options = KernelOptions { seed: arguments.model.seed, ..KernelOptions::default() };
+    let kernel = kernel_distance(&features.samples, &features.references, dim, options)?;
+    let manifold = manifold(&features.samples, &some, dim, arguments.neighbors)?;
+    let nearest = nearest_distance(samples, references, images.image_len())?;
+    let mut null = nearest_other_distance(references, images.image_len())?;
     null.sort_by(f64::total_cmp);
     let threshold = null[((null.len() as f64 * NEAR_COPY_QUANTILE) as usize).min(null.len() - 1)];
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-
-    let report = Report {
-        extractor: match (&inception, &arguments.inception) {
-            (Some(extractor), Some(path)) => {
-                let hash = &extractor.hash[..12];
-                format!("Inception v3, {dim} features, weights {} (sha256 {hash}…)", path.display())
-            }
-            _ => format!(
-                "classifier of {dim} features, trained for {} epochs on the reference, seed {}",
-                arguments.classifier_epochs, arguments.seed
-            ),
-        },
+    Ok(Report {
+        extractor: features.extractor,
         count: arguments.count,
         reference: format!("{} (the part that models are trained on)", images.name()),
         references: images.len(),
-        frechet_distance: frechet_distance(&sample_features, &real_features, dim)?,
-        frechet_distance_of_references: frechet_distance(&some, &real_features, dim)?,
+        frechet_distance: frechet_distance(&features.samples, &features.references, dim)?,
+        frechet_distance_of_references: frechet_distance(&some, &features.references, dim)?,
         kernel_distance: kernel.mean,
         kernel_distance_confidence: kernel.confidence,
         precision: manifold.precision,
@@ -272,11 +275,7 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
         nearest_distance: mean(&nearest),
         nearest_distance_of_references: mean(&null),
         near_copies: nearest.iter().filter(|distance| **distance < threshold).count() as f64 / nearest.len() as f64,
-    };
-    if arguments.json {
-        return print_result(serde_json::to_string(&report)?);
-    }
-    print_result(lines(&report))
+    })
 }
 
 fn lines(report: &Report) -> String {

@@ -1,4 +1,4 @@
-//! What evaluations compute from the same reference again and again, kept in files named by a hash of all that it depends on.
+//! Intermediate results of evaluations, kept in files that are named by a hash of everything the results depend on.
 
 use std::path::PathBuf;
 
@@ -15,20 +15,20 @@ pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The folder `evaluation` beside the datasets' cache; nothing is kept where there is none.
+/// The folder `evaluation` beside the cache of datasets; without a folder nothing is kept.
 pub struct Cache {
     folder: Option<PathBuf>,
 }
 
 impl Cache {
-    /// The user's cache, or none.
-    pub fn new(wanted: bool) -> Self {
-        let datasets = data::Places::from_environment().cache.filter(|_| wanted);
+    /// The user's cache, or one that keeps nothing.
+    pub fn new(is_enabled: bool) -> Self {
+        let datasets = data::Places::from_environment().cache.filter(|_| is_enabled);
         Self { folder: datasets.and_then(|folder| Some(folder.parent()?.join("evaluation"))) }
     }
 
-    /// The tensors of `names` that were kept under `key`, or what `make` gives, which is then kept. `key` says everything that
-    /// they depend on. A file that cannot be read or written is no error: it is made anew, or not kept, with a word.
+    /// Returns the tensors `names` that are kept under `key`, which holds everything that they depend on; otherwise makes them with
+    /// `make` and keeps them. A file that cannot be read or written is a warning, not an error.
     pub fn get_or(
         &self,
         key: &str,
@@ -38,9 +38,11 @@ impl Cache {
         let name = format!("{}.safetensors", sha256(key.as_bytes()));
         let path = self.folder.as_ref().map(|folder| folder.join(name));
         if let Some(path) = path.as_ref().filter(|path| path.exists()) {
-            let kept = TensorFile::read(path, KEY).and_then(|file| match file.header() == key {
-                true => names.iter().map(|name| file.tensor(name)).collect::<Result<Option<Vec<_>>, _>>(),
-                false => Ok(None),
+            let kept = TensorFile::read(path, KEY).and_then(|file| {
+                if file.header() != key {
+                    return Ok(None);
+                }
+                names.iter().map(|name| file.tensor(name)).collect::<Result<Option<Vec<_>>, _>>()
             });
             match kept {
                 Ok(Some(kept)) => return Ok(kept),

@@ -1,17 +1,19 @@
-//! The program `diffuse`: it parses, layers the configuration, and calls the crates; each command is a thin function.
+//! The program `diffuse`: arguments, configuration and output. A command is a thin function over the crates.
 
-mod allocator;
+mod arguments;
 mod average_command;
 mod classifier_command;
+mod completions_command;
 mod config_command;
+mod config_layers;
 mod data_command;
 mod doctor_command;
 mod edit_command;
 mod evaluate_command;
 mod evaluation_cache;
-mod generate_command;
-mod layers;
+mod man_command;
 mod memory;
+mod model_images;
 mod nll_command;
 mod plan_command;
 mod read_data;
@@ -36,29 +38,35 @@ struct Arguments {
 enum Command {
     /// Train a model; without arguments: handwritten digits, in minutes, on the CPU
     Train(train_command::TrainArguments),
-    /// Look for what will go wrong in a training, and estimate its time and memory, before it begins
+    /// Find problems of a training, and estimate its time and memory, before it begins
     Doctor(doctor_command::DoctorArguments),
     /// Draw images from a trained model
+    #[command(alias = "generate")]
     Sample(sample_command::SampleArguments),
     /// Make images out of images: interpolate, vary, inpaint
     #[command(subcommand)]
     Edit(edit_command::EditCommand),
-    /// How good, how varied and how new a model's images are
+    /// Measure the quality, the variety and the novelty of a model's images
     Evaluate(evaluate_command::EvaluateArguments),
-    /// How likely images are under a model, in bits per dimension
+    /// Measure the likelihood of images under a model, in bits per dimension
     Nll(nll_command::NllArguments),
     /// Find the sampler that comes nearest to the exact chain in a given time, and store it in the model
     Plan(plan_command::PlanArguments),
-    /// Train a classifier of noised images, to guide a model with (sample --classifier)
+    /// Train a classifier of noised images, to guide a model with (diffuse sample --classifier)
     Classifier(classifier_command::ClassifierArguments),
-    /// Make the model of a longer or shorter average of the weights, after the training
+    /// Make a model of a longer or shorter average of the weights, after the training
     Average(average_command::AverageArguments),
-    /// Show where each value of a configuration comes from, or begin a file of one's own
+    /// Show the origin of each value of a configuration, or begin a configuration file
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
-    /// Print a script of completions for a shell, or manual pages into a folder
-    #[command(subcommand)]
-    Generate(generate_command::GenerateCommand),
+    /// Print the completions of a shell
+    ///
+    /// As in: diffuse completions bash > ~/.local/share/bash-completion/completions/diffuse
+    Completions(completions_command::CompletionsArguments),
+    /// Write a manual page for each command
+    ///
+    /// As in: diffuse man ~/.local/share/man/man1
+    Man(man_command::ManArguments),
     /// Fetch a known dataset, or look at one
     #[command(subcommand)]
     Data(data_command::DataCommand),
@@ -66,25 +74,13 @@ enum Command {
     Schedule(schedule_command::ScheduleArguments),
 }
 
-/// What the user got wrong on the command line, as opposed to what went wrong: exit code 2.
-#[derive(Debug)]
+/// An error in the arguments or the configuration: exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 struct UsageError(String);
 
-impl std::fmt::Display for UsageError {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UsageError {}
-
-/// What a command that ran to its end reports.
-enum Ended {
-    /// Done.
-    Done,
-    /// The user stopped it; everything is saved.
-    Interrupted,
-}
+/// Exit code of a command that was stopped by Ctrl-C and saved its work.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
@@ -92,24 +88,8 @@ fn main() -> ExitCode {
         Command::Train(_) | Command::Doctor(_) => memory::TRAINING,
         _ => memory::SAMPLING,
     };
-    let result = memory::guarded(advice, || match command {
-        Command::Train(arguments) => train_command::run(arguments),
-        Command::Doctor(arguments) => doctor_command::run(arguments).map(|()| Ended::Done),
-        Command::Sample(arguments) => sample_command::run(arguments).map(|()| Ended::Done),
-        Command::Edit(command) => edit_command::run(command).map(|()| Ended::Done),
-        Command::Evaluate(arguments) => evaluate_command::run(arguments).map(|()| Ended::Done),
-        Command::Nll(arguments) => nll_command::run(arguments).map(|()| Ended::Done),
-        Command::Plan(arguments) => plan_command::run(arguments).map(|()| Ended::Done),
-        Command::Classifier(arguments) => classifier_command::run(arguments).map(|()| Ended::Done),
-        Command::Average(arguments) => average_command::run(arguments).map(|()| Ended::Done),
-        Command::Config(command) => config_command::run(command).map(|()| Ended::Done),
-        Command::Generate(command) => generate_command::run(command).map(|()| Ended::Done),
-        Command::Data(command) => data_command::run(command).map(|()| Ended::Done),
-        Command::Schedule(arguments) => schedule_command::run(arguments).map(|()| Ended::Done),
-    });
-    match result {
-        Ok(Ended::Done) => ExitCode::SUCCESS,
-        Ok(Ended::Interrupted) => ExitCode::from(130),
+    match memory::guarded(advice, || run(command)) {
+        Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", describe(&error));
@@ -118,7 +98,27 @@ fn main() -> ExitCode {
     }
 }
 
-/// The error and its causes; those that a message already quotes are not said twice.
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Train(arguments) => return train_command::run(arguments),
+        Command::Doctor(arguments) => doctor_command::run(arguments),
+        Command::Sample(arguments) => sample_command::run(arguments),
+        Command::Edit(command) => edit_command::run(command),
+        Command::Evaluate(arguments) => evaluate_command::run(arguments),
+        Command::Nll(arguments) => nll_command::run(arguments),
+        Command::Plan(arguments) => plan_command::run(arguments),
+        Command::Classifier(arguments) => classifier_command::run(arguments),
+        Command::Average(arguments) => average_command::run(arguments),
+        Command::Config(command) => config_command::run(command),
+        Command::Completions(arguments) => completions_command::run(arguments),
+        Command::Man(arguments) => man_command::run(arguments),
+        Command::Data(command) => data_command::run(command),
+        Command::Schedule(arguments) => schedule_command::run(arguments),
+    }?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The error and its causes, without those that a message already quotes.
 fn describe(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain().map(ToString::to_string) {
@@ -130,7 +130,7 @@ fn describe(error: &anyhow::Error) -> String {
     text
 }
 
-/// Whether the reader of our output, such as `head`, has had enough.
+/// Whether the reader of the output, such as `head`, has closed it.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .chain()

@@ -1,4 +1,4 @@
-//! Memory that a device does not have: what a backend panics with becomes an error that says what to lower.
+//! Out of device memory: the panic or error of a backend becomes an error that says what to lower.
 
 use std::{
     panic::{self, AssertUnwindSafe},
@@ -7,47 +7,45 @@ use std::{
 
 use anyhow::anyhow;
 
-use crate::{allocator, describe};
+use crate::describe;
 
-/// What the libraries below say when memory ends.
+/// Parts of the messages with which backends report that a device has no memory left.
 const SIGNS: [&str; 10] = [
     // cubecl-runtime: IoError and LaunchError, on every GPU
     "out of device memory allocating",
     "can't allocate buffer of size",
     "every page size the memory tracks still holds live allocations",
     "An out-of-memory error happened during launch",
-    // the drivers' own words, where they come through: cudarc, cubecl-hip
+    // the drivers, through cudarc and cubecl-hip
     "CUDA_ERROR_OUT_OF_MEMORY",
     "hipErrorOutOfMemory",
-    // wgpu, and what it says of a buffer that is larger than the device allows
+    // wgpu, also of a buffer that is larger than the device allows
     "wgpu error: Out of Memory",
     "Not enough memory left",
     "is greater than the maximum buffer size",
     "max_*_buffer_binding_size",
 ];
 
-/// What to do about it in a training.
+/// Advice for a training.
 pub const TRAINING: &str = "Lower training.batch_size and raise training.gradient_accumulate_every as much (the step stays the same), \
      set training.gradient_checkpointing = true, or lower sampling.batch_size if samples were being drawn; a smaller network \
-     (unet.dim) needs another run. What a run has saved is as it was: go on with --resume and these settings (--set KEY=VALUE)";
+     (unet.dim) needs another run. Saved checkpoints are unchanged: go on with --resume and these settings (--set KEY=VALUE)";
 
-/// What to do about it where images are drawn or judged.
+/// Advice for drawing and judging images.
 pub const SAMPLING: &str = "Lower the number of images that go through the network at a time (sampling.batch_size in a training, --batch-size of \
-     diffuse sample), or use a device with more memory (--device). What was saved before is as it was";
+     diffuse sample), or use a device with more memory (--device). Saved files are unchanged";
 
-/// Runs a command. Where it fails because a device has no memory left, by a panic or an error of the backend, the error says so and
-/// what to do, and nothing else is printed; other panics are what they were. Where main memory ends, the process does, in the same words.
+/// Runs a command. If it fails because a device has no memory left, by a panic or an error, the error says so with `advice` and
+/// nothing else is printed; other panics and errors pass unchanged.
 pub fn guarded<T>(advice: &str, command: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     static FOUND: OnceLock<String> = OnceLock::new();
-    allocator::explain_with(advice);
     let default = panic::take_hook();
     panic::set_hook(Box::new(move |info| {
-        allocator::forget();
-        // the panics of other threads that follow from it say nothing more
-        match reason(info.payload_as_str().unwrap_or_default()) {
-            Some(reason) => drop(FOUND.set(reason)),
-            None if FOUND.get().is_some() => {}
-            None => default(info),
+        if let Some(reason) = reason(info.payload_as_str().unwrap_or_default()) {
+            drop(FOUND.set(reason));
+        } else if FOUND.get().is_none() {
+            // later panics only follow from the first
+            default(info);
         }
     }));
     let without_memory = |reason: &str| anyhow!("the memory of the device does not suffice ({reason}). {advice}");
@@ -63,19 +61,18 @@ pub fn guarded<T>(advice: &str, command: impl FnOnce() -> anyhow::Result<T>) -> 
     }
 }
 
-/// The line of a message that says that memory has ended, if one does.
+/// The line of a message that reports a lack of memory.
 fn reason(message: &str) -> Option<String> {
-    // messages inside of others have their ends of lines written out
-    let lines = message.lines().flat_map(|line| line.split("\\n"));
-    let mut about_memory = lines.filter(|line| SIGNS.iter().any(|sign| line.contains(sign)));
-    about_memory.next().map(|line| line.trim().to_owned())
+    // a message that is quoted in another has `\n` for ends of lines
+    let mut lines = message.lines().flat_map(|line| line.split("\\n"));
+    lines.find(|line| SIGNS.iter().any(|sign| line.contains(sign))).map(|line| line.trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// As the crates in Cargo.lock write them: cubecl-runtime's `server/base.rs` within burn's `ExecutionError` and the `expect` of
+    /// Messages of the crates in Cargo.lock: cubecl-runtime's `server/base.rs` within burn's `ExecutionError` and the `expect` of
     /// `Tensor::into_data`; cubecl-wgpu's `compute/device_poison.rs`; wgpu-core's `resource.rs`.
     const MESSAGES: [(&str, &str); 6] = [
         (
@@ -103,7 +100,7 @@ mod tests {
     ];
 
     #[test]
-    fn what_backends_say_is_recognized_and_nothing_else() {
+    fn messages_of_backends_about_memory_are_recognized_and_no_others() {
         for (message, expected) in MESSAGES {
             assert_eq!(reason(message).as_deref(), Some(expected));
         }
@@ -114,7 +111,7 @@ mod tests {
 
     #[test]
     fn panics_and_errors_about_memory_become_one_error_and_others_stay() {
-        // in another thread, as in a part of a batch; what the scope says of it then says nothing of memory
+        // in another thread, as for a part of a batch: the panic of the scope that follows has no word of memory
         let in_a_thread = || -> anyhow::Result<()> {
             std::thread::scope(|scope| drop(scope.spawn(|| panic!("{}", MESSAGES[0].0))));
             Ok(())

@@ -1,35 +1,33 @@
 //! `diffuse nll`.
 
-use std::path::PathBuf;
+use std::ops::Range;
 
-use burn::tensor::{Tensor, TensorData};
-use checkpoint::{Model, NetworkDenoiser};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use checkpoint::Model;
 use clap::{Args, ValueEnum};
-use data::{ImageSet, LoadOptions, Padding, Split};
-use likelihood::{BoundOptions, BoundVariance, FlowOptions, flow_bits, mean_and_error, variational_bound};
+use data::{ImageSet, LoadOptions, Split};
+use likelihood::{BoundOptions, FlowOptions, flow_bits, mean_and_error, variational_bound};
 use noise::Noise;
-use sampler::Variance;
+use pipeline::NetworkDenoiser;
+use serde_json::{Value, json};
 
 use crate::{
-    UsageError, print_result,
+    arguments::{ModelArguments, count, load_model},
+    model_images::{batch, load_options},
     read_data::{ColumnArguments, open_data},
-    sample_command::model_file,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Method {
     /// The variational bound with the discrete decoder, term by term
     Bound,
-    /// The probability-flow ODE, pixels spread over their steps
+    /// The probability-flow ODE with uniform dequantization
     Flow,
 }
 
 #[derive(Args)]
 pub struct NllArguments {
-    /// A run directory or a model file
-    #[arg(value_name = "RUN|FILE")]
-    model: PathBuf,
-    /// The images: their held-out part, where they come in two
+    /// The images; of a dataset with two parts, the held-out part
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
     #[command(flatten)]
@@ -37,8 +35,8 @@ pub struct NllArguments {
     /// Take the part that models are trained on instead
     #[arg(long)]
     train_split: bool,
-    /// At most so many images, spread evenly over the data
-    #[arg(long, default_value_t = 64)]
+    /// Number of images at most, spread evenly over the data
+    #[arg(long, default_value_t = 64, value_parser = count(1..))]
     count: usize,
     /// bound: an upper bound by all timesteps; flow: the probability-flow ODE
     #[arg(long, value_enum, default_value_t = Method::Bound)]
@@ -46,189 +44,137 @@ pub struct NllArguments {
     /// Tolerance of the flow's adaptive solver
     #[arg(long, default_value_t = 1e-3)]
     tolerance: f64,
-    /// The same seed draws the same noise
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    model: ModelArguments,
 }
 
-/// What is printed of the terms of a bound: so many ranges of timesteps.
+/// Number of ranges of timesteps that the terms of a bound are summed over for printing.
 const RANGES: usize = 10;
 
+/// Bits per dimension of each image, and further results of the method.
+struct Report {
+    method: &'static str,
+    bits: Vec<f64>,
+    json: Value,
+    lines: Vec<String>,
+}
+
 pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
-    if arguments.count == 0 {
-        return Err(UsageError("--count 0 is not possible: it must be at least 1".to_owned()).into());
-    }
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
+    let (_, device) = arguments.model.common.open_device()?;
     let device = if arguments.method == Method::Flow { device.autodiff() } else { device };
-    let model = Model::load(&model_file(&arguments.model)?, &device)?;
-    let image = model.header.image;
-    let split = if arguments.train_split { Split::Train } else { Split::Test };
-    // the bits are those of bytes
-    let read = LoadOptions { sixteen_bits: false, ..options(&model, &arguments.columns, split, arguments.count) };
-    let opened = open_data(&arguments.data, &read);
-    let images = match opened {
+    let model = load_model(&arguments.model.path, &device)?;
+    let images = read(&arguments, &model)?;
+    eprintln!("{} images of {}, {}x{}", images.len(), images.name(), images.height(), images.width());
+
+    let noise = Noise::new(arguments.model.seed);
+    let Report { method, bits, mut json, mut lines } = match arguments.method {
+        Method::Bound => bound(&model, &images, &noise, &device)?,
+        Method::Flow => flow(&model, &images, arguments.tolerance, &noise, &device)?,
+    };
+    let (count, name) = (bits.len(), images.name());
+    let (mean, error) = mean_and_error(&bits);
+    json["method"] = method.into();
+    json["images"] = name.into();
+    json["count"] = count.into();
+    json["bits_per_dimension"] = mean.into();
+    json["standard_error"] = error.into();
+    lines.insert(0, format!("bits/dim  {mean:.4} +- {error:.4} ({method}, {count} images of {name})"));
+    arguments.model.common.print(json, lines.join("\n"))
+}
+
+/// Reads the images with 8 bits, which the likelihoods are of.
+fn read(arguments: &NllArguments, model: &Model) -> anyhow::Result<ImageSet> {
+    let options = LoadOptions {
+        sixteen_bits: false,
+        split: if arguments.train_split { Split::Train } else { Split::Test },
+        limit: Some(arguments.count),
+        ..load_options(model.header.image, &arguments.columns)
+    };
+    match open_data(&arguments.data, &options) {
         Err(error) if error.is_missing_split() && !arguments.train_split => {
-            return Err(anyhow::Error::new(error).context("no held-out images; --train-split takes the other part"));
+            Err(anyhow::Error::new(error).context("no held-out images; --train-split takes the other part"))
         }
-        opened => opened?.images,
-    };
-    eprintln!("{} images of {}, {}x{}", images.len(), images.name(), image.height, image.width);
+        opened => Ok(opened?.images),
+    }
+}
 
+/// The variational bound of each image.
+fn bound(model: &Model, images: &ImageSet, noise: &Noise, device: &Device) -> anyhow::Result<Report> {
     let schedule = model.header.schedule.build()?;
-    let noise = Noise::new(arguments.seed);
-    let mut bits = Vec::new();
-    let (mut terms, mut prior, mut nfe) = (vec![Vec::new(); schedule.timesteps()], Vec::new(), 0);
-    for start in (0..images.len()).step_by(model.header.sampling.batch_size.max(1)) {
-        let end = (start + model.header.sampling.batch_size.max(1)).min(images.len());
-        let x_0 = batch(&images, start..end, &device);
-        let labels = labels(&model, &images, start..end, &device);
-        let denoiser = NetworkDenoiser::new(&model, labels);
-        let noise_indices = Some((start as u64..end as u64).collect());
-        match arguments.method {
-            Method::Bound => {
-                let variance = match model.header.sampling.variance {
-                    Variance::Posterior => BoundVariance::Posterior,
-                    Variance::Beta => BoundVariance::Beta,
-                    Variance::Learned => BoundVariance::Learned,
-                };
-                let options = BoundOptions { variance, noise_indices, ..BoundOptions::default() };
-                let bound = variational_bound(&denoiser, x_0, &schedule, options, &noise, &mut |t| {
-                    if t.is_multiple_of(100) {
-                        eprintln!("images {start} to {}: timestep {t}", end - 1);
-                    }
-                })?;
-                bits.extend(bound.total);
-                prior.extend(bound.prior);
-                terms.iter_mut().zip(bound.terms).for_each(|(all, term)| all.extend(term));
+    let variance = model.header.sampling.variance;
+    let (mut bits, mut prior, mut terms) = (Vec::new(), Vec::new(), vec![Vec::new(); schedule.timesteps()]);
+    for range in batches(model, images) {
+        let denoiser = NetworkDenoiser::new(model, labels(model, images, range.clone(), device));
+        let options = BoundOptions { variance, noise_indices: noise_indices(&range), ..BoundOptions::default() };
+        let x_0 = batch(images, range.clone(), device);
+        let bound = variational_bound(&denoiser, x_0, &schedule, options, noise, &mut |t| {
+            if t.is_multiple_of(100) {
+                eprintln!("images {} to {}: timestep {t}", range.start, range.end - 1);
             }
-            Method::Flow => {
-                let options = FlowOptions { tolerance: arguments.tolerance, noise_indices, ..FlowOptions::default() };
-                let mut steps = 0;
-                let found = flow_bits(&denoiser, x_0, &schedule, options, &noise, &mut |sigma| {
-                    steps += 1;
-                    if steps % 20 == 0 {
-                        eprintln!("images {start} to {}: step {steps}, sigma {sigma:.3}", end - 1);
-                    }
-                })?;
-                bits.extend(found.bits);
-                nfe += found.nfe;
-            }
-        }
+        })?;
+        bits.extend(bound.total);
+        prior.extend(bound.prior);
+        terms.iter_mut().zip(bound.terms).for_each(|(all, term)| all.extend(term));
     }
-    report(&arguments, &images, &bits, &prior, &terms, nfe)
+    let prior = mean_and_error(&prior).0;
+    let terms: Vec<f64> = terms.iter().map(|term| mean_and_error(term).0).collect();
+    let mut lines = vec![format!("prior     {prior:.5}"), format!("decoder   {:.4} (timestep 0)", terms[0])];
+    let size = (terms.len() - 1).div_ceil(RANGES).max(1);
+    lines.extend(terms[1..].chunks(size).enumerate().map(|(index, range)| {
+        let (first, last) = (1 + index * size, index * size + range.len());
+        format!("t {first:>4}..{last:<4} {:.4}", range.iter().sum::<f64>())
+    }));
+    Ok(Report { method: "bound", bits, json: json!({ "prior": prior, "terms": terms }), lines })
 }
 
-fn report(
-    arguments: &NllArguments,
-    images: &ImageSet,
-    bits: &[f64],
-    prior: &[f64],
-    terms: &[Vec<f64>],
-    nfe: usize,
-) -> anyhow::Result<()> {
-    let (mean, error) = mean_and_error(bits);
-    let means: Vec<f64> = terms.iter().map(|term| mean_and_error(term).0).collect();
-    let method = match arguments.method {
-        Method::Bound => "bound",
-        Method::Flow => "flow",
-    };
-    if arguments.json {
-        let mut value = serde_json::json!({
-            "method": method,
-            "images": images.name(),
-            "count": bits.len(),
-            "bits_per_dimension": mean,
-            "standard_error": error,
-        });
-        match arguments.method {
-            Method::Bound => {
-                value["prior"] = mean_and_error(prior).0.into();
-                value["terms"] = means.into();
-            }
-            Method::Flow => value["nfe"] = nfe.into(),
-        }
-        return print_result(value);
+/// The likelihood of each image by the probability-flow ODE.
+fn flow(model: &Model, images: &ImageSet, tolerance: f64, noise: &Noise, device: &Device) -> anyhow::Result<Report> {
+    let schedule = model.header.schedule.build()?;
+    let (mut bits, mut nfe) = (Vec::new(), 0);
+    for range in batches(model, images) {
+        let denoiser = NetworkDenoiser::new(model, labels(model, images, range.clone(), device));
+        let options = FlowOptions { tolerance, noise_indices: noise_indices(&range), ..FlowOptions::default() };
+        let mut steps = 0;
+        let found =
+            flow_bits(&denoiser, batch(images, range.clone(), device), &schedule, options, noise, &mut |sigma| {
+                steps += 1;
+                if steps % 20 == 0 {
+                    eprintln!("images {} to {}: step {steps}, sigma {sigma:.3}", range.start, range.end - 1);
+                }
+            })?;
+        bits.extend(found.bits);
+        nfe += found.nfe;
     }
-    print_result(format_args!(
-        "bits/dim  {mean:.4} +- {error:.4} ({method}, {} images of {})",
-        bits.len(),
-        images.name()
-    ))?;
-    match arguments.method {
-        Method::Flow => print_result(format_args!("network   asked {nfe} times for each batch and its gradient")),
-        Method::Bound => {
-            print_result(format_args!("prior     {:.5}", mean_and_error(prior).0))?;
-            print_result(format_args!("decoder   {:.4} (timestep 0)", means[0]))?;
-            let rest = &means[1..];
-            let size = rest.len().div_ceil(RANGES).max(1);
-            for (index, range) in rest.chunks(size).enumerate() {
-                let (first, last) = (1 + index * size, index * size + range.len());
-                print_result(format_args!("t {first:>4}..{last:<4} {:.4}", range.iter().sum::<f64>()))?;
-            }
-            Ok(())
-        }
-    }
+    let lines = vec![format!("NFE       {nfe} over all batches, each with its gradient")];
+    Ok(Report { method: "flow", bits, json: json!({ "nfe": nfe }), lines })
 }
 
-/// How images are read that a model is to see as it saw those of its training.
-pub fn options(model: &Model, columns: &ColumnArguments, split: Split, limit: usize) -> LoadOptions {
-    let image = model.header.image;
-    let padded = (image.height, image.width) != (image.content_height, image.content_width);
-    LoadOptions {
-        size: Some((image.content_height, image.content_width)),
-        channels: Some(image.channels),
-        padding: match padded {
-            true => Padding::To { height: image.height, width: image.width, fill: 0 },
-            false => Padding::None,
-        },
-        limit: Some(limit),
-        split,
-        sixteen_bits: image.bits == 16,
-        image_column: columns.image_column.clone(),
-        label_column: columns.label_column.clone(),
-        ..LoadOptions::default()
-    }
+/// Ranges of images that go through the network at a time.
+fn batches(model: &Model, images: &ImageSet) -> impl Iterator<Item = Range<usize>> {
+    let (count, size) = (images.len(), model.header.sampling.batch_size.max(1));
+    (0..count).step_by(size).map(move |start| start..(start + size).min(count))
 }
 
-/// Images `[batch, channels, height, width]` in [-1, 1].
-pub fn batch(images: &ImageSet, range: std::ops::Range<usize>, device: &burn::tensor::Device) -> Tensor<4> {
-    let shape = [range.len(), images.channels(), images.height(), images.width()];
-    let mut values = vec![0f32; shape.iter().product()];
-    for (index, out) in range.zip(values.chunks_exact_mut(images.image_len())) {
-        images.write_chw_f32(index, false, out);
-    }
-    Tensor::from_data(TensorData::new(values, shape), device)
+fn noise_indices(range: &Range<usize>) -> Option<Vec<u64>> {
+    Some((range.start as u64..range.end as u64).collect())
 }
 
-/// Their classes, where the model knows classes and the images have them.
-fn labels(
-    model: &Model,
-    images: &ImageSet,
-    range: std::ops::Range<usize>,
-    device: &burn::tensor::Device,
-) -> Option<Tensor<1, burn::tensor::Int>> {
-    let classes = model.header.unet.classes;
+/// Classes of images, if the model and the images have classes and the model has those of the images.
+fn labels(model: &Model, images: &ImageSet, range: Range<usize>, device: &Device) -> Option<Tensor<1, Int>> {
+    let header = &model.header;
     let label_of = |index: usize| {
         let label = images.label(index)?;
-        // by name, for what has other classes than the training images numbers them otherwise
+        // by name: other data may number the classes otherwise
         match images.class_names() {
-            Some(names) if !model.header.classes.is_empty() => {
+            Some(names) if !header.classes.is_empty() => {
                 let name = &names[label as usize];
-                Some(model.header.classes.iter().position(|class| class == name).map_or(i64::MAX, |at| at as i64))
+                Some(header.classes.iter().position(|class| class == name).map_or(i64::MAX, |at| at as i64))
             }
             _ => Some(i64::from(label)),
         }
     };
     let labels: Vec<i64> = range.filter_map(label_of).collect();
-    let known = classes > 0 && !labels.is_empty() && labels.iter().all(|label| *label < classes as i64);
-    known.then(|| {
-        let count = labels.len();
-        Tensor::from_data(TensorData::new(labels, [count]), device)
-    })
+    let are_known = !labels.is_empty() && labels.iter().all(|label| *label < header.unet.classes as i64);
+    let shape = [labels.len()];
+    are_known.then(|| Tensor::from_data(TensorData::new(labels, shape), device))
 }

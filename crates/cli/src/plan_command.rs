@@ -1,51 +1,42 @@
-//! `diffuse plan`: which sampler, spacing and number of steps come nearest to the exact chain in a given time.
+//! `diffuse plan`: the sampler, spacing and number of steps that come nearest to the exact chain in a given time.
 
 use std::{path::PathBuf, time::Instant};
 
-use anyhow::{Context, bail};
-use burn::tensor::Tensor;
-use checkpoint::{Model, Request, generate};
+use anyhow::{Context, anyhow};
+use checkpoint::Model;
 use clap::Args;
 use noise::Noise;
 use picture::LineChart;
+use pipeline::{Request, generate};
 use sampler::SamplerKind;
 use schedule::Spacing;
 use serde::Serialize;
+use serde_json::json;
 
-use crate::{UsageError, print_result, sample_command::model_file};
+use crate::arguments::{ModelArguments, count, model_file};
 
 #[derive(Args)]
 pub struct PlanArguments {
-    /// A run directory or a model file
-    #[arg(value_name = "RUN|FILE")]
-    model: PathBuf,
     /// Time for the images, such as 2s or 500ms
     #[arg(long, value_parser = seconds)]
     budget: f64,
-    /// Number of images that are to be drawn in that time
-    #[arg(long, default_value_t = 20)]
+    /// Number of images to draw in that time
+    #[arg(long, default_value_t = 20, value_parser = count(1..=4096))]
     count: usize,
     /// Steps of the reference, by DPM-Solver++ 3M
     #[arg(long, default_value_t = 250)]
     reference_steps: usize,
-    /// The same seed gives the same images
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
-    /// Where the plot goes, an SVG; plan.svg beside the model if not given
+    /// Where the plot goes, as SVG; plan.svg beside the model if not given
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
-    /// Print the plan, and leave the model's settings as they are
+    /// Print the plan, and leave the model unchanged
     #[arg(long)]
     keep: bool,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm
-    #[arg(long)]
-    device: Option<String>,
-    /// One JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    model: ModelArguments,
 }
 
-/// `2s`, `500ms`, or a number of seconds.
+/// Parses `2s`, `500ms`, or a number of seconds.
 fn seconds(text: &str) -> Result<f64, String> {
     let (number, unit) = match text.strip_suffix("ms") {
         Some(number) => (number, 1e-3),
@@ -57,20 +48,15 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The samplers that end where the reference ends: those without noise of their own.
-const KINDS: [SamplerKind; 7] = [
-    SamplerKind::Ddim,
-    SamplerKind::Heun,
-    SamplerKind::Dpmpp2m,
-    SamplerKind::Dpmpp3m,
-    SamplerKind::Unipc,
-    SamplerKind::Deis,
-    SamplerKind::Pndm,
-];
+/// The deterministic samplers, whose images can be compared with the reference.
+const KINDS: [SamplerKind; 7] = {
+    use SamplerKind::{Ddim, Deis, Dpmpp2m, Dpmpp3m, Heun, Pndm, Unipc};
+    [Ddim, Heun, Dpmpp2m, Dpmpp3m, Unipc, Deis, Pndm]
+};
 const SPACINGS: [Spacing; 3] = [Spacing::Uniform, Spacing::Karras, Spacing::Lucidrains];
 const STEPS: [usize; 9] = [3, 4, 6, 8, 10, 15, 20, 30, 50];
 
-/// What was tried.
+/// A sampler that was tried.
 #[derive(Clone, Debug, Serialize)]
 struct Trial {
     sampler: SamplerKind,
@@ -83,25 +69,53 @@ struct Trial {
 }
 
 pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
-    if !(1..=4096).contains(&arguments.count) {
-        return Err(UsageError(format!("--count {} is not possible: it must be 1 to 4096", arguments.count)).into());
+    let (mut model, _) = arguments.model.open()?;
+    let file = model_file(&arguments.model.path)?;
+    let trials = try_all(&arguments, model.clone())?;
+    let front = pareto(&trials);
+    let chosen = front.iter().rev().find(|trial| trial.seconds <= arguments.budget).ok_or_else(|| {
+        anyhow!(
+            "nothing draws {} images within {} s: the quickest took {:.2} s; allow more time or draw fewer",
+            arguments.count,
+            arguments.budget,
+            front.first().map_or(f64::NAN, |trial| trial.seconds)
+        )
+    })?;
+    let plot = match &arguments.plot {
+        Some(plot) => plot.clone(),
+        None => file.parent().context("the model file lies in no folder")?.join("plan.svg"),
+    };
+    let chart = chart(&trials);
+    if let Some(chart) = &chart {
+        chart.save_svg(&plot)?;
     }
-    let (_, device) = device::open_or_default(arguments.device.as_deref())?;
-    let path = model_file(&arguments.model)?;
-    let mut model = Model::load(&path, &device)?;
-    let own = model.header.sampling.clone();
+    let mut lines =
+        vec!["| sampler | spacing | steps | NFE | seconds | error |\n| --- | --- | --- | --- | --- | --- |".to_owned()];
+    lines.extend(front.iter().map(|Trial { sampler, spacing, steps, nfe, seconds, error }| {
+        format!("| {sampler} | {spacing} | {steps} | {nfe} | {seconds:.3} | {error:.4} |")
+    }));
+    lines.push(format!("chosen  {} over {} in {} steps", chosen.sampler, chosen.spacing, chosen.steps));
+    if !arguments.keep {
+        set(&mut model, chosen.sampler, chosen.spacing, chosen.steps);
+        model.save(&file)?;
+        lines.push(format!("stored  {}", file.display()));
+    }
+    if chart.is_some() {
+        lines.push(format!("plot    {}", plot.display()));
+    }
+    let json = json!({ "chosen": chosen, "stored": !arguments.keep, "front": front, "plot": chart.map(|_| plot) });
+    arguments.model.common.print(json, lines.join("\n"))
+}
+
+/// Draws the same images with every sampler, spacing and number of steps, and compares them with the reference.
+fn try_all(arguments: &PlanArguments, mut model: Model) -> anyhow::Result<Vec<Trial>> {
     let request = Request::even(arguments.count, model.header.unet.classes);
     let draw = |model: &Model| -> anyhow::Result<(Vec<f32>, f64)> {
         let started = Instant::now();
-        let images: Tensor<4> = generate(model, &request, &Noise::new(arguments.seed), &mut |_| ())?;
+        let images = generate(model, &request, &Noise::new(arguments.model.seed), &mut |_| ())?;
         let values = images.into_data().iter::<f32>().collect();
         Ok((values, started.elapsed().as_secs_f64()))
     };
-    let set = |model: &mut Model, sampler, spacing, steps| {
-        let sampling = &mut model.header.sampling;
-        (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (sampler, spacing, steps, 0.0);
-    };
-
     let timesteps = model.header.schedule.timesteps;
     set(&mut model, SamplerKind::Dpmpp3m, Spacing::Uniform, arguments.reference_steps.min(timesteps));
     eprintln!("drawing the reference in {} steps", model.header.sampling.steps);
@@ -123,62 +137,30 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
         eprintln!("tried {sampler}");
     }
     trials.retain(|trial| trial.error.is_finite());
-
-    let front = pareto(&trials);
-    let chosen = front.iter().rev().find(|trial| trial.seconds <= arguments.budget).cloned();
-    let Some(chosen) = chosen else {
-        let fastest = front.first().map_or(f64::NAN, |trial| trial.seconds);
-        bail!(
-            "nothing draws {} images within {} s: the quickest took {fastest:.2} s; allow more time or draw fewer",
-            arguments.count,
-            arguments.budget
-        );
-    };
-    let plot = match &arguments.plot {
-        Some(plot) => plot.clone(),
-        None => path.parent().context("the model file lies in no folder")?.join("plan.svg"),
-    };
-    let chart = chart(&trials);
-    if let Some(chart) = &chart {
-        chart.save_svg(&plot)?;
-    }
-    if !arguments.keep {
-        model.header.sampling = own;
-        set(&mut model, chosen.sampler, chosen.spacing, chosen.steps);
-        model.save(&path)?;
-    }
-    if arguments.json {
-        return print_result(serde_json::json!({
-            "chosen": chosen, "stored": !arguments.keep, "front": front, "plot": chart.map(|_| plot),
-        }));
-    }
-    print_result("| sampler | spacing | steps | NFE | seconds | error |\n| --- | --- | --- | --- | --- | --- |")?;
-    for trial in &front {
-        let Trial { sampler, spacing, steps, nfe, seconds, error } = trial;
-        print_result(format_args!("| {sampler} | {spacing} | {steps} | {nfe} | {seconds:.3} | {error:.4} |"))?;
-    }
-    print_result(format_args!("chosen  {} over {} in {} steps", chosen.sampler, chosen.spacing, chosen.steps))?;
-    if !arguments.keep {
-        print_result(format_args!("stored  {}", path.display()))?;
-    }
-    if chart.is_none() { Ok(()) } else { print_result(format_args!("plot    {}", plot.display())) }
+    Ok(trials)
 }
 
-/// Those that no other beats in both time and error, the quickest first. Evaluations stand for time: they do not depend on what
-/// else the machine does.
+/// Chooses a deterministic sampler.
+fn set(model: &mut Model, sampler: SamplerKind, spacing: Spacing, steps: usize) {
+    let sampling = &mut model.header.sampling;
+    (sampling.sampler, sampling.spacing, sampling.steps, sampling.eta) = (sampler, spacing, steps, 0.0);
+}
+
+/// The trials that no other beats in both NFE and error, by NFE. NFE stand for time, since they do not depend on the load of the
+/// computer.
 fn pareto(trials: &[Trial]) -> Vec<Trial> {
-    let mut sorted = trials.to_vec();
-    sorted.sort_by(|a, b| a.nfe.cmp(&b.nfe).then(a.error.total_cmp(&b.error)));
-    let mut front = Vec::<Trial>::new();
-    for trial in sorted {
-        if front.last().is_none_or(|best| trial.error < best.error) {
-            front.push(trial);
-        }
-    }
+    let mut front = trials.to_vec();
+    front.sort_by(|a, b| a.nfe.cmp(&b.nfe).then(a.error.total_cmp(&b.error)));
+    let mut best = f64::INFINITY;
+    front.retain(|trial| {
+        let is_better = trial.error < best;
+        best = best.min(trial.error);
+        is_better
+    });
     front
 }
 
-/// Error against evaluations, each sampler with its best spacing; None where there are no lines to draw.
+/// Error against NFE of each sampler with its best spacing; None if no sampler has two points.
 fn chart(trials: &[Trial]) -> Option<LineChart> {
     let title = "Distance to the exact chain";
     let mut chart = LineChart::new(title, "network evaluations (NFE)", "root mean square error").with_log_y();
@@ -188,7 +170,8 @@ fn chart(trials: &[Trial]) -> Option<LineChart> {
         let front = pareto(&own);
         if front.len() > 1 {
             lines += 1;
-            chart = chart.with_series(kind.name(), front.iter().map(|trial| (trial.nfe as f64, trial.error.max(1e-6))));
+            chart = chart
+                .with_series(kind.to_string(), front.iter().map(|trial| (trial.nfe as f64, trial.error.max(1e-6))));
         }
     }
     (lines > 0).then_some(chart)

@@ -1,4 +1,4 @@
-//! Opening a dataset where somebody waits for it: a bar, and a word on the cache.
+//! Opening a dataset with its progress and its use of the cache on the terminal.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,58 +7,55 @@ use std::{
 };
 
 use clap::Args;
-use data::{Cache, Cached, DataError, LoadOptions, Loaded, Places, Progress, Reading, Stage, open_with};
+use data::{Cache, Cached, DataError, LoadOptions, Loaded, Places, Progress, ReadContext, Stage, open_with};
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Where images and labels stand in files that have more than one column.
+/// The columns of images and labels in files that have several.
 #[derive(Args, Clone, Default)]
 pub struct ColumnArguments {
-    /// Which column of a Parquet file, or array of an .npz, has the images; found by itself if not given
+    /// Which column of a Parquet file, or array of an .npz, has the images; found automatically if not given
     #[arg(long, value_name = "NAME")]
     pub image_column: Option<String>,
-    /// Which column of a Parquet file or a table of metadata, or array of an .npz, has the labels; found by itself if not given
+    /// Which column of a Parquet file or a table of metadata, or array of an .npz, has the labels; found automatically if not given
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
 }
 
-/// What takes no longer than this needs no word.
+/// Progress is shown after this time, ...
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Between two lines where there is no terminal.
-const BETWEEN: Duration = Duration::from_secs(10);
+/// ... and, without a terminal, as a line each time that this has passed.
+const INTERVAL: Duration = Duration::from_secs(10);
 
-/// [`data::open`], with its progress on the terminal.
+/// As [`data::open`], with its progress on the terminal.
 pub fn open_data(path: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
     let cache = Cache::from_environment();
     let folder = cache.as_ref().map(|cache| cache.folder.display().to_string()).unwrap_or_default();
-    let (start, said) = (Instant::now(), Cell::new(None::<Instant>));
+    let (start, last_line) = (Instant::now(), Cell::new(None::<Instant>));
     let is_terminal = std::io::stderr().is_terminal();
     let bar = RefCell::new(None::<ProgressBar>);
-    let tell = |Progress { stage, done, total }: Progress| {
+    let report = |Progress { stage, done, total }: Progress| {
         if start.elapsed() < PATIENCE {
             return;
         }
-        let what = match stage {
+        let message = match stage {
             Stage::Looking => "looking at the data",
             Stage::Decoding => "decoding images",
         };
         if is_terminal {
             let mut bar = bar.borrow_mut();
             let bar = bar.get_or_insert_with(|| {
-                let bar = ProgressBar::new(total as u64).with_message(what);
-                match ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta} left") {
-                    Ok(style) => bar.with_style(style),
-                    Err(_) => bar,
-                }
+                let style = ProgressStyle::with_template("{msg} {bar:30} {pos}/{len} {eta} left");
+                ProgressBar::new(total as u64).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
             });
             bar.set_length(total as u64);
             bar.set_position(done as u64);
-            bar.set_message(what);
-        } else if said.get().is_none_or(|said| said.elapsed() >= BETWEEN) {
-            said.set(Some(Instant::now()));
-            eprintln!("{what}: {done} of {total}");
+            bar.set_message(message);
+        } else if last_line.get().is_none_or(|last| last.elapsed() >= INTERVAL) {
+            last_line.set(Some(Instant::now()));
+            eprintln!("{message}: {done} of {total}");
         }
     };
-    let loaded = open_with(&Places::from_environment(), path, options, &Reading { cache, progress: Some(&tell) });
+    let loaded = open_with(&Places::from_environment(), path, options, &ReadContext { cache, progress: Some(&report) });
     if let Some(bar) = bar.into_inner() {
         bar.finish_and_clear();
     }

@@ -1,48 +1,44 @@
 //! `diffuse schedule`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use burn::tensor::Tensor;
 use clap::Args;
 use data::LoadOptions;
 use noise::{Noise, Purpose, forward::q_sample};
 use picture::{LineChart, Panels, Pixels, save_png, strip};
+use pipeline::pictures;
 use schedule::{BetaSchedule, NoiseLevel, Schedule};
+use serde_json::json;
 
-use crate::{UsageError, print_result};
+use crate::{model_images::batch, print_result};
 
 #[derive(Args)]
 pub struct ScheduleArguments {
-    /// linear, linear_unscaled, scaled_linear, quadratic, constant, cosine or sigmoid
+    /// linear, linear_unscaled, scaled_linear, quadratic, constant, cosine, sigmoid or edm
     #[arg(long, default_value = "cosine")]
-    family: String,
-    /// Number of steps T
+    family: BetaSchedule,
+    /// Number of timesteps
     #[arg(long, default_value_t = 1000)]
     timesteps: usize,
-    /// All values as one JSON object on standard output
+    /// One JSON object with all values on standard output
     #[arg(long)]
     json: bool,
-    /// Draw schedule.svg, schedule.png and destroyed.png, a real image being destroyed, here
+    /// Draw schedule.svg, schedule.png and destroyed.png, a digit in the forward process, into this folder
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
 pub fn run(arguments: ScheduleArguments) -> anyhow::Result<()> {
-    let family: BetaSchedule = arguments.family.parse().map_err(|error| UsageError(format!("--family: {error}")))?;
-    let schedule = Schedule::new(&family, arguments.timesteps)?;
-    let mut files = Vec::new();
-    if let Some(folder) = &arguments.out {
-        files::create_folder(folder).context("the drawings need a folder; name one with --out")?;
-        let panels = draw(&schedule, &arguments.family);
-        panels.save_svg(folder.join("schedule.svg"))?;
-        panels.save_png(folder.join("schedule.png"))?;
-        save_png(&destroyed(&schedule)?, folder.join("destroyed.png"))?;
-        files = ["schedule.svg", "schedule.png", "destroyed.png"].map(|name| folder.join(name)).to_vec();
-    }
+    let name = arguments.family.name();
+    let schedule = Schedule::new(&arguments.family, arguments.timesteps)?;
+    let files = match &arguments.out {
+        Some(folder) => draw(&schedule, name, folder)?,
+        None => Vec::new(),
+    };
     if arguments.json {
-        return print_result(serde_json::json!({
-            "family": arguments.family,
+        return print_result(json!({
+            "family": name,
             "timesteps": arguments.timesteps,
             "betas": schedule.betas(),
             "alpha_bars": schedule.alpha_bars(),
@@ -67,7 +63,18 @@ pub fn run(arguments: ScheduleArguments) -> anyhow::Result<()> {
     files.iter().try_for_each(|file| print_result(file.display()))
 }
 
-fn draw(schedule: &Schedule, name: &str) -> Panels {
+/// Writes the curves of a schedule and a picture of the forward process, and returns the files.
+fn draw(schedule: &Schedule, name: &str, folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    files::create_folder(folder).context("the drawings need a folder; name one with --out")?;
+    let files = ["schedule.svg", "schedule.png", "destroyed.png"].map(|name| folder.join(name));
+    let panels = curves(schedule, name);
+    panels.save_svg(&files[0])?;
+    panels.save_png(&files[1])?;
+    save_png(&forward_process(schedule)?, &files[2])?;
+    Ok(files.to_vec())
+}
+
+fn curves(schedule: &Schedule, name: &str) -> Panels {
     let points = |values: &[f64]| -> Vec<(f64, f64)> {
         values.iter().enumerate().map(|(t, value)| (t as f64, *value)).collect()
     };
@@ -83,21 +90,18 @@ fn draw(schedule: &Schedule, name: &str) -> Panels {
     Panels { charts: vec![alpha_bars, betas, snr], columns: 3 }
 }
 
-/// A digit at ten moments of the forward process.
-fn destroyed(schedule: &Schedule) -> anyhow::Result<Pixels> {
+/// A digit at ten noise levels, x_0 first.
+fn forward_process(schedule: &Schedule) -> anyhow::Result<Pixels> {
     let (_, device) = device::open_or_default(None)?;
     let images = data::open("mnist-5k", &LoadOptions::default())?.images;
-    let mut values = vec![0f32; images.image_len()];
-    images.write_chw_f32(0, false, &mut values);
-    let shape = [images.channels(), images.height(), images.width()];
-    let x_0 = Tensor::<1>::from_floats(values.as_slice(), &device).reshape([1, shape[0], shape[1], shape[2]]);
-    let epsilon = Noise::new(0).stream(Purpose::Evaluation).normal_images(&[0], 0, shape, &device);
+    let x_0 = batch(&images, 0..1, &device);
+    let [_, channels, height, width] = x_0.dims();
+    let epsilon = Noise::new(0).stream(Purpose::Evaluation).normal_images(&[0], 0, [channels, height, width], &device);
     let last = schedule.timesteps() - 1;
     let levels = std::iter::once(NoiseLevel::CLEAN).chain((1..10).map(|part| schedule.level(last * part / 9)));
     let mut frames = Vec::new();
     for level in levels {
-        let x_t: Vec<f32> = q_sample(x_0.clone(), epsilon.clone(), &[level]).into_data().iter::<f32>().collect();
-        frames.push(Pixels::from_chw(shape[1], shape[2], shape[0], &x_t)?);
+        frames.extend(pictures(q_sample(x_0.clone(), epsilon.clone(), &[level]))?);
     }
     Ok(strip(&frames, 2, 2)?)
 }

@@ -1,8 +1,10 @@
 //! `diffuse train`.
 
 use std::{
+    fmt::Display,
     io::IsTerminal,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -11,51 +13,33 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
-use burn::module::Module;
+use burn::{module::Module, tensor::Device};
 use clap::Args;
 use data::{DataError, ImageSet, LoadOptions, Loaded, Split};
 use indicatif::{ProgressBar, ProgressStyle};
 use parallel::{Placement, ProcessGroup};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
 use train::{
-    Config, Control, Event, Mean, Run, RunFiles, TrainError, Trainer,
+    Config, Control, Event, Mean, Outcome, Run, RunFiles, TrainError, Trainer,
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
-use crate::{Ended, UsageError, layers::Layers, print_result, read_data::open_data};
+use crate::{
+    INTERRUPTED,
+    arguments::{CommonArguments, ConfigArguments},
+    config_layers::Layers,
+    print_result,
+    read_data::open_data,
+};
 
-/// Where runs go.
+/// Folder of runs without `--run`.
 const RUNS: &str = "runs";
 
-/// What is said where the last process left no word.
+/// Note on a run whose last process ended without saving.
 const ENDED_ABRUPTLY: &str = "the process that trained here before ended without saving. If it was not a power cut, the system may have \
      killed it because the memory ran out: then lower training.batch_size and raise training.gradient_accumulate_every as much, or set \
      training.gradient_checkpointing = true";
-
-/// What a configuration is made of.
-#[derive(Args)]
-pub struct ConfigArguments {
-    /// Where the configuration begins: digits, mnist, fashion-mnist, cifar10 or article
-    #[arg(long, default_value = "digits")]
-    pub preset: String,
-    /// A TOML file over the preset
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// One value over both, as in training.learning_rate=1e-3
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// A dataset's name, a file or a folder (data.path)
-    #[arg(long, value_name = "NAME|PATH")]
-    data: Option<String>,
-    /// training.steps
-    #[arg(long)]
-    steps: Option<u64>,
-    /// training.batch_size
-    #[arg(long)]
-    batch_size: Option<u64>,
-    /// training.seed
-    #[arg(long)]
-    seed: Option<u64>,
-}
 
 #[derive(Args)]
 pub struct TrainArguments {
@@ -64,59 +48,26 @@ pub struct TrainArguments {
     /// The run directory; runs/PRESET-N if not given
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
-    /// flex (the CPU), wgpu, vulkan, metal, cuda, rocm, or cuda:1 for the second
-    #[arg(long)]
-    device: Option<String>,
     /// Go on with the run in --run, or with the latest
     #[arg(long)]
     resume: bool,
     /// Check everything and print the configuration, but do not train
     #[arg(long)]
     dry_run: bool,
-    /// End with one JSON object on standard output
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: CommonArguments,
 }
 
-impl ConfigArguments {
-    /// The layers that the user laid over others.
-    pub fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Layers> {
-        if let Some(path) = &self.config {
-            layers.file(path)?;
-        }
-        for assignment in &self.set {
-            layers.set(assignment)?;
-        }
-        if let Some(path) = &self.data {
-            layers.value("data.path", path.clone().into(), "--data")?;
-        }
-        let numbers = [
-            ("training.steps", "--steps", self.steps),
-            ("training.batch_size", "--batch-size", self.batch_size),
-            ("training.seed", "--seed", self.seed),
-        ];
-        for (key, flag, number) in numbers {
-            if let Some(number) = number {
-                let number = i64::try_from(number)
-                    .map_err(|_| UsageError(format!("{flag} {number} is too large: at most {}", i64::MAX)))?;
-                layers.value(key, number.into(), flag)?;
-            }
-        }
-        Ok(layers)
-    }
-}
-
-/// Trains alone, or as one of the ranks that mpirun started: then only rank 0 speaks and writes.
-pub fn run(arguments: TrainArguments) -> anyhow::Result<Ended> {
+/// Trains alone, or as one of the ranks that mpirun started, of which only rank 0 prints and writes.
+pub fn run(arguments: TrainArguments) -> anyhow::Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     let group = parallel::start(&stop)?;
-    let ended = run_in_group(&arguments, &group, &stop);
-    match ended {
-        Ok(ended) => {
+    match run_in_group(&arguments, &group, &stop) {
+        Ok(code) => {
             group.finalize()?;
-            Ok(ended)
+            Ok(code)
         }
-        // the others learn of it when this process ends
+        // other ranks learn of it when this process ends
         Err(error) if group.is_main() => Err(error),
         Err(error) => Err(error.context(format!("rank {}", group.rank()))),
     }
@@ -126,219 +77,261 @@ fn run_in_group(
     arguments: &TrainArguments,
     group: &Arc<dyn ProcessGroup>,
     stop: &Arc<AtomicBool>,
-) -> anyhow::Result<Ended> {
-    // an impossible device is said before anything else is done
-    let placement = parallel::placement(&**group)?;
-    let (device_name, device) = device::open_for_rank(arguments.device.as_deref(), placement.local_rank)?;
-    if group.world_size() > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
-        rayon::ThreadPoolBuilder::new().num_threads(placement.threads).build_global()?;
+) -> anyhow::Result<ExitCode> {
+    let rank = Rank::start(arguments.common.device.as_deref(), group)?;
+    let mut resumed = None;
+    if arguments.resume {
+        resumed = Some(rank.broadcast(|| directory_to_resume(arguments.run.as_deref()))?);
     }
-    let say = |text: std::fmt::Arguments<'_>| {
-        if group.is_main() {
-            eprintln!("{text}");
-        }
-    };
-    let resumed = match (arguments.resume, group.is_main()) {
-        (false, _) => None,
-        (true, true) => Some(directory_to_resume(arguments.run.as_deref())?),
-        (true, false) => Some(PathBuf::new()),
-    };
-    let resumed = resumed.map(|directory| broadcast_path(&**group, directory)).transpose()?;
-    let config = match &resumed {
-        Some(directory) => {
-            let kept = if group.is_main() { Some(Run::config_of(directory)?) } else { None };
-            let text = kept.map(|config| toml::to_string(&config)).transpose()?.unwrap_or_default();
-            let kept: Config = toml::from_str(&String::from_utf8(group.broadcast(text.into_bytes())?)?)?;
-            arguments.layers.lay_over(Layers::of(&kept, "the run")?)?
-        }
-        None => arguments.layers.lay_over(Layers::preset(&arguments.layers.preset)?)?,
-    }
-    .resolve()?;
-    let open = |options: &LoadOptions| match group.is_main() {
-        true => open_data(&config.data.path, options),
-        false => data::open(&config.data.path, options),
-    };
-    // what rank 0 decodes the others find in the cache; other machines may have one of their own, and there one decodes for all
-    let turn = match (group.is_main(), placement.local_rank) {
-        (true, _) => 0,
-        (false, 0) => 1,
-        _ => 2,
-    };
-    for _ in 0..turn {
-        group.barrier()?;
-    }
-    let loaded = open(&config.load_options())?;
-    let skipped = loaded.skipped;
-    let (images, held_out) = split(&config, loaded.images, &open, &say)?;
-    for _ in turn..2 {
-        group.barrier()?;
-    }
-    for (path, reason) in &skipped {
-        say(format_args!("warning: left out {}: {reason}", path.display()));
-    }
-    let trainer = Trainer::new(config, images.clone(), &device)?.distributed(Arc::clone(group))?;
-    let config = trainer.config().clone();
-    let classes = if config.unet.classes > 0 { format!(", {} classes", config.unet.classes) } else { String::new() };
-    say(format_args!("device      {device_name}"));
-    if group.world_size() > 1 {
-        let Placement { local_size, threads, .. } = placement;
-        say(format_args!("ranks       {}, {local_size} on this machine; {threads} thread(s) here", group.world_size()));
-    }
-    let (content_height, content_width) = images.content_size();
-    let border = match (content_height, content_width) == (images.height(), images.width()) {
-        true => String::new(),
-        false => format!(" padded to {}x{}", images.height(), images.width()),
-    };
-    say(format_args!(
-        "data        {} ({}): {} images, {content_height}x{content_width}{border}, {} channel(s){}{classes}",
-        images.name(),
-        loaded.source,
-        images.len(),
-        images.channels(),
-        if images.sixteen_bits() { " of 16 bits" } else { "" }
-    ));
-    if let Some(held_out) = &held_out {
-        say(format_args!("held out    {} images of {}, for the held-out loss", held_out.len(), held_out.name()));
-    }
-    say(format_args!("parameters  {}", trainer.unet().num_params()));
-    say(format_args!(
-        "steps       {} of {} images",
-        config.training.steps,
-        config.training.batch_size * config.training.gradient_accumulate_every
-    ));
-    // in short, what `diffuse doctor` says at length
-    let mut findings = check_data(&config, &images);
-    findings.extend(check_schedule(&config, &config.diffusion.schedule.build()?));
-    for Finding { severity, text } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
-        say(format_args!("{severity}: {text}"));
-    }
+    let config = rank.config(&arguments.layers, resumed.as_deref())?;
+    let data = rank.open_data(&config)?;
+    let trainer = Trainer::new(config, data.images.clone(), &rank.device)?.distributed(Arc::clone(group))?;
+    rank.describe(&trainer, &data)?;
     if arguments.dry_run {
         if group.is_main() {
-            print_result(toml::to_string(&config)?)?;
+            print_result(toml::to_string(trainer.config())?)?;
         }
-        return Ok(Ended::Done);
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut run = match &resumed {
-        Some(directory) => Run::resume(trainer, directory)?,
-        None => {
-            let directory = match &arguments.run {
-                Some(directory) => directory.clone(),
-                None => broadcast_path(&**group, next_directory(&arguments.layers.preset)?)?,
-            };
-            Run::create(trainer, &directory)?
+    let mut run = match (resumed, &arguments.run) {
+        (Some(directory), _) => Run::resume(trainer, &directory)?,
+        (None, Some(directory)) => Run::create(trainer, directory)?,
+        (None, None) => Run::create(trainer, &rank.broadcast(|| next_directory(&arguments.layers.preset))?)?,
+    };
+    run.held_out = data.held_out;
+    run.environment = environment(&rank.device_name, &**group);
+    rank.describe_run(&run);
+    stop_on_signals(stop, group.is_main())?;
+    let outcome = rank.train(&mut run, stop)?;
+    if !outcome.finished {
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    if group.is_main() {
+        report(arguments, &run.files, &outcome)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// This process among those that train together.
+struct Rank {
+    group: Arc<dyn ProcessGroup>,
+    placement: Placement,
+    device_name: String,
+    device: Device,
+}
+
+/// The images of a run.
+struct RunData {
+    images: ImageSet,
+    held_out: Option<ImageSet>,
+    /// Where they were read from.
+    source: String,
+}
+
+impl Rank {
+    /// Opens the device of this rank and, of several ranks, limits its threads.
+    fn start(device: Option<&str>, group: &Arc<dyn ProcessGroup>) -> anyhow::Result<Self> {
+        let placement = parallel::placement(&**group)?;
+        let (device_name, device) = device::open_for_rank(device, placement.local_rank)?;
+        if group.world_size() > 1 && std::env::var_os("RAYON_NUM_THREADS").is_none() {
+            rayon::ThreadPoolBuilder::new().num_threads(placement.threads).build_global()?;
+        }
+        Ok(Self { group: Arc::clone(group), placement, device_name, device })
+    }
+
+    /// Writes a line to the error output, on rank 0.
+    fn log(&self, text: impl Display) {
+        if self.group.is_main() {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Returns on every rank the value that `make` returns on rank 0.
+    fn broadcast<V: Serialize + DeserializeOwned>(
+        &self,
+        make: impl FnOnce() -> anyhow::Result<V>,
+    ) -> anyhow::Result<V> {
+        if self.group.world_size() == 1 {
+            return make();
+        }
+        let value = if self.group.is_main() { serde_json::to_vec(&make()?)? } else { Vec::new() };
+        Ok(serde_json::from_slice(&self.group.broadcast(value)?)?)
+    }
+
+    /// The configuration of a run that is resumed, or else of the preset, with the layers over it.
+    fn config(&self, arguments: &ConfigArguments, resumed: Option<&Path>) -> anyhow::Result<Config> {
+        let layers = match resumed {
+            Some(directory) => {
+                let kept = self.broadcast(|| Ok(toml::to_string(&Run::config_of(directory)?)?))?;
+                arguments.lay_over(Layers::of(&toml::from_str(&kept)?, "the run")?)?
+            }
+            None => arguments.layers()?,
+        };
+        layers.resolve()
+    }
+
+    /// Opens the images that are trained on and those that are held out. Rank 0 decodes them first, then the first rank of
+    /// every other machine, which may have a cache of its own; the others find them in a cache.
+    fn open_data(&self, config: &Config) -> anyhow::Result<RunData> {
+        let turn = match (self.group.rank(), self.placement.local_rank) {
+            (0, _) => 0,
+            (_, 0) => 1,
+            _ => 2,
+        };
+        for _ in 0..turn {
+            self.group.barrier()?;
+        }
+        let loaded = self.open(config, &config.load_options())?;
+        let (images, held_out) = self.split(config, loaded.images)?;
+        for _ in turn..2 {
+            self.group.barrier()?;
+        }
+        for (path, reason) in &loaded.skipped {
+            self.log(format_args!("warning: left out {}: {reason}", path.display()));
+        }
+        Ok(RunData { images, held_out, source: loaded.source })
+    }
+
+    /// Opens the data, on rank 0 with a progress bar.
+    fn open(&self, config: &Config, options: &LoadOptions) -> Result<Loaded, DataError> {
+        let path = &config.data.path;
+        if self.group.is_main() { open_data(path, options) } else { data::open(path, options) }
+    }
+
+    /// Splits off the images that are held out: the test part of a dataset that has one, else some of the images, spread evenly;
+    /// at most a tenth.
+    fn split(&self, config: &Config, images: ImageSet) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
+        let count = config.data.held_out.min(images.len() / 10);
+        // a loss needs at least one image for each quartile of the timesteps
+        if count < train::QUARTILES || config.training.evaluate_every == 0 {
+            return Ok((images, None));
+        }
+        let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
+        let is_alike = |test: &ImageSet| shape(test) == shape(&images) && test.class_names() == images.class_names();
+        // most files have no parts, and would be opened whole
+        let path = Path::new(&config.data.path);
+        let has_parts = |extension: &std::ffi::OsStr| extension == "zip" || extension == "npz";
+        if !path.is_file() || path.extension().is_some_and(has_parts) {
+            let options = LoadOptions { split: Split::Test, limit: Some(count), ..config.load_options() };
+            match self.open(config, &options) {
+                Ok(test) if is_alike(&test.images) => return Ok((images, Some(test.images))),
+                Ok(test) => self.log(format_args!(
+                    "note: {} has images of another size or other classes, so that some of the training images are held out",
+                    test.source
+                )),
+                Err(error) if error.is_missing_split() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let total = images.len();
+        let is_held_out = |index: &usize| (index + 1) * count / total > index * count / total;
+        let held_out = images.subset((0..total).filter(is_held_out));
+        Ok((images.subset((0..total).filter(|index| !is_held_out(index))), Some(held_out)))
+    }
+
+    /// Prints the device, the data and the network, and the problems that `diffuse doctor` reports at length.
+    fn describe(&self, trainer: &Trainer, data: &RunData) -> anyhow::Result<()> {
+        let (config, images) = (trainer.config(), &data.images);
+        self.log(format_args!("device      {}", self.device_name));
+        let Placement { local_size, threads, .. } = self.placement;
+        if self.group.world_size() > 1 {
+            let ranks = self.group.world_size();
+            self.log(format_args!("ranks       {ranks}, {local_size} on this machine; {threads} thread(s) here"));
+        }
+        let (height, width) = images.content_size();
+        let is_padded = (height, width) != (images.height(), images.width());
+        let border =
+            if is_padded { format!(" padded to {}x{}", images.height(), images.width()) } else { String::new() };
+        let depth = if images.sixteen_bits() { " of 16 bits" } else { "" };
+        let classes = config.unet.classes;
+        let classes = if classes > 0 { format!(", {classes} classes") } else { String::new() };
+        self.log(format_args!(
+            "data        {} ({}): {} images, {height}x{width}{border}, {} channel(s){depth}{classes}",
+            images.name(),
+            data.source,
+            images.len(),
+            images.channels()
+        ));
+        if let Some(held_out) = &data.held_out {
+            let (count, name) = (held_out.len(), held_out.name());
+            self.log(format_args!("held out    {count} images of {name}, for the held-out loss"));
+        }
+        self.log(format_args!("parameters  {}", trainer.unet().num_params()));
+        let training = &config.training;
+        let images_in_step = training.batch_size * training.gradient_accumulate_every;
+        self.log(format_args!("steps       {} of {images_in_step} images", training.steps));
+        let mut findings = check_data(config, images);
+        findings.extend(check_schedule(config, &config.diffusion.schedule.build()?));
+        for Finding { severity, text } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
+            self.log(format_args!("{severity}: {text}"));
+        }
+        Ok(())
+    }
+
+    /// Prints where the run is and, if it is resumed, what happened to it.
+    fn describe_run(&self, run: &Run) {
+        for (path, error) in &run.passed_over {
+            self.log(format_args!("warning: passed over the checkpoint {}: {error}", path.display()));
+        }
+        if run.ended_abruptly {
+            self.log(format_args!("note: {ENDED_ABRUPTLY}"));
+        }
+        self.log(format_args!("run         {}", run.files.directory.display()));
+        if run.trainer.steps_done() > 0 {
+            self.log(format_args!("going on after step {}", run.trainer.steps_done()));
+        }
+    }
+
+    /// Trains to the end, or until `stop` is set; rank 0 shows the progress.
+    fn train(&self, run: &mut Run, stop: &AtomicBool) -> anyhow::Result<Outcome> {
+        let steps = run.trainer.config().training.steps;
+        let is_main = self.group.is_main();
+        let bar = if is_main { progress(steps, run.trainer.steps_done())? } else { ProgressBar::hidden() };
+        let outcome = run.train(&mut |event| {
+            if is_main {
+                show(&event, &bar, steps);
+            }
+            if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
+        });
+        bar.finish_and_clear();
+        let directory = run.files.directory.display();
+        let go_on = format!("go on with: diffuse train --resume --run {directory}");
+        if let Err(TrainError::LostRanks { .. }) = &outcome {
+            eprintln!("{go_on}");
+        }
+        let outcome = outcome.with_context(|| format!("the run in {directory} stopped"))?;
+        if !outcome.finished {
+            self.log(format_args!("stopped after step {} of {steps}; {go_on}", outcome.steps));
+        }
+        Ok(outcome)
+    }
+}
+
+/// Sets `stop` at the first signal to end, and ends the process at the second.
+fn stop_on_signals(stop: &Arc<AtomicBool>, is_main: bool) -> anyhow::Result<()> {
+    let stop = Arc::clone(stop);
+    let handler = move || {
+        if stop.swap(true, Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED.into());
+        }
+        if is_main {
+            eprintln!("\nstopping after this step, and saving the state (again: stop at once, without saving)");
         }
     };
-    run.held_out = held_out;
-    run.environment = environment(&device_name, &**group);
-    for (path, error) in &run.passed_over {
-        say(format_args!("warning: passed over the checkpoint {}: {error}", path.display()));
-    }
-    if run.ended_abruptly {
-        say(format_args!("note: {ENDED_ABRUPTLY}"));
-    }
-    let directory = run.files.directory.clone();
-    say(format_args!("run         {}", directory.display()));
-    if run.trainer.steps_done() > 0 {
-        say(format_args!("going on after step {}", run.trainer.steps_done()));
-    }
-
-    let (asked, is_main) = (Arc::clone(stop), group.is_main());
-    ctrlc::set_handler(move || {
-        if asked.swap(true, Ordering::SeqCst) {
-            std::process::exit(130);
-        }
-        if is_main {
-            eprintln!("\nstopping after this step; the state is being saved (once more: stop at once, without)");
-        }
-    })
-    .context("cannot listen for Ctrl-C")?;
-
-    let bar = if is_main { progress(config.training.steps, run.trainer.steps_done())? } else { ProgressBar::hidden() };
-    let outcome = run.train(&mut |event| {
-        if is_main {
-            show(&event, &bar, config.training.steps);
-        }
-        if stop.load(Ordering::SeqCst) { Control::Stop } else { Control::Continue }
-    });
-    bar.finish_and_clear();
-    let go_on = format!("go on with: diffuse train --resume --run {}", directory.display());
-    if let Err(TrainError::LostRanks { .. }) = &outcome {
-        eprintln!("{go_on}");
-    }
-    let outcome = outcome.with_context(|| format!("the run in {} stopped", directory.display()))?;
-    if !outcome.finished {
-        say(format_args!("stopped after step {} of {}; {go_on}", outcome.steps, config.training.steps));
-        return Ok(Ended::Interrupted);
-    }
-    if !is_main {
-        return Ok(Ended::Done);
-    }
-    eprintln!("{} steps in {:.1} s, loss {:.5}", outcome.steps, outcome.seconds, outcome.loss);
-    if arguments.json {
-        print_result(serde_json::json!({
-            "run": directory,
-            "model": run.files.model(),
-            "grid": run.files.grid(),
-            "steps": outcome.steps,
-            "seconds": outcome.seconds,
-            "loss": outcome.loss,
-        }))?;
-    } else {
-        print_result(format_args!("run    {}", directory.display()))?;
-        print_result(format_args!("model  {}", run.files.model().display()))?;
-        print_result(format_args!("grid   {}", run.files.grid().display()))?;
-    }
-    Ok(Ended::Done)
+    ctrlc::set_handler(handler).context("cannot listen for Ctrl-C")
 }
 
-/// The path that rank 0 gives.
-fn broadcast_path(group: &dyn ProcessGroup, path: PathBuf) -> anyhow::Result<PathBuf> {
-    if group.world_size() == 1 {
-        return Ok(path);
-    }
-    let text = path.to_str().with_context(|| format!("the path {} is not UTF-8", path.display()))?;
-    Ok(PathBuf::from(String::from_utf8(group.broadcast(text.as_bytes().to_vec())?)?))
+/// Prints the result of a training.
+fn report(arguments: &TrainArguments, files: &RunFiles, outcome: &Outcome) -> anyhow::Result<()> {
+    let Outcome { steps, seconds, loss, .. } = outcome;
+    eprintln!("{steps} steps in {seconds:.1} s, loss {loss:.5}");
+    let (run, model, grid) = (&files.directory, files.model(), files.grid());
+    let text = format!("run    {}\nmodel  {}\ngrid   {}", run.display(), model.display(), grid.display());
+    let json = json!({ "run": run, "model": model, "grid": grid, "steps": steps, "seconds": seconds, "loss": loss });
+    arguments.common.print(json, text)
 }
 
-/// The images that are trained on, and those that are held out: the test part of a dataset that has one, else some of the
-/// images, spread evenly; at most a tenth.
-fn split(
-    config: &Config,
-    images: ImageSet,
-    open: &dyn Fn(&LoadOptions) -> Result<Loaded, DataError>,
-    say: &dyn Fn(std::fmt::Arguments<'_>),
-) -> anyhow::Result<(ImageSet, Option<ImageSet>)> {
-    let count = config.data.held_out.min(images.len() / 10);
-    // fewer than one for each quartile of the timesteps say nothing
-    if count < train::QUARTILES || config.training.evaluate_every == 0 {
-        return Ok((images, None));
-    }
-    let options = LoadOptions { split: Split::Test, limit: Some(count), ..config.load_options() };
-    let shape = |images: &ImageSet| (images.channels(), images.height(), images.width(), images.classes());
-    let names = |images: &ImageSet| images.class_names().map(<[String]>::to_vec);
-    // most files have no parts, and would be opened as what they are
-    let path = Path::new(&config.data.path);
-    let has_parts = |extension: &std::ffi::OsStr| extension == "zip" || extension == "npz";
-    if !path.is_file() || path.extension().is_some_and(has_parts) {
-        match open(&options) {
-            Ok(test) if shape(&test.images) == shape(&images) && names(&test.images) == names(&images) => {
-                return Ok((images, Some(test.images)));
-            }
-            Ok(test) => say(format_args!(
-                "note: {} has images of another size or other classes, so that some of the training images are held out",
-                test.source
-            )),
-            Err(error) if error.is_missing_split() => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let total = images.len();
-    let is_held_out = |index: &usize| (index + 1) * count / total > index * count / total;
-    let held_out = images.subset((0..total).filter(is_held_out));
-    Ok((images.subset((0..total).filter(|index| !is_held_out(index))), Some(held_out)))
-}
-
-/// What a report says of machine and program.
+/// Lines of the report about the computer and the program.
 fn environment(device: &str, group: &dyn ProcessGroup) -> Vec<String> {
     let cores = std::thread::available_parallelism().map_or_else(|_| "unknown".to_owned(), |cores| cores.to_string());
     vec![
@@ -349,7 +342,7 @@ fn environment(device: &str, group: &dyn ProcessGroup) -> Vec<String> {
     ]
 }
 
-/// A bar on a terminal; elsewhere nothing, and [`show`] prints lines.
+/// A bar on a terminal; hidden elsewhere, where [`show`] prints lines.
 fn progress(steps: u64, done: u64) -> anyhow::Result<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
@@ -358,6 +351,7 @@ fn progress(steps: u64, done: u64) -> anyhow::Result<ProgressBar> {
     Ok(ProgressBar::new(steps).with_style(style).with_position(done))
 }
 
+/// Prints an event of a training.
 fn show(event: &Event, bar: &ProgressBar, steps: u64) {
     let say = |text: String| if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) };
     match event {
@@ -379,14 +373,9 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
         Event::Grid(path) => say(format!("samples {}", path.display())),
         Event::Saved(_) => {}
         Event::Evaluated(evaluation) => {
-            let (held_out, training) = (evaluation.held_out.all, evaluation.training.all);
-            let text = |mean: Mean| format!("{:.5} ± {:.5}", mean.mean, mean.error);
-            say(format!(
-                "step {} held-out loss {}, of trained images {}",
-                evaluation.step,
-                text(held_out),
-                text(training)
-            ));
+            let [held_out, training] = [evaluation.held_out.all, evaluation.training.all]
+                .map(|Mean { mean, error, .. }| format!("{mean:.5} ± {error:.5}"));
+            say(format!("step {} held-out loss {held_out}, of trained images {training}", evaluation.step));
         }
         Event::WentBack { non_finite, to_step } => {
             bar.set_position(*to_step);
@@ -405,7 +394,7 @@ fn next_directory(name: &str) -> anyhow::Result<PathBuf> {
         .ok_or_else(|| anyhow!("no name is left for a run in {RUNS}/"))
 }
 
-/// The run that `--resume` means: the one named, or the one that was saved last.
+/// The directory of the run to resume: the one named, or the one that was saved last.
 fn directory_to_resume(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(directory) = named {
         return Ok(directory.to_owned());

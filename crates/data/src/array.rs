@@ -1,27 +1,28 @@
-//! NumPy arrays: `.npy`, and several of them in an `.npz`, as `numpy.save` and `numpy.savez` write them. Images are
-//! `[count, height, width]`, `[count, height, width, channels]` or `[count, channels, height, width]`, of bytes or unsigned
-//! 16-bit integers; labels `[count]` or `[count, 1]`, of integers.
-//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html> describes it.
+//! NumPy arrays: `.npy`, and several of them in an `.npz`, as `numpy.save` and `numpy.savez` write them; see
+//! <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>.
+//!
+//! Images are `[count, height, width]`, `[count, height, width, channels]` or `[count, channels, height, width]`, of bytes or
+//! unsigned 16-bit integers; labels `[count]` or `[count, 1]`, of integers.
 
-use std::cell::RefCell;
-use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use files::Action;
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
+use crate::context::ReadContext;
 use crate::decode::{Bare, Encoded, Header};
+use crate::disk::{self, file_name};
 use crate::error::DataError;
 use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
-use crate::open::{Loaded, Reading};
+use crate::loaded::Loaded;
 use crate::options::{LoadOptions, Split};
-use crate::zipped::{self, Archive};
+use crate::pixels::allocate;
+use crate::zipped;
 
-/// The names that an archive's arrays of images may have, and that of their labels, for training ...
+/// The usual names of an archive's arrays of images and of their labels, for training ...
 const TRAINING: [[&str; 2]; 8] = [
     ["arr_0", "arr_1"],
     ["images", "labels"],
@@ -35,10 +36,115 @@ const TRAINING: [[&str; 2]; 8] = [
 /// ... and for testing.
 const TESTING: [[&str; 2]; 3] = [["x_test", "y_test"], ["X_test", "y_test"], ["test_images", "test_labels"]];
 
-/// An array's header may be no longer than what NumPy itself reads.
+/// Bytes of a header at most: the limit of NumPy itself.
 const LARGEST_HEADER: usize = 10_000;
 
-/// What a header says.
+/// The place of an array.
+struct Place {
+    /// Its file; in an archive, `ARCHIVE/NAME.npy`.
+    path: PathBuf,
+    /// The archive, and the number of the array in it.
+    part: Option<(PathBuf, usize)>,
+}
+
+impl Place {
+    fn bad(&self, problem: String) -> DataError {
+        DataError::bad_file(&self.path, problem)
+    }
+
+    fn cannot_be_read(&self, error: std::io::Error) -> DataError {
+        self.bad(format!("cannot be read: {error}; get it again"))
+    }
+
+    /// Reads the header, and passes it and the stream of the values to `work`.
+    fn read<R>(&self, work: impl FnOnce(Array, &mut dyn Read) -> Result<R, DataError>) -> Result<R, DataError> {
+        let Some((archive, number)) = &self.part else {
+            let (file, length) = disk::open(&self.path)?;
+            let mut file = BufReader::with_capacity(1 << 20, file);
+            return work(self.read_header(&mut file, length)?, &mut file);
+        };
+        let mut archive = zipped::open(archive)?;
+        let mut part = archive.by_index(*number).map_err(|error| self.cannot_be_read(error.into()))?;
+        let (packed, length) = (part.compressed_size(), part.size());
+        if length > packed.saturating_mul(LARGEST_GZIP_RATIO).saturating_add(1024) {
+            let problem = format!("claims to have {length} bytes, which {packed} cannot be unpacked to; get it again");
+            return Err(self.bad(problem));
+        }
+        work(self.read_header(&mut part, length)?, &mut part)
+    }
+
+    /// Reads a header; the array has `bytes` bytes in its file, and its header must claim as many.
+    fn read_header(&self, reader: &mut dyn Read, bytes: u64) -> Result<Array, DataError> {
+        let failed = |error: std::io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => self.bad("ends within its header; it is truncated, get it again".into()),
+            _ => self.cannot_be_read(error),
+        };
+        let mut start = vec![0; 8];
+        reader.read_exact(&mut start).map_err(failed)?;
+        if !start.starts_with(b"\x93NUMPY") {
+            return Err(self.bad("is no NumPy array: it does not start with \\x93NUMPY".into()));
+        }
+        // version 1 has a shorter length than the later ones
+        let width = if start[6] >= 2 { 4 } else { 2 };
+        let mut length = [0; 4];
+        reader.read_exact(&mut length[..width]).map_err(failed)?;
+        start.extend(&length[..width]);
+        let length = u32::from_le_bytes(length) as usize;
+        if length > LARGEST_HEADER {
+            return Err(self.bad(format!("its header claims to have {length} bytes, more than {LARGEST_HEADER}")));
+        }
+        let mut text = vec![0; length];
+        reader.read_exact(&mut text).map_err(failed)?;
+        // the parser calls itself for each bracket
+        if text.iter().filter(|byte| b"([{".contains(byte)).count() > 16 {
+            return Err(self.bad("its header has too many brackets for an array of numbers".into()));
+        }
+        start.extend(text);
+        let header = guarded(|| NpyHeader::from_reader(start.as_slice()))
+            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+            .map_err(|error| self.bad(format!("its header cannot be read: {error}")))?;
+        let DType::Plain(plain) = header.dtype() else {
+            return Err(self.bad("holds records; an array of numbers is expected".into()));
+        };
+        let (shape, item_bytes) = (header.shape().to_vec(), plain.num_bytes().unwrap_or(0));
+        let claimed = shape.iter().try_fold(item_bytes as u64, |product, &side| product.checked_mul(side));
+        let length = bytes.saturating_sub(start.len() as u64);
+        if claimed != Some(length) {
+            return Err(self.bad(format!(
+                "its header claims {shape:?} values of {item_bytes} bytes, but {length} bytes follow; get it again"
+            )));
+        }
+        Ok(Array {
+            shape,
+            kind: plain.type_char(),
+            item_bytes,
+            big_endian: plain.endianness() == Endianness::Big,
+            column_major: header.order() == Order::Fortran,
+            type_name: plain.to_string(),
+            length,
+        })
+    }
+
+    /// The layout of an array of images.
+    fn layout(&self) -> Result<Layout, DataError> {
+        self.read(|array, _| array.layout().map_err(|problem| self.bad(problem)))
+    }
+
+    /// The values of an array of `count` labels.
+    fn labels(&self, count: usize) -> Result<Vec<Value>, DataError> {
+        self.read(|array, values| {
+            array.check_labels(count).map_err(|problem| self.bad(problem))?;
+            let mut bytes = Vec::new();
+            values.take(array.length).read_to_end(&mut bytes).map_err(|error| self.cannot_be_read(error))?;
+            if bytes.len() as u64 != array.length {
+                return Err(self.bad("is truncated; get it again".into()));
+            }
+            Ok(bytes.chunks_exact(array.item_bytes).map(|item| Value::Number(array.integer(item))).collect())
+        })
+    }
+}
+
+/// The header of an array.
 struct Array {
     shape: Vec<u64>,
     /// `u` unsigned, `i` signed, `f` floating point, `b` Boolean, …
@@ -46,65 +152,13 @@ struct Array {
     item_bytes: usize,
     big_endian: bool,
     column_major: bool,
-    /// As it stands in the file.
+    /// The type in the header.
     type_name: String,
     /// Bytes of values.
     length: u64,
 }
 
-/// Reads a header; `bytes` is how many the whole array has in its file, and must be what the header says.
-fn read_header(reader: &mut dyn Read, bytes: u64, path: &Path) -> Result<Array, DataError> {
-    let bad = |problem: String| DataError::bad_file(path, problem);
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::UnexpectedEof => bad("ends within its header; it is truncated, get it again".into()),
-        _ => bad(format!("cannot be read: {error}")),
-    };
-    let mut start = [0; 8];
-    reader.read_exact(&mut start).map_err(failed)?;
-    if !start.starts_with(b"\x93NUMPY") {
-        return Err(bad("is no NumPy array: it does not start with \\x93NUMPY".into()));
-    }
-    let mut length_bytes = [0; 4];
-    let width = if start[6] >= 2 { 4 } else { 2 };
-    reader.read_exact(&mut length_bytes[..width]).map_err(failed)?;
-    let length = u32::from_le_bytes(length_bytes) as usize;
-    if length > LARGEST_HEADER {
-        return Err(bad(format!("its header claims to have {length} bytes, more than {LARGEST_HEADER}")));
-    }
-    let mut text = vec![0; length];
-    reader.read_exact(&mut text).map_err(failed)?;
-    // the parser calls itself for each bracket
-    if text.iter().filter(|byte| b"([{".contains(byte)).count() > 16 {
-        return Err(bad("its header has too many brackets for an array of numbers".into()));
-    }
-    let whole = [&start[..], &length_bytes[..width], &text].concat();
-    let header = guarded(|| NpyHeader::from_reader(whole.as_slice()))
-        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
-        .map_err(|error| bad(format!("its header cannot be read: {error}")))?;
-    let DType::Plain(plain) = header.dtype() else {
-        return Err(bad("holds records; an array of numbers is expected".into()));
-    };
-    let item_bytes = plain.num_bytes().unwrap_or(0);
-    let values = header.shape().iter().try_fold(item_bytes as u64, |product, &side| product.checked_mul(side));
-    let rest = bytes.saturating_sub(whole.len() as u64);
-    if values != Some(rest) {
-        let shape = header.shape();
-        return Err(bad(format!(
-            "its header claims {shape:?} values of {item_bytes} bytes, but {rest} bytes follow; get it again"
-        )));
-    }
-    Ok(Array {
-        shape: header.shape().to_vec(),
-        kind: plain.type_char(),
-        item_bytes,
-        big_endian: plain.endianness() == Endianness::Big,
-        column_major: header.order() == Order::Fortran,
-        type_name: plain.to_string(),
-        length: rest,
-    })
-}
-
-/// How an array of images is laid out.
+/// The layout of an array of images.
 struct Layout {
     count: usize,
     header: Header,
@@ -113,97 +167,81 @@ struct Layout {
 }
 
 impl Array {
-    fn layout(&self, path: &Path) -> Result<Layout, DataError> {
-        let bad = |problem: String| DataError::bad_file(path, problem);
+    /// The layout of an array of images, or the reason why it is none.
+    fn layout(&self) -> Result<Layout, String> {
         let sixteen_bits = match (self.kind, self.item_bytes) {
             (TypeChar::Uint, 1) => false,
             (TypeChar::Uint, 2) => true,
             _ => {
-                return Err(bad(format!(
+                return Err(format!(
                     "holds values of type {}; images are of type uint8 or uint16 (in Python, for values from 0 to 1: \
                      `(255 * x).round().astype(\"uint8\")`)",
                     self.type_name
-                )));
+                ));
             }
         };
-        let is_channels = |side: u64| matches!(side, 1 | 3 | 4);
         let (count, height, width, channels, planar) = match self.shape[..] {
             [count, height, width] => (count, height, width, 1, false),
-            [count, height, width, channels] if is_channels(channels) => (count, height, width, channels, false),
-            [count, channels, height, width] if is_channels(channels) => (count, height, width, channels, true),
+            [count, height, width, channels @ (1 | 3 | 4)] => (count, height, width, channels, false),
+            [count, channels @ (1 | 3 | 4), height, width] => (count, height, width, channels, true),
             _ => {
-                return Err(bad(format!(
+                return Err(format!(
                     "has the shape {:?}; images are [count, height, width], or that with 1, 3 or 4 channels in the last \
                      or second place",
                     self.shape
-                )));
+                ));
             }
         };
         if self.column_major {
-            return Err(bad("is in Fortran order; save `numpy.ascontiguousarray(x)` instead".into()));
+            return Err("is in Fortran order; save `numpy.ascontiguousarray(x)` instead".into());
         }
         if self.length == 0 {
-            return Err(bad(format!("holds no image: its shape is {:?}", self.shape)));
+            return Err(format!("holds no image: its shape is {:?}", self.shape));
         }
-        let side =
-            |side: u64| usize::try_from(side).map_err(|_| bad(format!("its shape {:?} is too large", self.shape)));
+        let side = |side: u64| usize::try_from(side).map_err(|_| format!("its shape {:?} is too large", self.shape));
         let header = Header { height: side(height)?, width: side(width)?, channels: side(channels)?, sixteen_bits };
         Ok(Layout { count: side(count)?, header, planar, big_endian: self.big_endian })
     }
 
-    /// The values of an array of labels.
-    fn labels(&self, mut reader: impl Read, count: usize, path: &Path) -> Result<Vec<Value>, DataError> {
-        let bad = |problem: String| DataError::bad_file(path, problem);
-        let signed = match self.kind {
-            TypeChar::Int => true,
-            TypeChar::Uint => false,
-            _ => return Err(bad(format!("holds values of type {}; labels are integers", self.type_name))),
-        };
-        if !matches!(self.shape[..], [_] | [_, 1]) || self.shape[0] != count as u64 {
-            let shape = &self.shape;
-            return Err(bad(format!("has the shape {shape:?}, but there are {count} images, with a label each")));
+    /// The reason why this is no array of `count` labels.
+    fn check_labels(&self, count: usize) -> Result<(), String> {
+        let shape = &self.shape;
+        if !matches!(self.kind, TypeChar::Int | TypeChar::Uint) || !(1..=8).contains(&self.item_bytes) {
+            return Err(format!("holds values of type {}; labels are integers", self.type_name));
         }
-        let mut bytes = Vec::new();
-        let read = reader.by_ref().take(self.length).read_to_end(&mut bytes);
-        read.map_err(|error| bad(format!("cannot be read: {error}")))?;
-        let number = |item: &[u8]| {
-            let mut wide = [0; 8];
-            wide[..item.len()].copy_from_slice(item);
-            if self.big_endian {
-                wide[..item.len()].reverse();
-            }
-            if signed && wide[item.len() - 1] & 0x80 != 0 {
-                wide[item.len()..].fill(0xff);
-            }
-            Value::Number(i64::from_le_bytes(wide))
-        };
-        if !(1..=8).contains(&self.item_bytes) || bytes.len() as u64 != self.length {
-            return Err(bad("is truncated; get it again".into()));
+        if !matches!(shape[..], [_] | [_, 1]) || shape[0] != count as u64 {
+            return Err(format!("has the shape {shape:?}, but there are {count} images, with a label each"));
         }
-        Ok(bytes.chunks_exact(self.item_bytes).map(number).collect())
+        Ok(())
+    }
+
+    /// An integer of 1 to 8 bytes.
+    fn integer(&self, item: &[u8]) -> i64 {
+        let mut wide = [0; 8];
+        wide[..item.len()].copy_from_slice(item);
+        if self.big_endian {
+            wide[..item.len()].reverse();
+        }
+        if self.kind == TypeChar::Int && wide[item.len() - 1] & 0x80 != 0 {
+            wide[item.len()..].fill(0xff);
+        }
+        i64::from_le_bytes(wide)
     }
 }
 
-/// Where an array of images lies.
-enum Place<'a> {
-    File(&'a Path),
-    Part { archive: RefCell<Archive>, number: usize },
-}
-
 /// Pictures that are rows of an array.
-struct Rows<'a> {
-    place: Place<'a>,
-    path: &'a Path,
+struct Rows {
+    place: Place,
     layout: Layout,
 }
 
-impl Source for Rows<'_> {
+impl Source for Rows {
     fn len(&self) -> usize {
         self.layout.count
     }
 
     fn title(&self, index: usize) -> PathBuf {
-        PathBuf::from(format!("{}: image {index}", self.path.display()))
+        PathBuf::from(format!("{}: image {index}", self.place.path.display()))
     }
 
     fn uniform(&self) -> Option<Header> {
@@ -211,187 +249,131 @@ impl Source for Rows<'_> {
     }
 
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
-        let bad =
-            |error: std::io::Error| DataError::bad_file(self.path, format!("cannot be read: {error}; get it again"));
-        match &self.place {
-            Place::File(path) => {
-                let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
-                let length = file.metadata().map_err(|error| DataError::io(Action::Read, path, error))?.len();
-                let mut reader = BufReader::with_capacity(1 << 20, file);
-                self.rows(&mut reader, length, indices, visit)
+        let Layout { header, planar, big_endian, .. } = self.layout;
+        let image_bytes = header.height * header.width * header.channels * if header.sixteen_bits { 2 } else { 1 };
+        let failed = |error| self.place.cannot_be_read(error);
+        self.place.read(|_, values| {
+            let mut at = 0;
+            for &index in indices {
+                let skipped = (index - at) as u64 * image_bytes as u64;
+                std::io::copy(&mut values.take(skipped), &mut std::io::sink()).map_err(failed)?;
+                let mut bytes = allocate(image_bytes as u128, &self.place.path)?;
+                values.take(image_bytes as u64).read_to_end(&mut bytes).map_err(failed)?;
+                if bytes.len() != image_bytes {
+                    return Err(failed(ErrorKind::UnexpectedEof.into()));
+                }
+                if header.sixteen_bits && big_endian {
+                    bytes.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
+                }
+                at = index + 1;
+                visit(index, Encoded::Bare(Bare { header, planar, bytes }))?;
             }
-            Place::Part { archive, number } => {
-                let mut archive = archive.borrow_mut();
-                let mut part = archive.by_index(*number).map_err(|error| bad(error.into()))?;
-                let length = part.size();
-                self.rows(&mut part, length, indices, visit)
-            }
-        }
+            Ok(())
+        })
     }
 }
 
-impl Rows<'_> {
-    fn rows(
-        &self,
-        reader: &mut dyn Read,
-        length: u64,
-        indices: &[usize],
-        visit: &mut Visitor<'_>,
-    ) -> Result<(), DataError> {
-        let bad =
-            |error: std::io::Error| DataError::bad_file(self.path, format!("cannot be read: {error}; get it again"));
-        read_header(reader, length, self.path)?;
-        let header = self.layout.header;
-        let values = header.height * header.width * header.channels;
-        let image_bytes = values * if header.sixteen_bits { 2 } else { 1 };
-        let mut at = 0;
-        for &index in indices {
-            let skipped = (index - at) as u64 * image_bytes as u64;
-            std::io::copy(&mut reader.take(skipped), &mut std::io::sink()).map_err(bad)?;
-            // the length of the array was compared with that of its file
-            let mut bytes = Vec::new();
-            let too_large = |_| DataError::TooLarge { path: self.path.to_path_buf(), bytes: image_bytes as u128 };
-            bytes.try_reserve_exact(image_bytes).map_err(too_large)?;
-            reader.take(image_bytes as u64).read_to_end(&mut bytes).map_err(bad)?;
-            if bytes.len() != image_bytes {
-                return Err(bad(std::io::ErrorKind::UnexpectedEof.into()));
-            }
-            if header.sixteen_bits && self.layout.big_endian {
-                bytes.chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
-            }
-            at = index + 1;
-            visit(index, Encoded::Bare(Bare { header, planar: self.layout.planar, bytes }))?;
+/// Reads the array of images at `images`, and that of labels at `labels`; `root` is the file that they lie in.
+fn load(
+    name: &str,
+    root: &Path,
+    images: Place,
+    labels: Option<Place>,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Result<Loaded, DataError> {
+    let layout = images.layout()?;
+    let classes = match labels {
+        Some(place) => {
+            let values = place.labels(layout.count)?;
+            if options.ignore_classes { Classes::default() } else { Classes::by_value(&place.path, values, None)? }
         }
-        Ok(())
-    }
-
-    fn load(
-        self,
-        name: &str,
-        root: &Path,
-        labels: Option<(Vec<Value>, PathBuf)>,
-        (options, reading): (&LoadOptions, &Reading),
-    ) -> Result<Loaded, DataError> {
-        let classes = match labels {
-            Some((values, path)) if !options.ignore_classes => Classes::by_value(&path, values, None)?,
-            _ => Classes::default(),
-        };
-        // the same file may hold several arrays of images
-        let files =
-            vec![(self.path.file_name().unwrap_or_default().to_string_lossy().into_owned(), root.to_path_buf())];
-        let (labels, class_names) = (classes.labels, classes.names);
-        Collection { name, root, files, source: &self, labels, class_names, unreadable: Vec::new() }
-            .load(options, reading)
-    }
+        None => Classes::default(),
+    };
+    // one file may hold several arrays of images
+    let files = vec![(file_name(&images.path), root.to_path_buf())];
+    let source = Rows { place: images, layout };
+    Collection { name, root, files, source: &source, classes, unreadable: Vec::new() }.load(options, context)
 }
 
-/// Reads the array of images at `path`, and that of labels beside it, if there is one.
-pub(crate) fn load_npy(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+/// Reads the array of images at `path`, and the array of labels beside it, if there is one.
+pub(crate) fn load_npy(
+    name: &str,
+    path: &Path,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Result<Loaded, DataError> {
     if options.split == Split::Test {
         let problem = format!("an array has no splits; name the array of test images ({})", path.display());
-        return Err(DataError::BadOption { key: "split", problem });
+        return Err(DataError::bad_option("split", problem));
     }
-    let open = |path: &Path| {
-        let failed = |error| DataError::io(Action::Read, path, error);
-        let file = File::open(path).map_err(failed)?;
-        let length = file.metadata().map_err(failed)?.len();
-        let mut reader = BufReader::new(file);
-        let array = read_header(&mut reader, length, path)?;
-        Ok::<_, DataError>((array, reader))
-    };
-    let layout = open(path)?.0.layout(path)?;
-    let labels = match labels_beside(path) {
-        Some(beside) => {
-            let (array, reader) = open(&beside)?;
-            Some((array.labels(reader, layout.count, &beside)?, beside))
-        }
-        None => None,
-    };
-    Rows { place: Place::File(path), path, layout }.load(name, path, labels, (options, reading))
+    let place = |path: PathBuf| Place { path, part: None };
+    load(name, path, place(path.to_path_buf()), labels_beside(path).map(place), options, context)
+}
+
+/// The name of the labels of the array of images `images`, if that has a usual name.
+fn usual_labels(images: &str) -> Option<&'static str> {
+    TRAINING.iter().chain(&TESTING).find(|[usual, _]| *usual == images).map(|[_, labels]| *labels)
 }
 
 /// The array of labels beside one of images: `x_train.npy` and `y_train.npy`, `images.npy` and `labels.npy`, `cats.npy` and
 /// `cats_labels.npy`.
 fn labels_beside(images: &Path) -> Option<PathBuf> {
     let stem = images.file_stem()?.to_str()?;
-    let by_name =
-        TRAINING.iter().chain(&TESTING).filter(|[images, _]| *images == stem).map(|[_, labels]| (*labels).into());
     [stem.replace("images", "labels"), format!("{stem}_labels")]
         .into_iter()
-        .chain(by_name)
+        .chain(usual_labels(stem).map(String::from))
         .filter(|name| name != stem)
         .map(|name| images.with_file_name(format!("{name}.npy")))
         .find(|path| path.is_file())
 }
 
-/// Reads the array of images of the archive at `path`, and that of labels, if there is one: those that the options name, else
-/// those with a usual name.
-pub(crate) fn load_npz(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
-    let mut archive = zipped::open(path)?;
+/// Reads the array of images of the archive at `path`, and the array of labels, if there is one: those that the options name,
+/// else those with a usual name.
+pub(crate) fn load_npz(
+    name: &str,
+    path: &Path,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Result<Loaded, DataError> {
+    let archive = zipped::open(path)?;
     let arrays: Vec<(String, usize)> = (0..archive.len())
         .filter_map(|number| {
             let name = archive.name_for_index(number)?.ok()?;
             Some((npyz::npz::array_name_from_file_name(&name)?.to_string(), number))
         })
         .collect();
-    let find = |name: &str| arrays.iter().find(|(array, _)| array == name).map(|(_, number)| *number);
     let names = arrays.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    let missing = |key, name: &str| DataError::BadOption {
-        key,
-        problem: format!("{} has no array `{name}`; it has: {names}", path.display()),
+    let find = |name: &str| {
+        let (_, number) = arrays.iter().find(|(array, _)| array == name)?;
+        Some(Place { path: path.join(format!("{name}.npy")), part: Some((path.to_path_buf(), *number)) })
     };
-    let usual = match options.split {
-        Split::Train => &TRAINING[..],
-        Split::Test => &TESTING[..],
+    let named = |key, name: &str| {
+        let problem = || format!("{} has no array `{name}`; it has: {names}", path.display());
+        find(name).ok_or_else(|| DataError::bad_option(key, problem()))
     };
-    let (images_name, labels_name) = match &options.image_column {
-        Some(given) => {
-            let labels = TRAINING.iter().chain(&TESTING).find(|[images, _]| images == given).map(|[_, labels]| *labels);
-            (given.as_str(), labels)
-        }
+    let usual = if options.split == Split::Train { &TRAINING[..] } else { &TESTING[..] };
+    let images = match &options.image_column {
+        Some(given) => given.as_str(),
         None => match usual.iter().find(|[images, _]| find(images).is_some()) {
-            Some([images, labels]) => (*images, Some(*labels)),
+            Some([images, _]) => images,
             None if options.split == Split::Test => {
                 let problem = format!("{} has no array of test images; it has: {names}", path.display());
-                return Err(DataError::BadOption { key: "split", problem });
+                return Err(DataError::bad_option("split", problem));
             }
-            None if arrays.len() == 1 => (arrays[0].0.as_str(), None),
+            None if arrays.len() == 1 => arrays[0].0.as_str(),
             None => {
-                let problem = format!("{}: which array is that of the images? it has: {names}", path.display());
-                return Err(DataError::BadOption { key: "image_column", problem });
+                let problem = format!("{}: which array holds the images? it has: {names}", path.display());
+                return Err(DataError::bad_option("image_column", problem));
             }
         },
     };
-    let number = find(images_name).ok_or_else(|| missing("image_column", images_name))?;
-    let labels_number = match (&options.label_column, labels_name.and_then(find)) {
-        (Some(given), _) => Some((find(given).ok_or_else(|| missing("label_column", given))?, given.as_str())),
-        (None, Some(number)) => Some((number, labels_name.unwrap_or_default())),
-        (None, None) => None,
+    let place = named("image_column", images)?;
+    let labels = match &options.label_column {
+        Some(given) => Some(named("label_column", given)?),
+        None => usual_labels(images).and_then(find),
     };
-    let within = |name: &str| path.join(format!("{name}.npy"));
-    let images_path = within(images_name);
-    let layout = open_part(&mut archive, number, &images_path)?.0.layout(&images_path)?;
-    let labels = match labels_number {
-        Some((number, name)) => {
-            let path = within(name);
-            let (array, part) = open_part(&mut archive, number, &path)?;
-            Some((array.labels(part, layout.count, &path)?, path))
-        }
-        None => None,
-    };
-    let place = Place::Part { archive: RefCell::new(archive), number };
-    Rows { place, path: &images_path, layout }.load(name, path, labels, (options, reading))
-}
-
-/// The header of an array in an archive, and what follows it.
-fn open_part<'a>(archive: &'a mut Archive, number: usize, path: &Path) -> Result<(Array, impl Read + 'a), DataError> {
-    let bad = |problem: String| DataError::bad_file(path, problem);
-    let mut part = archive.by_index(number).map_err(|error| bad(format!("cannot be read: {error}")))?;
-    let (packed, length) = (part.compressed_size(), part.size());
-    if length > packed.saturating_mul(LARGEST_GZIP_RATIO).saturating_add(1024) {
-        return Err(bad(format!("claims to have {length} bytes, which {packed} cannot be unpacked to; get it again")));
-    }
-    Ok((read_header(&mut part, length, path)?, part))
+    load(name, path, place, labels, options, context)
 }
 
 #[cfg(test)]
@@ -403,7 +385,7 @@ mod tests {
     use super::*;
     use crate::testing::write;
 
-    /// What `numpy.save` writes.
+    /// The bytes that `numpy.save` writes.
     fn npy(descr: &str, shape: &str, values: &[u8]) -> Vec<u8> {
         let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
         while (10 + text.len() + 1) % 64 != 0 {
@@ -428,7 +410,7 @@ mod tests {
 
     fn open(path: &Path, options: &LoadOptions) -> Result<Loaded, String> {
         let read = if path.extension().is_some_and(|extension| extension == "npz") { load_npz } else { load_npy };
-        read("array", path, options, &Reading::default()).map_err(|error| error.to_string())
+        read("array", path, options, &ReadContext::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -470,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_lie_beside_or_within() {
+    fn labels_are_read_beside_or_within() {
         let folder = tempfile::tempdir().unwrap();
         let images = |first| npy("|u1", "2, 1, 1", &[first, first + 1]);
         let labels = npy("<i8", "2,", &[3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -498,7 +480,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_array_of_images_is_refused() {
+    fn files_without_an_array_of_images_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let deep = format!("{}{}", "(".repeat(5000), ")".repeat(5000));
         let cases: Vec<(&str, Vec<u8>, &str)> = vec![
@@ -539,7 +521,7 @@ mod tests {
     }
 
     impl ReplaceQuotes for Vec<u8> {
-        /// A type that is a list stands without quotes.
+        /// A type that is a list has no quotes.
         fn replace_quotes(self) -> Vec<u8> {
             let text = String::from_utf8_lossy(&self[10..]).replace("'[", " [").replace("]'", "] ");
             [&self[..10], text.as_bytes()].concat()

@@ -1,11 +1,11 @@
-//! Images that were decoded once: a file for each dataset and way of reading it, mapped into memory when it is used.
+//! The cache of decoded images: a file for each dataset and set of options, mapped into memory when it is used.
 //!
-//! A file's name is the SHA-256 of what it was made of (names and contents of the source files, options), so that it is
-//! never out of date; that of an unchanged folder is remembered by the names, lengths and times of its files, so that they
-//! need not all be read again. A file holds a line that says what it is, the values, and a description in JSON.
+//! The name of a file is the SHA-256 of its sources (names and contents of the source files, options), so that it is never
+//! out of date. The hash of an unchanged folder is remembered by the names, lengths and times of its files, so that they
+//! need not all be read again. A file holds a line with its layout, the values, and a description in JSON.
 
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,38 +13,43 @@ use files::Action;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tempfile::NamedTempFile;
 
+use crate::disk::{file_name, list};
 use crate::error::DataError;
-use crate::fetch::hexadecimal;
-use crate::open::Places;
+use crate::hash::{hexadecimal, sha256};
 use crate::options::LoadOptions;
-use crate::pixels::{PixelWriter, Pixels, map};
+use crate::pixels::{Pixels, map};
+use crate::places::Places;
 
 /// Raised when the same files and options would give other values, or the layout changes.
 const VERSION: u32 = 1;
 
-/// The first line of a file, padded with spaces: lengths of the values and of the description, and the hash of this.
+/// Length of the first line, padded with spaces: the lengths of the values and of the description, and the hash of the latter.
 const START: usize = 128;
 
-/// A change of a file within this time might not change its time stamp.
+/// Two changes of a file within this time may have the same time stamp.
 const STAMP: Duration = Duration::from_secs(2);
 
-/// A file that nobody has written to for so long will not become whole.
+/// A temporary file that was not written to for this long is abandoned.
 const ABANDONED: Duration = Duration::from_secs(600);
 
-/// A folder for decoded images.
+/// The extension of a complete file ...
+const COMPLETE: &str = ".images";
+/// ... and the prefix of one that is being written.
+const TEMPORARY: &str = ".images-";
+
+/// A folder of decoded images.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    /// Where the files lie; made when it is first written to.
+    /// The folder of the files; created by the first write.
     pub folder: PathBuf,
-    /// Source files of fewer bytes in all are not looked up: to decode them is as quick.
+    /// Source files of fewer bytes in all are not looked up: they are decoded as quickly.
     pub at_least: u64,
-    /// Images of so many bytes in all are kept here however small their source files are, rather than in memory.
+    /// Images of at least this many bytes in all are kept here, not in memory, however small their source files are.
     pub decoded_at_least: u64,
 }
 
-/// What a file holds besides the values.
+/// The description of the values of a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Content {
     pub count: usize,
@@ -53,11 +58,11 @@ pub(crate) struct Content {
     pub channels: usize,
     pub sixteen_bits: bool,
     pub content_size: (usize, usize),
-    /// How many pictures had each size.
+    /// The number of pictures of each (height, width).
     pub sizes: Vec<((usize, usize), usize)>,
-    /// Which pictures of the source they are.
+    /// The indices of the pictures in the source.
     pub kept: Vec<usize>,
-    /// Which could not be read, and why.
+    /// The indices of those that cannot be read, and the reasons.
     pub broken: Vec<(usize, String)>,
 }
 
@@ -73,55 +78,51 @@ pub struct CacheEntry {
 }
 
 impl Cache {
-    /// `images` beside the datasets of [`Places::from_environment`], for 16 MiB of source files and 256 MiB of images; none
-    /// where the environment names no place for caches.
+    /// The folder `images` beside the datasets of [`Places::from_environment`], for 16 MiB of source files and 256 MiB of
+    /// images; `None` where the environment names no place for caches.
     pub fn from_environment() -> Option<Self> {
         let folder = Places::from_environment().cache?.with_file_name("images");
         Some(Self { folder, at_least: 16 << 20, decoded_at_least: 256 << 20 })
     }
 
-    /// The files of the cache, also such as are being written.
+    /// The files of the cache, those that are being written included; none where the folder does not exist.
     ///
     /// # Errors
-    /// [`DataError::File`] where the folder cannot be listed; no folder is no entry.
+    /// [`DataError::File`] where the folder cannot be listed.
     pub fn entries(&self) -> Result<Vec<CacheEntry>, DataError> {
-        let listed = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listed => listed.map_err(|error| DataError::io(Action::List, &self.folder, error))?,
-        };
-        let mut entries = Vec::new();
-        for entry in listed {
-            let entry = entry.map_err(|error| DataError::io(Action::List, &self.folder, error))?;
-            // gone since: not an entry any more
-            let Ok(metadata) = entry.metadata() else { continue };
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            if metadata.is_file() && (name.ends_with(".images") || name.starts_with(".images-")) {
-                let written = metadata.modified().unwrap_or(UNIX_EPOCH);
-                entries.push(CacheEntry { path: entry.path(), bytes: metadata.len(), written });
-            }
+        if matches!(self.folder.try_exists(), Ok(false)) {
+            return Ok(Vec::new());
         }
+        let entry = |path: PathBuf| {
+            // a file that is gone since is no entry
+            let metadata = fs::symlink_metadata(&path).ok().filter(fs::Metadata::is_file)?;
+            let name = file_name(&path);
+            let is_ours = name.ends_with(COMPLETE) || name.starts_with(TEMPORARY);
+            let written = metadata.modified().unwrap_or(UNIX_EPOCH);
+            is_ours.then_some(CacheEntry { path, bytes: metadata.len(), written })
+        };
+        let mut entries: Vec<CacheEntry> = list(&self.folder)?.into_iter().filter_map(entry).collect();
         entries.sort_by(|left, right| left.path.cmp(&right.path));
         Ok(entries)
     }
 
-    /// Removes everything but what is being written right now; a process that uses a file keeps it until it ends. Gives the
-    /// bytes that became free.
+    /// Removes all files but those that are being written, and returns the bytes that became free. A process that has a file
+    /// mapped keeps its contents until it ends.
     ///
     /// # Errors
     /// [`DataError::File`] for the first file that cannot be removed.
     pub fn clear(&self) -> Result<u64, DataError> {
         let mut bytes = 0;
         for entry in self.entries()? {
-            let is_whole = entry.path.extension().is_some_and(|extension| extension == "images");
-            // what a process left that was killed
-            let is_old = entry.written.elapsed().is_ok_and(|age| age > ABANDONED);
-            if !(is_whole || is_old) {
+            let is_complete = file_name(&entry.path).ends_with(COMPLETE);
+            // left by a process that was killed
+            let is_abandoned = entry.written.elapsed().is_ok_and(|age| age > ABANDONED);
+            if !(is_complete || is_abandoned) {
                 continue;
             }
             match fs::remove_file(&entry.path) {
                 Ok(()) => bytes += entry.bytes,
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(DataError::io(Action::Remove, &entry.path, error)),
             }
         }
@@ -132,7 +133,7 @@ impl Cache {
         Ok(bytes)
     }
 
-    /// Whether the source files are large enough to look for them.
+    /// Whether the source files are large enough to be looked up.
     pub(crate) fn is_worth_a_look(&self, files: &[(String, PathBuf)]) -> bool {
         let mut bytes = 0;
         files.iter().any(|(_, path)| {
@@ -141,7 +142,7 @@ impl Cache {
         })
     }
 
-    /// The place of what is made of these files with these options; none where a file cannot be read (the reader will say).
+    /// The slot of the images of these files with these options; `None` where a file cannot be read (the reader names it).
     pub(crate) fn slot(
         &self,
         files: &[(String, PathBuf)],
@@ -149,30 +150,31 @@ impl Cache {
         progress: &dyn Fn(usize, usize),
     ) -> Option<Slot> {
         let Stamp { name, is_settled } = stamp_of(files)?;
-        let remembered_at = self.folder.join("stamps").join(&name);
+        let stamps = self.folder.join("stamps");
+        let remembered_at = stamps.join(&name);
         let is_key = |key: &String| key.len() == 64 && key.bytes().all(|byte| byte.is_ascii_hexdigit());
         let content = match fs::read_to_string(&remembered_at).ok().filter(is_key) {
             Some(content) => content,
             None => {
                 let content = content_of(files, progress)?;
-                // without it the files are read again the next time: nothing is lost
                 if is_settled && stamp_of(files).is_some_and(|again| again.name == name) {
-                    let _ = fs::create_dir_all(self.folder.join("stamps"))
+                    // without the stamp the files are read again the next time: nothing is lost
+                    let _ = fs::create_dir_all(&stamps)
                         .map(|()| files::write_atomically(&remembered_at, content.as_bytes()));
                 }
                 content
             }
         };
-        // what the values depend on, and not what only labels or errors do
+        // options that change labels or errors only do not change the values
         let pixels =
             LoadOptions { skip_unreadable: false, ignore_classes: false, label_column: None, ..options.clone() };
         let key = format!("diffuse images {VERSION}\n{content}\n{}", serde_json::to_string(&pixels).ok()?);
-        let path = self.folder.join(format!("{}.images", hexadecimal(&Sha256::digest(key))));
+        let path = self.folder.join(format!("{}{COMPLETE}", hexadecimal(&Sha256::digest(key))));
         Some(Slot { path, files: files.to_vec(), stamp: name })
     }
 }
 
-/// What is seen of files without reading them.
+/// The look of files without their contents.
 struct Stamp {
     name: String,
     /// Whether they are old enough for a change to show.
@@ -212,8 +214,8 @@ fn content_of(files: &[(String, PathBuf)], progress: &dyn Fn(usize, usize)) -> O
     let mut content = Sha256::new();
     for (chunk, done) in files.chunks(256).zip((0..).step_by(256)) {
         progress(done, files.len());
-        let hashes: Result<Vec<_>, _> = chunk.par_iter().map(|(_, path)| hash_of(path)).collect();
-        for ((name, _), hash) in chunk.iter().zip(hashes.ok()?) {
+        let hashes: Option<Vec<_>> = chunk.par_iter().map(|(_, path)| sha256(File::open(path).ok()?).ok()).collect();
+        for ((name, _), (_, hash)) in chunk.iter().zip(hashes?) {
             content.update((name.len() as u64).to_le_bytes());
             content.update(name);
             content.update(hash);
@@ -223,31 +225,17 @@ fn content_of(files: &[(String, PathBuf)], progress: &dyn Fn(usize, usize)) -> O
     Some(hexadecimal(&content.finalize()))
 }
 
-fn hash_of(path: &Path) -> std::io::Result<[u8; 32]> {
-    let mut hash = Sha256::new();
-    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    loop {
-        let bytes = reader.fill_buf()?;
-        if bytes.is_empty() {
-            return Ok(hash.finalize().into());
-        }
-        hash.update(bytes);
-        let read = bytes.len();
-        reader.consume(read);
-    }
-}
-
-/// The place of one file in the cache, which may be there.
+/// The place of one file in the cache, which may be empty.
 #[derive(Debug)]
 pub(crate) struct Slot {
     path: PathBuf,
-    /// What the images are made of, and how that looked before it was read.
+    /// The source files, and their stamp before they were read.
     files: Vec<(String, PathBuf)>,
     stamp: String,
 }
 
 impl Slot {
-    /// The images, if they are there. What is there but broken is as good as absent: it will be written again.
+    /// The images, if they are there and whole.
     pub(crate) fn read(&self) -> Option<(Content, Pixels)> {
         let mut file = File::open(&self.path).ok()?;
         let length = file.metadata().ok()?.len();
@@ -268,40 +256,47 @@ impl Slot {
         }
         let content: Content = serde_json::from_slice(&description).ok()?;
         let sides = [content.height, content.width, content.channels, 1 + usize::from(content.sixteen_bits)];
-        let bytes = sides.iter().try_fold(content.count, |product, &side| product.checked_mul(side))?;
-        if bytes as u64 != values || content.kept.len() != content.count {
+        let len = sides.iter().try_fold(content.count, |product, &side| product.checked_mul(side))?;
+        if len as u64 != values || content.kept.len() != content.count {
             return None;
         }
-        Some((content, Pixels::Mapped { map: map(&file).ok()?, start: START, len: bytes }))
+        Some((content, Pixels::Mapped { map: map(&file).ok()?, start: START, len }))
     }
 
-    /// A new file beside the place.
-    pub(crate) fn writer(&self) -> Result<PixelWriter, DataError> {
+    /// Writes the file: the values, which `fill` passes to its argument, and the description that it returns. A file that is
+    /// not finished is removed.
+    ///
+    /// # Errors
+    /// [`DataError::File`] with an action other than reading where the file cannot be written, and the errors of `fill`.
+    pub(crate) fn write(
+        &self,
+        fill: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), DataError>) -> Result<Content, DataError>,
+    ) -> Result<(Content, Pixels), DataError> {
+        let failed = |error: std::io::Error| DataError::io(Action::Write, &self.path, error);
         let folder = self.path.parent().unwrap_or(Path::new("."));
         files::create_folder(folder)?;
-        let mut writer = PixelWriter::file(folder)?;
-        writer.write(&[b' '; START]).map_err(|error| DataError::io(Action::Write, folder, error))?;
-        Ok(writer)
-    }
-
-    /// Writes the description behind the values and the line before them, and gives the file its name.
-    pub(crate) fn finish(&self, mut file: BufWriter<NamedTempFile>, content: &Content) -> Result<Pixels, DataError> {
-        let failed = |error: std::io::Error| DataError::io(Action::Write, &self.path, error);
+        let file = tempfile::Builder::new().prefix(TEMPORARY).tempfile_in(folder).map_err(failed)?;
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(&[b' '; START]).map_err(failed)?;
+        let mut len = 0;
+        let content = fill(&mut |values| {
+            len += values.len();
+            file.write_all(values).map_err(failed)
+        })?;
         if stamp_of(&self.files).is_none_or(|stamp| stamp.name != self.stamp) {
             return Err(failed(std::io::Error::other("the data changed while it was read")));
         }
-        let values = content.count * content.height * content.width * content.channels;
-        let values = if content.sixteen_bits { 2 * values } else { values };
-        let description = serde_json::to_vec(content).map_err(|error| failed(error.into()))?;
+        let description = serde_json::to_vec(&content).map_err(|error| failed(error.into()))?;
         file.write_all(&description).map_err(failed)?;
         let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
         let hash = hexadecimal(&Sha256::digest(&description));
-        let start = format!("diffuse images {VERSION} {values} {} {hash}", description.len());
+        let start = format!("diffuse images {VERSION} {len} {} {hash}", description.len());
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
         file.write_all(format!("{start:<width$}\n", width = START - 1).as_bytes()).map_err(failed)?;
         file.as_file().sync_all().map_err(failed)?;
         let file = file.persist(&self.path).map_err(|error| failed(error.error))?;
-        Ok(Pixels::Mapped { map: map(&file).map_err(failed)?, start: START, len: values })
+        let map = map(&file).map_err(failed)?;
+        Ok((content, Pixels::Mapped { map, start: START, len }))
     }
 }
 
@@ -310,10 +305,12 @@ mod tests {
     use std::cell::RefCell;
 
     use super::*;
-    use crate::open::{Cached, Loaded, Progress, Reading, open_with};
+    use crate::context::{Progress, ReadContext};
+    use crate::loaded::{Cached, Loaded};
+    use crate::open::open_with;
     use crate::testing::{gray, write};
 
-    /// A folder of pictures, two days old, and a cache that nothing is too small for.
+    /// A folder of pictures, two days old, and a cache without a least size.
     struct Place {
         folder: tempfile::TempDir,
         cache: Cache,
@@ -339,12 +336,11 @@ mod tests {
 
         fn open(&self, name: &str, options: &LoadOptions) -> Loaded {
             let path = self.folder.path().join(name).display().to_string();
-            let reading = Reading { cache: Some(self.cache.clone()), progress: None };
-            open_with(&Places::default(), &path, options, &reading).unwrap()
+            let context = ReadContext { cache: Some(self.cache.clone()), progress: None };
+            open_with(&Places::default(), &path, options, &context).unwrap()
         }
     }
 
-    /// Equal in everything.
     fn assert_same(left: &Loaded, right: &Loaded) {
         assert_eq!(left.images.content_hash(), right.images.content_hash());
         assert_eq!(left.images.class_names(), right.images.class_names());
@@ -354,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_decoded_once_is_mapped() {
+    fn decoded_images_are_mapped() {
         let place = Place::new();
         let options = LoadOptions {
             padding: crate::Padding::Multiple { of: 4, fill: 9 },
@@ -382,51 +378,51 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_content() {
+    fn the_key_depends_on_the_content() {
         let place = Place::new();
         let options = LoadOptions::default();
         assert_eq!(place.open("pictures", &options).cached, Cached::Written);
-        // other options are other images
+        // with other options the images differ
         assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
-        // but not where only labels or errors differ
+        // not with options of labels or errors
         let other = LoadOptions { ignore_classes: true, skip_unreadable: true, ..options.clone() };
         let unlabeled = place.open("pictures", &other);
         assert_eq!((unlabeled.cached, unlabeled.images.labels()), (Cached::Read, None));
-        // a folder that was moved is the same
+        // a folder that was moved has the same content
         fs::rename(place.folder.path().join("pictures"), place.folder.path().join("moved")).unwrap();
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
-        // so is one that was only touched
+        // as has one whose file was only touched
         let picture = gray(3, 5, 0);
         write(&place.folder, "moved/cat/0.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Read);
-        // another picture of the same length and age is not
+        // a picture of the same length and age is another content
         let other = gray(3, 5, 200);
         assert_eq!(other.len(), picture.len());
         write(&place.folder, "moved/cat/0.png", &other);
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 200));
-        // nor is one with the times of the one before, or in another place
+        // also with the time of writing of the one before
         let before = fs::metadata(place.folder.path().join("moved/cat/0.png")).unwrap().modified().unwrap();
         let path = write(&place.folder, "moved/cat/0.png", &gray(3, 5, 201));
         File::options().append(true).open(path).unwrap().set_modified(before).unwrap();
         let loaded = place.open("moved", &options);
         assert_eq!((loaded.cached, loaded.images.image(0)[0]), (Cached::Written, 201));
-        // nor one more
+        // and so is one more picture
         place.put("moved/cat/more.png", &picture);
         assert_eq!(place.open("moved", &options).cached, Cached::Written);
     }
 
     #[test]
-    fn what_could_not_be_read_is_an_error_from_the_cache_too() {
+    fn unreadable_pictures_are_an_error_from_the_cache_too() {
         let place = Place::new();
         place.put("pictures/cat/broken.png", b"no picture");
         let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
         assert_eq!(place.open("pictures", &skip).cached, Cached::Written);
         let path = place.folder.path().join("pictures").display().to_string();
-        let reading = Reading { cache: Some(place.cache.clone()), progress: None };
-        let error = open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap_err().to_string();
+        let context = ReadContext { cache: Some(place.cache.clone()), progress: None };
+        let error = open_with(&Places::default(), &path, &LoadOptions::default(), &context).unwrap_err().to_string();
         assert!(error.contains("1 of 11") && error.contains("broken.png"), "{error}");
-        // a missing one does not keep the others from the cache
+        // a missing picture does not keep the others from the cache
         place.put("pictures/metadata.csv", b"file_name\ncat/0.png\ngone.png\n");
         for expected in [Cached::Written, Cached::Read] {
             let loaded = place.open("pictures", &skip);
@@ -445,7 +441,7 @@ mod tests {
         let mut other_description = whole.clone();
         let end = whole.len() - 1;
         other_description[end] = b'!';
-        // what is mapped stays as it is: broken files take its place, as from elsewhere
+        // the mapped file is unlinked, not changed
         for broken in [&whole[..whole.len() / 2], &whole[..10], b"", &other_version, &other_description] {
             fs::remove_file(&path).unwrap();
             fs::write(&path, broken).unwrap();
@@ -457,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_that_cannot_be_written_is_done_without() {
+    fn a_cache_that_cannot_be_written_leaves_the_images_in_memory() {
         let place = Place::new();
         place.put("cache", b"a file where the folder should be");
         let loaded = place.open("pictures", &LoadOptions::default());
@@ -480,7 +476,7 @@ mod tests {
             .arg(&place.cache.folder)
             .output();
         if !mounted.is_ok_and(|output| output.status.success()) {
-            eprintln!("not tried: this user may not mount");
+            eprintln!("not tested: this user may not mount");
             return;
         }
         let loaded = place.open("large", &LoadOptions::default());
@@ -493,13 +489,13 @@ mod tests {
     }
 
     #[test]
-    fn small_data_is_left_alone_and_clearing_is_complete() {
+    fn small_data_is_not_cached_and_clearing_is_complete() {
         let mut place = Place::new();
         place.cache.at_least = 1 << 20;
         place.cache.decoded_at_least = 1 << 20;
         assert_eq!(place.open("pictures", &LoadOptions::default()).cached, Cached::Unused);
         assert_eq!((place.cache.entries().unwrap().len(), place.cache.clear().unwrap()), (0, 0));
-        // small files of large images
+        // large images of small files
         let large = LoadOptions { size: Some((400, 400)), ..LoadOptions::default() };
         let loaded = place.open("pictures", &large);
         assert_eq!(loaded.cached, Cached::Written);
@@ -508,7 +504,7 @@ mod tests {
         assert!(bytes > 10 * 400 * 400);
         assert_eq!(place.cache.clear().unwrap(), bytes);
         assert!(place.cache.entries().unwrap().is_empty());
-        // who has it mapped keeps it
+        // a mapped file keeps its contents
         assert_eq!(loaded.images.image(9)[0], 9);
         assert_eq!(place.open("pictures", &large).cached, Cached::Written);
     }
@@ -518,9 +514,9 @@ mod tests {
         let place = Place::new();
         let seen = RefCell::new(Vec::new());
         let tell = |progress: Progress| seen.borrow_mut().push(progress);
-        let reading = Reading { cache: Some(place.cache.clone()), progress: Some(&tell) };
+        let context = ReadContext { cache: Some(place.cache.clone()), progress: Some(&tell) };
         let path = place.folder.path().join("pictures").display().to_string();
-        open_with(&Places::default(), &path, &LoadOptions::default(), &reading).unwrap();
+        open_with(&Places::default(), &path, &LoadOptions::default(), &context).unwrap();
         let seen = seen.into_inner();
         let last = seen.last().unwrap();
         assert_eq!((last.stage, last.done, last.total), (crate::Stage::Decoding, 10, 10));

@@ -1,14 +1,14 @@
 //! CIFAR-10 and CIFAR-100 in their binary form: records of a label (two for CIFAR-100: coarse, fine) and 3072 bytes,
-//! 32x32 red, then green, then blue. As files, in a folder, or in the `.tar.gz` that is published.
-//! <https://www.cs.toronto.edu/~kriz/cifar.html> describes it.
+//! 32x32 red, then green, then blue. As files, in a folder, or in the published `.tar.gz`; see
+//! <https://www.cs.toronto.edu/~kriz/cifar.html>.
 
-use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use files::Action;
 use flate2::read::MultiGzDecoder;
 
+use crate::disk::{self, list};
 use crate::error::DataError;
 use crate::image_set::ImageSet;
 use crate::manifest;
@@ -18,49 +18,33 @@ const SIDE: usize = 32;
 const PLANE: usize = SIDE * SIDE;
 const IMAGE: usize = 3 * PLANE;
 
-/// No published batch is longer (CIFAR-100's training file has 153,700,000 bytes); a longer one is not CIFAR.
+/// Bytes of a batch at most; the longest published one, CIFAR-100's training file, has 153,700,000.
 const LARGEST_BATCH: u64 = 256 << 20;
 
-const LOOKED_FOR: &str = "data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10), or train.bin and \
-                          test.bin (CIFAR-100)";
-
-/// Which of the two a file holds.
+/// One of the two datasets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    /// One label byte, below 10.
-    Ten,
-    /// A coarse label byte, below 20, and a fine one, below 100; the fine one is used.
-    Hundred,
+struct Kind {
+    /// Bytes of labels in a record; the last one is used.
+    label_bytes: usize,
+    classes: usize,
 }
 
-impl Kind {
-    fn label_bytes(self) -> usize {
-        match self {
-            Self::Ten => 1,
-            Self::Hundred => 2,
-        }
-    }
+const TEN: Kind = Kind { label_bytes: 1, classes: 10 };
+/// A coarse label, below 20, and a fine one, below 100.
+const HUNDRED: Kind = Kind { label_bytes: 2, classes: 100 };
 
-    fn classes(self) -> usize {
-        match self {
-            Self::Ten => 10,
-            Self::Hundred => 100,
-        }
-    }
-}
-
-/// What a file of the published archives is, by its name.
-fn part(name: &str) -> Option<(Kind, Split)> {
-    match name {
-        "train.bin" => Some((Kind::Hundred, Split::Train)),
-        "test.bin" => Some((Kind::Hundred, Split::Test)),
-        "test_batch.bin" => Some((Kind::Ten, Split::Test)),
-        _ if name.starts_with("data_batch_") && name.ends_with(".bin") => Some((Kind::Ten, Split::Train)),
+/// The dataset and split of a file of the published archives, by its name.
+fn part(path: &Path) -> Option<(Kind, Split)> {
+    match path.file_name()?.to_str()? {
+        "train.bin" => Some((HUNDRED, Split::Train)),
+        "test.bin" => Some((HUNDRED, Split::Test)),
+        "test_batch.bin" => Some((TEN, Split::Test)),
+        name if name.starts_with("data_batch_") && name.ends_with(".bin") => Some((TEN, Split::Train)),
         _ => None,
     }
 }
 
-/// Images and labels, as they are gathered from one batch after the other.
+/// Images and labels of the batches so far.
 #[derive(Default)]
 struct Gathered {
     pixels: Vec<u8>,
@@ -69,35 +53,32 @@ struct Gathered {
 }
 
 impl Gathered {
-    /// Takes the records of one batch; `path` is for messages.
+    /// Adds the records of one batch; `path` is for messages.
     fn add(&mut self, bytes: &[u8], kind: Kind, path: &Path) -> Result<(), DataError> {
         if *self.kind.get_or_insert(kind) != kind {
             return Err(DataError::bad_file(path, "CIFAR-10 and CIFAR-100 batches lie together; separate them"));
         }
-        let record_len = kind.label_bytes() + IMAGE;
+        let Kind { label_bytes, classes } = kind;
+        let record_len = label_bytes + IMAGE;
         if bytes.is_empty() || !bytes.len().is_multiple_of(record_len) {
-            return Err(DataError::bad_file(
-                path,
-                format!(
-                    "has {} bytes, which is not a whole number of records of {record_len} bytes (CIFAR-{}); it is \
-                     truncated or something else; get it again",
-                    bytes.len(),
-                    kind.classes()
-                ),
-            ));
+            let problem = format!(
+                "has {} bytes, which is not a whole number of records of {record_len} bytes (CIFAR-{classes}); it is \
+                 truncated or something else; get it again",
+                bytes.len(),
+            );
+            return Err(DataError::bad_file(path, problem));
         }
         let too_large = |_| DataError::TooLarge { path: path.to_path_buf(), bytes: bytes.len() as u128 };
         self.pixels.try_reserve(bytes.len() / record_len * IMAGE).map_err(too_large)?;
         for (number, record) in bytes.chunks_exact(record_len).enumerate() {
-            let (labels, planes) = record.split_at(kind.label_bytes());
-            let label = usize::from(labels[labels.len() - 1]);
-            if label >= kind.classes() {
-                let classes = kind.classes();
+            let (labels, planes) = record.split_at(label_bytes);
+            let label = u32::from(labels[label_bytes - 1]);
+            if label as usize >= classes {
                 let problem =
                     format!("record {number} has label {label}, but CIFAR-{classes} has labels in 0..{classes}");
                 return Err(DataError::bad_file(path, problem));
             }
-            self.labels.push(label as u32);
+            self.labels.push(label);
             for at in 0..PLANE {
                 self.pixels.extend([planes[at], planes[PLANE + at], planes[2 * PLANE + at]]);
             }
@@ -108,59 +89,69 @@ impl Gathered {
     fn finish(self, name: &str) -> Result<ImageSet, DataError> {
         let shape = [self.labels.len(), SIDE, SIDE, 3];
         let names = match self.kind {
-            Some(Kind::Ten) => manifest::find("cifar10").map(|manifest| manifest.classes.clone()),
-            // names are not in the binary files; numbers tell the hundred classes apart
+            Some(TEN) => manifest::find("cifar10").map(|manifest| manifest.classes.clone()),
+            // the binary files have no names; numbers tell the hundred classes apart
             _ => Some((0..100).map(|class| class.to_string()).collect()),
         };
         ImageSet::new(name, self.pixels, shape, Some(self.labels), names)
     }
 }
 
-/// Reads one batch file: its kind by its name, else by the length of its records.
+/// The images of the batches of `split` in the folder or archive at `path`.
+fn gather(
+    name: &str,
+    path: &Path,
+    split: Split,
+    batches: impl Iterator<Item = Result<(PathBuf, Kind, Vec<u8>), DataError>>,
+) -> Result<ImageSet, DataError> {
+    let mut gathered = Gathered::default();
+    for batch in batches {
+        let (path, kind, bytes) = batch?;
+        gathered.add(&bytes, kind, &path)?;
+    }
+    if gathered.labels.is_empty() {
+        let split = if split == Split::Train { "training" } else { "test" };
+        let looked_for =
+            "data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10), or train.bin and test.bin (CIFAR-100)";
+        return Err(DataError::nothing_found(path, format!("has no CIFAR batch of the {split} split"), looked_for));
+    }
+    gathered.finish(name)
+}
+
+/// Reads one batch file: its dataset is told by its name, else by the length of its records.
 pub(crate) fn load_file(name: &str, path: &Path) -> Result<ImageSet, DataError> {
-    let bytes = read_file(path)?;
-    let kind = match path.file_name().and_then(|name| name.to_str()).and_then(part) {
+    let bytes = disk::read(path, LARGEST_BATCH)?;
+    let kind = match part(path) {
         Some((kind, _)) => kind,
-        None if bytes.len().is_multiple_of(2 + IMAGE) && !bytes.len().is_multiple_of(1 + IMAGE) => Kind::Hundred,
-        None => Kind::Ten,
+        None if bytes.len().is_multiple_of(2 + IMAGE) && !bytes.len().is_multiple_of(1 + IMAGE) => HUNDRED,
+        None => TEN,
     };
     let mut gathered = Gathered::default();
     gathered.add(&bytes, kind, path)?;
     gathered.finish(name)
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, DataError> {
-    let failed = |error| DataError::io(Action::Read, path, error);
-    let length = std::fs::metadata(path).map_err(failed)?.len();
-    if length > LARGEST_BATCH {
-        return Err(DataError::bad_file(path, format!("has {length} bytes; no CIFAR batch is that long")));
-    }
-    std::fs::read(path).map_err(failed)
-}
-
-/// The batch files or the archive of a folder, or of the `cifar-10-batches-bin` in it; `None` where there are none.
+/// The batch files or the archive of a folder, or of the folder of the published archive in it; `None` where there are none.
 fn batches_in(folder: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
     for folder in [folder.to_path_buf(), folder.join("cifar-10-batches-bin"), folder.join("cifar-100-binary")] {
         if !folder.is_dir() {
             continue;
         }
-        let mut batches = Vec::new();
-        let mut archive = None;
-        for entry in std::fs::read_dir(&folder).map_err(|error| DataError::io(Action::List, &folder, error))? {
-            let path = entry.map_err(|error| DataError::io(Action::List, &folder, error))?.path();
+        let (mut batches, mut archive) = (Vec::new(), None);
+        for path in list(&folder)? {
             let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            if part(name).is_some() {
+            if part(&path).is_some() {
                 batches.push(path);
             } else if name.starts_with("cifar-") && name.ends_with("-binary.tar.gz") {
                 archive = Some(path);
             }
         }
         batches.sort();
+        if batches.is_empty() {
+            batches.extend(archive);
+        }
         if !batches.is_empty() {
             return Ok(Some(batches));
-        }
-        if let Some(archive) = archive {
-            return Ok(Some(vec![archive]));
         }
     }
     Ok(None)
@@ -175,26 +166,20 @@ pub(crate) fn lies_in(folder: &Path) -> bool {
 pub(crate) fn load_folder(name: &str, folder: &Path, split: Split) -> Result<Option<ImageSet>, DataError> {
     let Some(batches) = batches_in(folder)? else { return Ok(None) };
     if let [archive] = batches.as_slice()
-        && archive.extension().is_some_and(|extension| extension == "gz")
+        && part(archive).is_none()
     {
         return load_archive(name, archive, split).map(Some);
     }
-    let mut gathered = Gathered::default();
-    for path in &batches {
-        match path.file_name().and_then(|name| name.to_str()).and_then(part) {
-            Some((kind, of)) if of == split => gathered.add(&read_file(path)?, kind, path)?,
-            _ => {}
-        }
-    }
-    if gathered.labels.is_empty() {
-        return Err(no_batch(folder, split));
-    }
-    gathered.finish(name).map(Some)
+    let of_split = batches.into_iter().filter_map(|path| {
+        let (kind, _) = part(&path).filter(|(_, of)| *of == split)?;
+        Some(disk::read(&path, LARGEST_BATCH).map(|bytes| (path, kind, bytes)))
+    });
+    gather(name, folder, split, of_split).map(Some)
 }
 
-/// Reads `split` out of the published `.tar.gz`.
+/// Reads `split` of the published `.tar.gz`.
 pub(crate) fn load_archive(name: &str, path: &Path, split: Split) -> Result<ImageSet, DataError> {
-    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
+    let (file, _) = disk::open(path)?;
     let mut archive = tar::Archive::new(MultiGzDecoder::new(BufReader::new(file)));
     let broken = |error: std::io::Error| match error.kind() {
         ErrorKind::PermissionDenied => DataError::io(Action::Read, path, error),
@@ -203,13 +188,9 @@ pub(crate) fn load_archive(name: &str, path: &Path, split: Split) -> Result<Imag
     let mut batches = Vec::new();
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        let inner = entry.path().map_err(broken)?.into_owned();
-        let Some((kind, of)) = inner.file_name().and_then(|name| name.to_str()).and_then(part) else { continue };
-        if of != split {
-            continue;
-        }
+        let shown = path.join(entry.path().map_err(broken)?);
+        let Some((kind, _)) = part(&shown).filter(|(_, of)| *of == split) else { continue };
         let claimed = entry.size();
-        let shown = path.join(&inner);
         if claimed > LARGEST_BATCH {
             return Err(DataError::bad_file(&shown, format!("claims {claimed} bytes; no CIFAR batch is that long")));
         }
@@ -219,26 +200,11 @@ pub(crate) fn load_archive(name: &str, path: &Path, split: Split) -> Result<Imag
             let problem = format!("truncated: {} of {claimed} bytes are there; get it again", bytes.len());
             return Err(DataError::bad_file(&shown, problem));
         }
-        batches.push((inner, kind, bytes));
+        batches.push((shown, kind, bytes));
     }
-    // The published archive has its batches in no useful order.
+    // the published archive has its batches in another order
     batches.sort_by(|left, right| left.0.cmp(&right.0));
-    let mut gathered = Gathered::default();
-    for (inner, kind, bytes) in batches {
-        gathered.add(&bytes, kind, &path.join(inner))?;
-    }
-    if gathered.labels.is_empty() {
-        return Err(no_batch(path, split));
-    }
-    gathered.finish(name)
-}
-
-fn no_batch(path: &Path, split: Split) -> DataError {
-    let found = match split {
-        Split::Train => "has no CIFAR batch of the training split",
-        Split::Test => "has no CIFAR batch of the test split",
-    };
-    DataError::NothingFound { path: path.to_path_buf(), found: found.into(), looked_for: LOOKED_FOR }
+    gather(name, path, split, batches.into_iter().map(Ok))
 }
 
 #[cfg(test)]
@@ -318,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_named() {
+    fn faults_are_reported_in_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "data_batch_1.bin", &record(&[7])[..3000]);
         let error = load_file("a", &path).unwrap_err().to_string();

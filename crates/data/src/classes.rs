@@ -1,4 +1,4 @@
-//! Which class a picture belongs to: by the folder it lies in, by a number, or by a name.
+//! The classes of pictures: by their folders, by numbers, or by names.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -6,17 +6,17 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::DataError;
 use crate::options::Split;
 
-/// One label for each picture, and what the classes are called.
+/// A label for each picture, and the names of the classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Classes {
     pub labels: Option<Vec<u32>>,
     pub names: Option<Vec<String>>,
 }
 
-/// More classes than this are taken for a column of something else.
+/// Classes at most: a column of more is one of something else.
 const MOST_CLASSES: i64 = 1 << 16;
 
-/// What a table says of a picture's class.
+/// The class of a picture in a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Value {
     Number(i64),
@@ -24,7 +24,7 @@ pub(crate) enum Value {
 }
 
 impl Classes {
-    /// The first folder of each path is its class; none where all paths are files alone.
+    /// The first folder of each path is its class; no classes where no path has a folder.
     ///
     /// # Errors
     /// [`DataError::BadFile`] of `root` where some are in folders and some are not.
@@ -58,7 +58,7 @@ impl Classes {
     /// Numbers are labels; where any is not a number, they are names. `names`, where they are known, bound the numbers.
     ///
     /// # Errors
-    /// [`DataError::BadFile`] of `path` for a number that can be no label.
+    /// [`DataError::BadFile`] of `path` for a number that is out of range.
     pub fn by_value(path: &Path, values: Vec<Value>, names: Option<Vec<String>>) -> Result<Self, DataError> {
         let numbers: Option<Vec<i64>> = values
             .iter()
@@ -74,7 +74,7 @@ impl Classes {
             };
             return Ok(Self::by_name(values.into_iter().map(text).collect()));
         };
-        // what Hugging Face writes where labels are kept secret
+        // the label of Hugging Face for a secret one
         if numbers.iter().all(|number| *number == -1) {
             return Ok(Self::default());
         }
@@ -87,7 +87,7 @@ impl Classes {
     }
 }
 
-/// The first folder of a relative path; none where it is a file alone.
+/// The first folder of a relative path; `None` for a file without one.
 fn first_folder(path: &Path) -> Option<String> {
     let mut parts = path.components();
     let first = parts.next()?;
@@ -95,11 +95,11 @@ fn first_folder(path: &Path) -> Option<String> {
     Some(first.as_os_str().to_string_lossy().into_owned())
 }
 
-/// The part of a collection that `split` asks for, where its first folders are its splits (`train`, `test`, `validation`, …):
-/// the name of the folder. None where they are not.
+/// The name of the folder of `split` where the first folders of the paths are splits (`train`, `test`, `validation`, …);
+/// `None` where they are not.
 ///
 /// # Errors
-/// [`DataError::NothingFound`] where they are, and there is none for the test split.
+/// [`DataError::NothingFound`] where there is no folder of the test split.
 pub(crate) fn split_folder(root: &Path, paths: &[PathBuf], split: Split) -> Result<Option<String>, DataError> {
     let folders: Option<BTreeSet<String>> = paths.iter().map(|path| first_folder(path)).collect();
     let folders = folders.unwrap_or_default();
@@ -112,14 +112,11 @@ pub(crate) fn split_folder(root: &Path, paths: &[PathBuf], split: Split) -> Resu
     if split == Split::Train {
         return Ok(Some(training));
     }
-    find(&test).map(Some).ok_or_else(|| DataError::NothingFound {
-        path: root.to_path_buf(),
-        found: format!("has the split `{training}` alone"),
-        looked_for: "a folder `test` or `validation`",
-    })
+    let found = || format!("has the split `{training}` alone");
+    find(&test).map(Some).ok_or_else(|| DataError::nothing_found(root, found(), "a folder `test` or `validation`"))
 }
 
-/// A relative path, as a table or an archive gives it, without `.`; none where it would lead out of its folder.
+/// A relative path of a table or an archive, without `.`; `None` where it leads out of its folder.
 pub(crate) fn inner_path(given: &str) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for part in Path::new(given).components() {
@@ -141,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_splits_only_where_all_are() {
+    fn folders_are_splits_if_all_have_names_of_splits() {
         let root = Path::new("root");
         let of = |names: &[&str], split| split_folder(root, &paths(names), split);
         let both = ["test/cat/1.png", "Train/cat/1.png"];
@@ -149,7 +146,7 @@ mod tests {
         assert_eq!(of(&both, Split::Test).unwrap().as_deref(), Some("test"));
         assert_eq!(of(&["train/1.png", "valid/1.png"], Split::Test).unwrap().as_deref(), Some("valid"));
         assert!(of(&["train/1.png"], Split::Test).unwrap_err().to_string().contains("`train` alone"));
-        // classes that happen to be called so
+        // classes with names of splits
         for names in [&["train/1.png", "plane/1.png"][..], &["train/1.png", "1.png"], &["test/1.png"], &["1.png"]] {
             assert_eq!(of(names, Split::Train).unwrap(), None, "{names:?}");
         }
@@ -174,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_stay_inside() {
+    fn paths_that_leave_the_folder_are_refused() {
         assert_eq!(inner_path("./a/b.png"), Some(PathBuf::from("a/b.png")));
         for bad in ["../a.png", "/etc/passwd", "a/../../b", ""] {
             assert_eq!(inner_path(bad), None, "{bad}");

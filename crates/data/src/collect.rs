@@ -1,293 +1,238 @@
-//! Many encoded pictures of whatever origin to one [`ImageSet`]: headers first, so that sizes and channels are known, then
-//! the pictures, decoded in parallel, some at a time, into memory or the [`Cache`](crate::Cache).
+//! From many encoded pictures of one source to an [`ImageSet`]: headers first, so that sizes and channels are known, then
+//! the pictures, decoded in parallel, a chunk at a time, into memory or the [`Cache`](crate::Cache).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use files::Action;
 use rayon::prelude::*;
 
 use crate::cache::{Content, Slot};
-use crate::decode::{Encoded, Header};
+use crate::classes::Classes;
+use crate::context::{ReadContext, Stage};
+use crate::decode::{Encoded, Header, Reason};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
-use crate::open::{Cached, Loaded, Progress, Reading, Stage};
+use crate::loaded::{Cached, Loaded};
 use crate::options::LoadOptions;
-use crate::pixels::{PixelWriter, Pixels};
+use crate::pixels::{Pixels, allocate_free};
 use crate::transform::Value;
 
-/// A file that cannot be read, and why.
+/// A file that cannot be read, and the reason.
 pub(crate) type Unreadable = (PathBuf, String);
 
-/// How many bytes, decoded or not, are worked on at a time ...
+/// Bytes of a chunk, decoded or not, ...
 const CHUNK_BYTES: usize = 64 << 20;
-/// ... and how many pictures at most.
+/// ... and pictures of a chunk at most.
 const CHUNK_PICTURES: usize = 1024;
 
-/// What takes one picture after the other.
+/// Takes one picture after the other.
 pub(crate) type Visitor<'a> = dyn FnMut(usize, Encoded) -> Result<(), DataError> + 'a;
 
-/// What takes some pictures at a time.
+/// Takes a chunk of pictures.
 type ChunkVisitor<'a> = dyn FnMut(&[(usize, Encoded)]) -> Result<(), DataError> + 'a;
 
-/// Pictures by number.
+/// Takes the values of one image after the other.
+type Writer<'a> = dyn FnMut(&[u8]) -> Result<(), DataError> + 'a;
+
+/// Pictures by index.
 pub(crate) trait Source {
-    /// How many there are.
+    /// The number of pictures.
     fn len(&self) -> usize;
 
-    /// What a picture is called in messages.
+    /// The name of a picture in messages.
     fn title(&self, index: usize) -> PathBuf;
 
-    /// What all their headers say, where that is known without a look at each.
+    /// The header of every picture, where all have the same.
     fn uniform(&self) -> Option<Header> {
         None
     }
 
-    /// Gives the pictures at `indices`, which rise, in this order to `visit`.
+    /// Passes the pictures at `indices`, which ascend, to `visit` in this order.
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError>;
 }
 
-/// Pictures, and what else is known of them.
+/// The pictures of a source with their classes.
 pub(crate) struct Collection<'a> {
     pub name: &'a str,
-    /// The folder or file they come from, for messages.
+    /// The folder or file of the source, for messages.
     pub root: &'a Path,
-    /// The files that they are made of, and what these are called wherever `root` lies: what the cache goes by.
+    /// The files of the source, and their names wherever `root` lies: the key of the cache.
     pub files: Vec<(String, PathBuf)>,
     pub source: &'a dyn Source,
-    /// One for each picture of the source.
-    pub labels: Option<Vec<u32>>,
-    pub class_names: Option<Vec<String>>,
-    /// What is missing from the source already.
+    /// A label for each picture of the source.
+    pub classes: Classes,
+    /// Pictures that are missing from the source.
     pub unreadable: Vec<Unreadable>,
 }
 
-/// How the images will be.
+/// The format of the images.
 struct Plan {
     height: usize,
     width: usize,
     channels: usize,
     sixteen_bits: bool,
+    /// The number of pictures that are tried.
+    tried: usize,
     /// The pictures with a good header.
     readable: Vec<usize>,
-    /// Those without one, and why.
-    broken: Broken,
+    /// The pictures without one, and the reasons.
+    broken: Vec<(usize, String)>,
 }
 
 impl Plan {
-    /// Bytes of an image.
+    /// Bytes of one image.
     fn image_bytes(&self) -> usize {
         self.height * self.width * self.channels * if self.sixteen_bits { 2 } else { 1 }
     }
-}
 
-/// Pictures by number that cannot be read, and why.
-type Broken = Vec<(usize, String)>;
-
-/// What came of decoding.
-struct Decoded {
-    writer: PixelWriter,
-    /// The pictures that were decoded.
-    kept: Vec<usize>,
-    /// How many had each size.
-    sizes: BTreeMap<(usize, usize), usize>,
-    broken: Broken,
+    /// Bytes of all images.
+    fn bytes(&self) -> u128 {
+        self.image_bytes() as u128 * self.readable.len() as u128
+    }
 }
 
 impl Collection<'_> {
     /// Reads the pictures as `options` say.
     ///
     /// # Errors
-    /// [`DataError::Unreadable`], [`DataError::MixedSizes`], [`DataError::TooLarge`], [`DataError::BadOption`], and what
-    /// the source says.
-    pub(crate) fn load(self, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
-        let cache = reading.cache.as_ref();
-        let looking = |done, total| reading.tell(Progress { stage: Stage::Looking, done, total });
-        let mut slot = cache
-            .filter(|cache| cache.is_worth_a_look(&self.files))
+    /// [`DataError::Unreadable`], [`DataError::MixedSizes`], [`DataError::TooLarge`], [`DataError::BadOption`], and the
+    /// errors of the source.
+    pub(crate) fn load(self, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
+        let cache = context.cache.as_ref();
+        let is_large = cache.is_some_and(|cache| cache.is_worth_a_look(&self.files));
+        // small files are kept only if their images are large; the headers of large ones are read only if the cache lacks them
+        let plan = if is_large { None } else { Some(self.plan(options, context)?) };
+        let is_kept = |least: u64| plan.as_ref().is_none_or(|plan| plan.bytes() >= u128::from(least));
+        let looking = |done, total| context.report(Stage::Looking, done, total);
+        let slot = cache
+            .filter(|cache| is_kept(cache.decoded_at_least))
             .and_then(|cache| cache.slot(&self.files, options, &looking));
         if let Some((content, pixels)) = slot.as_ref().and_then(Slot::read) {
             return self.loaded(content, pixels, Cached::Read, options);
         }
-        let indices: Vec<usize> = match options.limit {
-            Some(limit) => evenly_spread(self.source.len(), limit).collect(),
-            None => (0..self.source.len()).collect(),
-        };
-        let plan = self.plan(&indices, options, reading)?;
-        let bytes = plan.image_bytes() as u128 * plan.readable.len() as u128;
-        if let (None, Some(cache)) = (&slot, cache.filter(|cache| bytes >= u128::from(cache.decoded_at_least))) {
-            slot = cache.slot(&self.files, options, &looking);
-            if let Some((content, pixels)) = slot.as_ref().and_then(Slot::read) {
-                return self.loaded(content, pixels, Cached::Read, options);
-            }
-        }
-        let (mut decoded, mut cached) = (None, Cached::Unused);
-        if let Some(slot) = &slot {
-            let mut failed = None;
-            match slot.writer() {
-                Err(error) => failed = Some(error.to_string()),
-                Ok(writer) => match self.decode(&plan, options, writer, reading, &mut failed) {
-                    Ok(good) => decoded = Some(good),
-                    Err(error) if failed.is_none() => return Err(error),
-                    Err(_) => {}
-                },
-            }
-            if let Some(reason) = failed {
-                cached = Cached::Failed(reason);
-            }
-        }
-        let decoded = match decoded {
-            Some(decoded) => decoded,
-            None => {
-                let writer = PixelWriter::memory(bytes, self.root)?;
-                self.decode(&plan, options, writer, reading, &mut None)?
+        let plan = plan.map_or_else(|| self.plan(options, context), Ok)?;
+        let written = slot.map(|slot| slot.write(|write| self.decode(&plan, options, context, write)));
+        let (content, pixels, cached) = match written {
+            Some(Ok((content, pixels))) => (content, pixels, Cached::Written),
+            Some(Err(error)) if !error.is_of_writing() => return Err(error),
+            unwritten => {
+                let mut pixels = allocate_free(plan.bytes(), self.root)?;
+                let content = self.decode(&plan, options, context, &mut |image| {
+                    pixels.extend_from_slice(image);
+                    Ok(())
+                })?;
+                let reason = unwritten.and_then(Result::err).map(|error| error.to_string());
+                (content, Pixels::Memory(pixels), reason.map_or(Cached::Unused, Cached::Failed))
             }
         };
-        let mut broken = plan.broken;
-        broken.extend(decoded.broken);
-        broken.sort();
-        if decoded.kept.is_empty() {
+        self.loaded(content, pixels, cached, options)
+    }
+
+    /// Reads the headers.
+    fn plan(&self, options: &LoadOptions, context: &ReadContext) -> Result<Plan, DataError> {
+        let count = self.source.len();
+        let indices: Vec<usize> = evenly_spread(count, options.limit.unwrap_or(count)).collect();
+        let (mut headers, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
+        if let Some(header) = self.source.uniform() {
+            headers.extend(indices.iter().map(|&index| (index, header)));
+        } else {
+            let mut done = 0;
+            self.in_chunks(&indices, CHUNK_PICTURES, &mut |chunk| {
+                let of_chunk: Vec<_> = chunk.par_iter().map(|(_, encoded)| encoded.header()).collect();
+                for ((index, _), header) in chunk.iter().zip(of_chunk) {
+                    match header {
+                        Ok(header) => headers.push((*index, header)),
+                        Err(reason) => broken.push((*index, reason.to_string())),
+                    }
+                }
+                done += chunk.len();
+                context.report(Stage::Looking, done, indices.len());
+                Ok(())
+            })?;
+        }
+        let Some(&(first_index, first)) = headers.first() else {
+            return Err(self.unreadable_error(&broken, indices.len()));
+        };
+        let readable: Vec<usize> = headers.iter().map(|(index, _)| *index).collect();
+        let is_whole = broken.is_empty() && self.unreadable.is_empty();
+        if !(options.skip_unreadable || is_whole) {
+            // pictures with a good header are decoded too, so that all faults are counted and named at once
+            self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
+                let fault =
+                    |(index, encoded): &(usize, Encoded)| Some((*index, encoded.decode::<u8>().err()?.to_string()));
+                broken.par_extend(chunk.par_iter().filter_map(fault));
+                Ok(())
+            })?;
             return Err(self.unreadable_error(&broken, indices.len()));
         }
-        let content_size = options.size.or_else(|| decoded.sizes.keys().next().copied());
-        let content = Content {
-            count: decoded.kept.len(),
+        let size = |header: &Header| (header.height, header.width);
+        let other = headers.iter().find(|(_, header)| size(header) != size(&first));
+        if let (None, Some((second, header))) = (options.size, other) {
+            return Err(DataError::MixedSizes {
+                first: self.source.title(first_index),
+                first_size: size(&first),
+                second: self.source.title(*second),
+                second_size: size(header),
+            });
+        }
+        let (height, width) = options.final_size(size(&first))?;
+        let most_channels = headers.iter().map(|(_, header)| header.channels).max();
+        let channels = options.channels.or(most_channels).unwrap_or(1);
+        let sixteen_bits = options.sixteen_bits && headers.iter().any(|(_, header)| header.sixteen_bits);
+        Ok(Plan { height, width, channels, sixteen_bits, tried: indices.len(), readable, broken })
+    }
+
+    /// Decodes and prepares the pictures of the plan, and passes their values to `write`.
+    fn decode(
+        &self,
+        plan: &Plan,
+        options: &LoadOptions,
+        context: &ReadContext,
+        write: &mut Writer<'_>,
+    ) -> Result<Content, DataError> {
+        let image_bytes = plan.image_bytes();
+        let (mut kept, mut sizes, mut broken) = (Vec::new(), BTreeMap::new(), plan.broken.clone());
+        let (mut done, most) = (0, (CHUNK_BYTES / image_bytes).clamp(1, CHUNK_PICTURES));
+        let mut images = Vec::new();
+        let decode_into = if plan.sixteen_bits { decode_into::<u16> } else { decode_into::<u8> };
+        self.in_chunks(&plan.readable, most, &mut |chunk| {
+            images.resize(chunk.len() * image_bytes, 0);
+            let slots = images.par_chunks_exact_mut(image_bytes).zip(chunk);
+            let outcomes: Vec<_> =
+                slots.map(|(slot, (_, encoded))| decode_into(encoded, plan.channels, options, slot)).collect();
+            for ((image, (index, _)), outcome) in images.chunks_exact(image_bytes).zip(chunk).zip(outcomes) {
+                match outcome {
+                    Ok(size) => {
+                        write(image)?;
+                        kept.push(*index);
+                        *sizes.entry(size).or_insert(0) += 1;
+                    }
+                    Err(reason) => broken.push((*index, reason.to_string())),
+                }
+            }
+            done += chunk.len();
+            context.report(Stage::Decoding, done, plan.readable.len());
+            Ok(())
+        })?;
+        broken.sort();
+        if kept.is_empty() {
+            return Err(self.unreadable_error(&broken, plan.tried));
+        }
+        let content_size = options.size.or_else(|| sizes.keys().next().copied());
+        Ok(Content {
+            count: kept.len(),
             height: plan.height,
             width: plan.width,
             channels: plan.channels,
             sixteen_bits: plan.sixteen_bits,
             content_size: content_size.unwrap_or((plan.height, plan.width)),
-            sizes: decoded.sizes.into_iter().collect(),
-            kept: decoded.kept,
+            sizes: sizes.into_iter().collect(),
+            kept,
             broken,
-        };
-        let pixels = match (decoded.writer, slot) {
-            (PixelWriter::Memory(pixels), _) => Pixels::Memory(pixels),
-            (PixelWriter::File(file), Some(slot)) => match slot.finish(file, &content) {
-                Ok(pixels) => {
-                    cached = Cached::Written;
-                    pixels
-                }
-                Err(error) => return self.again_in_memory(options, reading, error.to_string()),
-            },
-            (PixelWriter::File(_), None) => unreachable!("a file is written for a slot alone"),
-        };
-        self.loaded(content, pixels, cached, options)
+        })
     }
 
-    /// Everything once more, because the last bytes of the cache could not be written.
-    fn again_in_memory(self, options: &LoadOptions, reading: &Reading, reason: String) -> Result<Loaded, DataError> {
-        let loaded = self.load(options, &Reading { cache: None, progress: reading.progress })?;
-        Ok(Loaded { cached: Cached::Failed(reason), ..loaded })
-    }
-
-    /// Reads the headers: how the images will be, which pictures have a good header, and which have not.
-    fn plan(&self, indices: &[usize], options: &LoadOptions, reading: &Reading) -> Result<Plan, DataError> {
-        let (mut readable, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
-        let mut first: Option<(usize, Header)> = None;
-        let mut differs = None;
-        let (mut channels, mut sixteen_bits) = (1, false);
-        let mut note = |index: usize, header: Header| {
-            let (_, of_first) = *first.get_or_insert((index, header));
-            if (header.height, header.width) != (of_first.height, of_first.width) {
-                differs.get_or_insert((index, header));
-            }
-            channels = channels.max(header.channels);
-            sixteen_bits |= header.sixteen_bits;
-        };
-        if let Some(header) = self.source.uniform() {
-            indices.iter().take(1).for_each(|&index| note(index, header));
-            readable.extend_from_slice(indices);
-        } else {
-            let mut done = 0;
-            self.in_chunks(indices, CHUNK_PICTURES, &mut |chunk| {
-                let headers: Vec<_> = chunk.par_iter().map(|(_, encoded)| encoded.header()).collect();
-                for ((index, _), header) in chunk.iter().zip(headers) {
-                    match header {
-                        Ok(header) => {
-                            note(*index, header);
-                            readable.push(*index);
-                        }
-                        Err(reason) => broken.push((*index, reason)),
-                    }
-                }
-                done += chunk.len();
-                reading.tell(Progress { stage: Stage::Looking, done, total: indices.len() });
-                Ok(())
-            })?;
-        }
-        let Some((first_index, first)) = first else {
-            return Err(self.unreadable_error(&broken, indices.len()));
-        };
-        let all_are_there = broken.is_empty() && self.unreadable.is_empty();
-        if !(options.skip_unreadable || all_are_there) {
-            // so that they are all counted and named at once, those with a good header too
-            self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
-                broken.par_extend(
-                    chunk.par_iter().filter_map(|(index, encoded)| Some((*index, encoded.decode::<u8>().err()?))),
-                );
-                Ok(())
-            })?;
-            return Err(self.unreadable_error(&broken, indices.len()));
-        }
-        if let (None, Some((second, header))) = (options.size, differs) {
-            return Err(DataError::MixedSizes {
-                first: self.source.title(first_index),
-                first_size: (first.height, first.width),
-                second: self.source.title(second),
-                second_size: (header.height, header.width),
-            });
-        }
-        let (height, width) = options.final_size((first.height, first.width))?;
-        let channels = options.channels.unwrap_or(channels);
-        let sixteen_bits = sixteen_bits && options.sixteen_bits;
-        Ok(Plan { height, width, channels, sixteen_bits, readable, broken })
-    }
-
-    /// Decodes and prepares the pictures of the plan. Where `writer` cannot write, `failed` says why.
-    fn decode(
-        &self,
-        plan: &Plan,
-        options: &LoadOptions,
-        writer: PixelWriter,
-        reading: &Reading,
-        failed: &mut Option<String>,
-    ) -> Result<Decoded, DataError> {
-        let image_bytes = plan.image_bytes();
-        let mut decoded = Decoded { writer, kept: Vec::new(), sizes: BTreeMap::new(), broken: Vec::new() };
-        let (mut done, most) = (0, (CHUNK_BYTES / image_bytes).clamp(1, CHUNK_PICTURES));
-        let mut slots = Vec::new();
-        self.in_chunks(&plan.readable, most, &mut |chunk| {
-            slots.resize(chunk.len() * image_bytes, 0);
-            let outcomes: Vec<_> = slots
-                .par_chunks_exact_mut(image_bytes)
-                .zip(chunk)
-                .map(|(slot, (_, encoded))| match plan.sixteen_bits {
-                    true => decode_into::<u16>(encoded, plan.channels, options, slot),
-                    false => decode_into::<u8>(encoded, plan.channels, options, slot),
-                })
-                .collect();
-            for ((slot, (index, _)), outcome) in slots.chunks_exact(image_bytes).zip(chunk).zip(outcomes) {
-                match outcome {
-                    Ok(size) => {
-                        decoded.writer.write(slot).map_err(|error| {
-                            *failed = Some(error.to_string());
-                            DataError::io(Action::Write, self.root, error)
-                        })?;
-                        decoded.kept.push(*index);
-                        *decoded.sizes.entry(size).or_insert(0) += 1;
-                    }
-                    Err(reason) => decoded.broken.push((*index, reason)),
-                }
-            }
-            done += chunk.len();
-            reading.tell(Progress { stage: Stage::Decoding, done, total: plan.readable.len() });
-            Ok(())
-        })?;
-        Ok(decoded)
-    }
-
-    /// Works on at most `most` pictures at a time.
+    /// Passes the pictures at `indices` to `work`, at most `most` at a time.
     fn in_chunks(&self, indices: &[usize], most: usize, work: &mut ChunkVisitor<'_>) -> Result<(), DataError> {
         let (mut chunk, mut held) = (Vec::new(), 0);
         self.source.visit(indices, &mut |index, encoded| {
@@ -310,28 +255,31 @@ impl Collection<'_> {
         cached: Cached,
         options: &LoadOptions,
     ) -> Result<Loaded, DataError> {
-        let all_are_there = content.broken.is_empty() && self.unreadable.is_empty();
-        if !(options.skip_unreadable || all_are_there) {
+        let is_whole = content.broken.is_empty() && self.unreadable.is_empty();
+        if !(options.skip_unreadable || is_whole) {
             return Err(self.unreadable_error(&content.broken, content.kept.len() + content.broken.len()));
         }
+        let skipped = self.all_unreadable(&content.broken);
         let shape = [content.count, content.height, content.width, content.channels];
-        let classes = self.labels.as_ref().and_then(|labels| labels.iter().max()).map(|&largest| largest as usize + 1);
-        let labels = self.labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());
-        let images =
-            ImageSet::of_pixels(self.name.to_string(), pixels, content.sixteen_bits, shape, labels, self.class_names)?
-                .with_classes_of(classes)
-                .with_content_size(content.content_size)
-                .with_source_sizes(content.sizes.into_iter().collect());
-        let broken = content.broken.into_iter().map(|(index, reason)| (self.source.title(index), reason));
-        let mut skipped: Vec<Unreadable> = self.unreadable.into_iter().chain(broken).collect();
-        skipped.sort();
+        let Classes { labels, names } = self.classes;
+        // the classes of pictures that are left out count too
+        let classes = labels.iter().flatten().max().map_or(0, |&largest| largest as usize + 1);
+        let labels = labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());
+        let images = ImageSet::of_pixels(self.name.to_string(), pixels, content.sixteen_bits, shape, labels, names)?
+            .with_source(classes, content.content_size, content.sizes.into_iter().collect());
         Ok(Loaded { images, skipped, source: self.root.display().to_string(), cached })
     }
 
-    fn unreadable_error(&self, broken: &[(usize, String)], tried: usize) -> DataError {
+    /// The pictures that are missing from the source, and those of it that cannot be read.
+    fn all_unreadable(&self, broken: &[(usize, String)]) -> Vec<Unreadable> {
         let broken = broken.iter().map(|(index, reason)| (self.source.title(*index), reason.clone()));
         let mut unreadable: Vec<Unreadable> = self.unreadable.iter().cloned().chain(broken).collect();
         unreadable.sort();
+        unreadable
+    }
+
+    fn unreadable_error(&self, broken: &[(usize, String)], tried: usize) -> DataError {
+        let unreadable = self.all_unreadable(broken);
         let mut lines: Vec<String> =
             unreadable.iter().take(5).map(|(path, reason)| format!("  {}: {reason}", path.display())).collect();
         if unreadable.len() > 5 {
@@ -343,17 +291,17 @@ impl Collection<'_> {
     }
 }
 
-/// Decodes a picture and prepares it into `slot`; gives its height and width before that.
+/// Decodes a picture and prepares it into `slot`; returns its height and width before that.
 fn decode_into<V: Value>(
     encoded: &Encoded,
     channels: usize,
     options: &LoadOptions,
     slot: &mut [u8],
-) -> Result<(usize, usize), String> {
+) -> Result<(usize, usize), Reason> {
     let picture = encoded.decode::<V>()?;
-    let prepared = prepare(&picture, channels, options).map_err(|error| error.to_string())?;
+    let prepared = prepare(&picture, channels, options)?;
     if size_of_val(prepared.pixels()) != slot.len() {
-        return Err("changed while it was read".to_string());
+        return Err("changed while it was read".into());
     }
     V::write_bytes(prepared.pixels(), slot);
     Ok((picture.height(), picture.width()))

@@ -1,201 +1,162 @@
 //! Parquet files of images, as Hugging Face writes them: a column of groups `{bytes, path}` (or of bytes alone), each an
-//! image file, and a column of labels. <https://huggingface.co/docs/datasets/image_dataset> describes them.
+//! image file, and a column of labels; see <https://huggingface.co/docs/datasets/image_dataset>.
 //!
-//! A page is unpacked at a time, to at most the 2 GiB that its header can claim; codecs that do not hold to it (gzip, brotli)
+//! A page is unpacked at a time, to at most the 2 GiB that its header can claim; codecs without such a limit (gzip, brotli)
 //! are not built in.
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use files::Action;
-use parquet::basic::{ConvertedType, Type as PhysicalType};
+use parquet::basic::{ConvertedType, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
-use parquet::data_type::DataType;
+use parquet::data_type::{ByteArray, ByteArrayType, DataType};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::schema::types::SchemaDescriptor;
+use parquet::schema::types::ColumnDescriptor;
 
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
+use crate::context::ReadContext;
 use crate::decode::Encoded;
+use crate::disk::{self, file_name, list};
 use crate::error::DataError;
 use crate::guard::guarded;
-use crate::open::{Loaded, Reading};
+use crate::loaded::Loaded;
 use crate::options::{LoadOptions, Split};
 
-/// Rows of images that are read at a time.
-const ROWS: usize = 64;
+/// Rows of images that are read at a time ...
+const IMAGE_ROWS: usize = 64;
+/// ... and rows of labels.
+const LABEL_ROWS: usize = 4096;
 
-/// No label is a longer text.
+/// Bytes of a label at most.
 const LONGEST_LABEL: usize = 256;
 
-/// A column of a row group that unpacks to more than this ...
+/// A column of a row group that unpacks to more bytes than this ...
 const SMALL: i64 = 256 << 20;
-/// ... and to more than this many times its length is no pictures but a decompression bomb.
+/// ... and to more than this many times its length is a decompression bomb.
 const LARGEST_RATIO: i64 = 50;
 
 /// The Parquet files of `split` in `folder`, or in its folder `data`, or in the only folder in it that has some; `None` where
-/// there are none. Files that are called by a split (`train-00000-of-00002.parquet`) are of that split alone, others of the
-/// training split; where there is but one split, that is the training split.
+/// there are none. The first word of a name is its split (`train-00000-of-00002.parquet`); other files belong to the training
+/// split. Where there is only one split, that is the training split.
 ///
 /// # Errors
-/// Where the test split is asked for and there is none, and where several folders have Parquet files.
+/// [`DataError::NothingFound`] without a test split, [`DataError::BadFile`] where several folders have Parquet files.
 pub(crate) fn files_in(folder: &Path, split: Split) -> Result<Option<Vec<PathBuf>>, DataError> {
-    let mut found = tables_in(folder)?;
-    if found.is_empty() && folder.join("data").is_dir() {
-        found = tables_in(&folder.join("data"))?;
-    }
-    if found.is_empty() {
-        let mut folders = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(|error| DataError::io(Action::List, folder, error))? {
-            let path = entry.map_err(|error| DataError::io(Action::List, folder, error))?.path();
-            // one that cannot be listed is for the reader of images to name
-            let tables = if path.is_dir() { tables_in(&path).unwrap_or_default() } else { Vec::new() };
-            if !tables.is_empty() {
-                folders.push((path, tables));
-            }
-        }
-        folders.sort_by(|left, right| left.0.cmp(&right.0));
-        if folders.len() > 1 {
-            let names: Vec<String> = folders.iter().map(|(path, _)| path.display().to_string()).collect();
-            let problem = format!("has Parquet files in several folders; name one of them: {}", names.join(", "));
-            return Err(DataError::bad_file(folder, problem));
-        }
-        found = folders.pop().map(|(_, tables)| tables).unwrap_or_default();
-    }
+    let mut found = find_files(folder)?;
     if found.is_empty() {
         return Ok(None);
     }
-    if split == Split::Train && found.iter().all(|(of, ..)| *of == Split::Test) {
-        found.iter_mut().for_each(|(of, ..)| *of = Split::Train);
-    }
-    found.sort_by(|left, right| left.2.cmp(&right.2));
-    // with a test and a validation part, the test part is the one that is measured with
-    let has_test = found.iter().any(|(_, name, _)| name.starts_with("test"));
-    let wanted = |of: Split, name: &str| of == split && (of == Split::Train || !has_test || name.starts_with("test"));
-    let files: Vec<PathBuf> =
-        found.into_iter().filter(|(of, name, _)| wanted(*of, name)).map(|(_, _, path)| path).collect();
+    let name = |path: &PathBuf| file_name(path).to_ascii_lowercase();
+    found.sort_by_key(name);
+    let has_test = found.iter().any(|path| name(path).starts_with("test"));
+    let is_of_test = |path: &PathBuf| {
+        matches!(name(path).split(['-', '_', '.']).next(), Some("test" | "validation" | "valid" | "val"))
+    };
+    let (mut test, train): (Vec<_>, Vec<_>) = found.into_iter().partition(is_of_test);
+    let files = match split {
+        Split::Train if train.is_empty() => test,
+        Split::Train => train,
+        Split::Test => {
+            // with a test and a validation part, the test part is the split
+            test.retain(|path| !has_test || name(path).starts_with("test"));
+            test
+        }
+    };
     if files.is_empty() {
-        return Err(DataError::NothingFound {
-            path: folder.to_path_buf(),
-            found: format!("has Parquet files, but none of the {split:?} split").to_lowercase(),
-            looked_for: "train-….parquet, test-….parquet or validation-….parquet",
-        });
+        let looked_for = "train-….parquet, test-….parquet or validation-….parquet";
+        return Err(DataError::nothing_found(folder, "has Parquet files, but none of the test split", looked_for));
     }
     Ok(Some(files))
 }
 
-/// A file, the split that it is called by, and its name in small letters.
-type SplitFile = (Split, String, PathBuf);
-
-/// The Parquet files that lie in `folder` itself.
-fn tables_in(folder: &Path) -> Result<Vec<SplitFile>, DataError> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(|error| DataError::io(Action::List, folder, error))? {
-        let path = entry.map_err(|error| DataError::io(Action::List, folder, error))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if name.ends_with(".parquet") && !name.starts_with('.') && path.is_file() {
-            let split = match name.split(['-', '_', '.']).next() {
-                Some("test" | "validation" | "valid" | "val") => Split::Test,
-                _ => Split::Train,
-            };
-            found.push((split, name, path));
+/// The Parquet files of all splits.
+fn find_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = parquet_files(folder)?;
+    let data = folder.join("data");
+    if files.is_empty() && data.is_dir() {
+        files = parquet_files(&data)?;
+    }
+    if !files.is_empty() {
+        return Ok(files);
+    }
+    let mut folders = Vec::new();
+    for inner in list(folder)?.into_iter().filter(|path| path.is_dir()) {
+        // a folder that cannot be listed is named by the reader of images
+        let of_inner = parquet_files(&inner).unwrap_or_default();
+        if !of_inner.is_empty() {
+            folders.push(inner.display().to_string());
+            files.extend(of_inner);
         }
     }
-    Ok(found)
+    if folders.len() > 1 {
+        folders.sort();
+        let problem = format!("has Parquet files in several folders; name one of them: {}", folders.join(", "));
+        return Err(DataError::bad_file(folder, problem));
+    }
+    Ok(files)
+}
+
+/// The Parquet files that lie in `folder` itself.
+fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut paths = list(folder)?;
+    paths.retain(|path| {
+        let name = file_name(path).to_ascii_lowercase();
+        name.ends_with(".parquet") && !name.starts_with('.') && path.is_file()
+    });
+    Ok(paths)
 }
 
 /// Reads the images of Parquet files, one after the other, as `options` say.
 ///
 /// # Errors
 /// [`DataError::BadOption`] where it is unclear which column is meant, [`DataError::BadFile`] for a file that is broken or has
-/// other columns than the first, and what decoding says.
+/// other columns than the first, and the errors of decoding.
 pub(crate) fn load(
     name: &str,
     root: &Path,
     files: &[PathBuf],
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     if options.split == Split::Test && files.iter().any(|file| file == root) {
         let problem = format!("a file has no splits; name the folder, or the file of test images ({})", root.display());
-        return Err(DataError::BadOption { key: "split", problem });
+        return Err(DataError::bad_option("split", problem));
     }
-    let mut tables = Vec::new();
-    let mut columns = None;
+    let mut tables: Vec<Table> = Vec::new();
     for path in files {
-        let reader = open(path)?;
-        let schema = reader.metadata().file_metadata().schema_descr();
-        let of_this = match &columns {
-            None => Columns::find(path, schema, features(&reader), options)?,
-            Some(Columns { image, label, .. }) => {
-                // the same names, and no other choice
-                let same = LoadOptions {
-                    image_column: Some(image.name.clone()),
-                    label_column: label.as_ref().map(|label| label.name.clone()),
-                    ..options.clone()
-                };
-                Columns::find(path, schema, features(&reader), &same)?
-            }
-        };
-        let mut rows = 0u64;
-        for group in reader.metadata().row_groups() {
-            for column in std::iter::once(&of_this.image).chain(&of_this.label) {
-                let Some(leaf) = group.columns().get(column.leaf) else {
-                    let problem = format!("has a group without `{}`; get it again", column.name);
-                    return Err(DataError::bad_file(path, problem));
-                };
-                let (packed, unpacked) = (leaf.compressed_size(), leaf.uncompressed_size());
-                if unpacked > SMALL.max(packed.saturating_mul(LARGEST_RATIO)) {
-                    let problem = format!("claims to unpack {packed} bytes to {unpacked}: no pictures do");
-                    return Err(DataError::bad_file(path, problem));
-                }
-            }
-            rows = rows.saturating_add(u64::try_from(group.num_rows()).unwrap_or(u64::MAX));
-        }
-        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
-        if rows > length {
-            let problem = format!("claims to have {rows} rows in {length} bytes; get it again");
-            return Err(DataError::bad_file(path, problem));
-        }
-        let rows = rows as usize;
-        columns.get_or_insert_with(|| of_this.clone());
-        tables.push(Table { path: path.clone(), rows, columns: of_this });
+        let columns = tables.first().map(|first| &first.columns);
+        tables.push(Table::open(path, columns, options)?);
     }
-    let Some(columns) = columns else {
-        return Err(DataError::bad_file(root, "has no Parquet file"));
+    let count = tables.iter().map(|table| table.rows).sum();
+    let Some(first) = tables.first().filter(|_| count > 0) else {
+        return Err(DataError::bad_file(root, "has no row"));
     };
-    // what a footer claims is no reason to set memory aside
-    let mut values = Vec::new();
-    for table in &tables {
-        if let Some(label) = &table.columns.label {
-            let before = values.len();
-            read_labels(table, label, &mut values)?;
-            if values.len() - before != table.rows {
-                let problem = format!("has {} labels in {} rows; get it again", values.len() - before, table.rows);
-                return Err(DataError::bad_file(&table.path, problem));
-            }
+    let classes = match &first.columns.label {
+        Some(_) => {
+            // the number of rows that a footer claims is no reason to allocate memory
+            let mut values = Vec::new();
+            tables.iter().try_for_each(|table| table.read_labels(&mut values))?;
+            Classes::by_value(root, values, first.columns.class_names.clone())?
         }
-    }
-    let classes = match &columns.label {
-        Some(label) => Classes::by_value(root, values, label.class_names.clone())?,
         None => Classes::default(),
     };
-    let count = tables.iter().map(|table| table.rows).sum();
-    let source = Rows { tables: &tables, count };
-    if count == 0 {
-        return Err(DataError::bad_file(root, "has no row"));
+    Collection {
+        name,
+        root,
+        files: files.iter().map(|path| (file_name(path), path.clone())).collect(),
+        source: &Rows { tables: &tables, count },
+        classes,
+        unreadable: Vec::new(),
     }
-    let keys =
-        files.iter().map(|path| (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path.clone()));
-    let (labels, class_names) = (classes.labels, classes.names);
-    let files = keys.collect();
-    Collection { name, root, files, source: &source, labels, class_names, unreadable: Vec::new() }
-        .load(options, reading)
+    .load(options, context)
 }
 
-/// What the library says, or how it panicked, as an error that names the file.
+/// The result of the library, or its error or panic as an error that names the file.
 fn parquet<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
     let broken =
         |reason: String| DataError::bad_file(path, format!("is a broken Parquet file ({reason}); get it again"));
@@ -203,31 +164,30 @@ fn parquet<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Re
 }
 
 fn open(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
-    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
+    let (file, _) = disk::open(path)?;
     parquet(path, || SerializedFileReader::new(file))
 }
 
-/// A column that is used.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A column that is read.
 struct Column {
     name: String,
-    /// Its number among the leaves of the schema.
+    /// Its index among the leaves of the schema.
     leaf: usize,
-    /// Of labels: what they are called, where the file says it.
-    class_names: Option<Vec<String>>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The columns of a file that are read.
 struct Columns {
     image: Column,
     label: Option<Column>,
+    /// The names of the labels, where the file has them.
+    class_names: Option<Vec<String>>,
 }
 
-/// What Hugging Face says of the columns: for those of class labels, the names of the classes.
-fn features(reader: &SerializedFileReader<File>) -> BTreeMap<String, Vec<String>> {
-    let metadata = reader.metadata().file_metadata().key_value_metadata();
-    let text = metadata.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface")?.value.clone());
-    let value = text.and_then(|text| serde_json::from_str::<serde_json::Value>(&text).ok()).unwrap_or_default();
+/// The columns of class labels and the names of the classes, where Hugging Face wrote them.
+fn class_labels(metadata: &ParquetMetaData) -> BTreeMap<String, Vec<String>> {
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let text = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_deref());
+    let value = text.and_then(|text| serde_json::from_str::<serde_json::Value>(text).ok()).unwrap_or_default();
     let mut labels = BTreeMap::new();
     for (name, feature) in value["info"]["features"].as_object().into_iter().flatten() {
         if feature["_type"] != "ClassLabel" {
@@ -236,7 +196,7 @@ fn features(reader: &SerializedFileReader<File>) -> BTreeMap<String, Vec<String>
         let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
         let names = match &feature["names"] {
             serde_json::Value::Array(names) => names.iter().filter_map(text).collect(),
-            // as the configuration of a dataset has them: {"0": "cat", "1": "dog"}
+            // as the card of a dataset has them: {"0": "cat", "1": "dog"}
             serde_json::Value::Object(names) => {
                 let numbered = names.iter().filter_map(|(at, name)| Some((at.parse::<u32>().ok()?, text(name)?)));
                 numbered.collect::<BTreeMap<_, _>>().into_values().collect()
@@ -248,122 +208,78 @@ fn features(reader: &SerializedFileReader<File>) -> BTreeMap<String, Vec<String>
     labels
 }
 
+/// The column that a leaf of the schema belongs to.
+fn name_of(leaf: &ColumnDescriptor) -> &str {
+    leaf.path().parts().first().map_or("", String::as_str)
+}
+
+/// Whether a leaf has at most one value in each row, lies at the path `inner` in its column, and is of one of the types.
+fn is_leaf(leaf: &ColumnDescriptor, inner: &[&str], types: &[Type]) -> bool {
+    leaf.max_rep_level() == 0 && leaf.path().parts().iter().skip(1).eq(inner) && types.contains(&leaf.physical_type())
+}
+
+/// Whether a leaf is the `bytes` of a group.
+fn is_image_group(leaf: &ColumnDescriptor) -> bool {
+    is_leaf(leaf, &["bytes"], &[Type::BYTE_ARRAY])
+}
+
+/// Whether a leaf is a column of bytes that are no text.
+fn is_bare_bytes(leaf: &ColumnDescriptor) -> bool {
+    is_leaf(leaf, &[], &[Type::BYTE_ARRAY]) && leaf.converted_type() != ConvertedType::UTF8
+}
+
+fn may_be_label(leaf: &ColumnDescriptor) -> bool {
+    is_leaf(leaf, &[], &[Type::INT32, Type::INT64, Type::BYTE_ARRAY])
+}
+
 impl Columns {
-    fn find(
-        path: &Path,
-        schema: &SchemaDescriptor,
-        mut classes: BTreeMap<String, Vec<String>>,
-        options: &LoadOptions,
-    ) -> Result<Self, DataError> {
-        let leaves: Vec<Leaf> =
-            schema.columns().iter().enumerate().map(|(leaf, column)| Leaf::new(leaf, column)).collect();
-        let list = |names: &[&str]| names.join(", ");
-        let all = list(&leaves.iter().map(|leaf| leaf.top.as_str()).collect::<Vec<_>>());
-        let bad_option = |key, problem: String| DataError::BadOption { key, problem };
-        let images: Vec<&Leaf> = match &options.image_column {
-            Some(name) => leaves.iter().filter(|leaf| leaf.top == *name && leaf.may_be_image()).collect(),
-            None => {
-                let grouped: Vec<&Leaf> = leaves.iter().filter(|leaf| leaf.is_image_group()).collect();
-                let bare = || leaves.iter().filter(|leaf| leaf.is_bare_bytes()).collect();
-                if grouped.is_empty() { bare() } else { grouped }
-            }
+    fn find(path: &Path, metadata: &ParquetMetaData, options: &LoadOptions) -> Result<Self, DataError> {
+        let leaves = metadata.file_metadata().schema_descr().columns();
+        let mut class_labels = class_labels(metadata);
+        let matching = |is_match: &dyn Fn(&ColumnDescriptor) -> bool| -> Vec<Column> {
+            let leaves = leaves.iter().enumerate().filter(|(_, leaf)| is_match(leaf));
+            leaves.map(|(number, leaf)| Column { name: name_of(leaf).to_string(), leaf: number }).collect()
         };
-        let image = match (images.as_slice(), &options.image_column) {
-            ([only], _) => only,
-            (_, Some(name)) => {
-                let problem =
-                    format!("{} has no column of images called `{name}`; its columns are: {all}", path.display());
-                return Err(bad_option("image_column", problem));
-            }
-            ([], None) => {
-                let problem = format!("{}: none of its columns holds image files: {all}", path.display());
-                return Err(bad_option("image_column", problem));
-            }
-            (several, None) => {
-                let names = list(&several.iter().map(|leaf| leaf.top.as_str()).collect::<Vec<_>>());
-                let problem = format!("{} has several columns of images; choose one of: {names}", path.display());
-                return Err(bad_option("image_column", problem));
-            }
-        };
-        let label = match &options.label_column {
-            _ if options.ignore_classes => None,
-            Some(name) => {
-                Some(leaves.iter().find(|leaf| leaf.top == *name && leaf.may_be_label()).ok_or_else(|| {
-                    let problem =
-                        format!("{} has no column of labels called `{name}`; its columns are: {all}", path.display());
-                    bad_option("label_column", problem)
-                })?)
-            }
-            None => {
-                let usual = |leaf: &&Leaf| matches!(leaf.top.as_str(), "label" | "labels") && leaf.may_be_label();
-                let known: Vec<&Leaf> =
-                    leaves.iter().filter(|leaf| classes.contains_key(&leaf.top) && leaf.may_be_label()).collect();
-                match (leaves.iter().find(usual), known.as_slice()) {
-                    (Some(leaf), _) => Some(leaf),
-                    (None, []) => None,
-                    (None, [only]) => Some(*only),
-                    (None, several) => {
-                        let names = list(&several.iter().map(|leaf| leaf.top.as_str()).collect::<Vec<_>>());
-                        let problem =
-                            format!("{} has several columns of labels; choose one of: {names}", path.display());
-                        return Err(bad_option("label_column", problem));
-                    }
+        let names_of =
+            |columns: &[Column]| columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ");
+        let all = names_of(&matching(&|_| true));
+        // the only candidate; none where there is none and the options name none
+        let only = |key, what: &str, given: &Option<String>, mut candidates: Vec<Column>| {
+            let path = path.display();
+            let problem = match (candidates.len(), given) {
+                (1, _) | (0, None) => return Ok(candidates.pop()),
+                (_, Some(name)) => format!("{path} has no column of {what} called `{name}`; its columns are: {all}"),
+                (_, None) => {
+                    format!("{path} has several columns of {what}; choose one of: {}", names_of(&candidates))
                 }
+            };
+            Err(DataError::bad_option(key, problem))
+        };
+        let images = match &options.image_column {
+            Some(name) => matching(&|leaf| name_of(leaf) == name && (is_image_group(leaf) || is_bare_bytes(leaf))),
+            None => Some(matching(&is_image_group))
+                .filter(|groups| !groups.is_empty())
+                .unwrap_or_else(|| matching(&is_bare_bytes)),
+        };
+        let Some(image) = only("image_column", "images", &options.image_column, images)? else {
+            let problem = format!("{}: none of its columns holds image files: {all}", path.display());
+            return Err(DataError::bad_option("image_column", problem));
+        };
+        if options.ignore_classes {
+            return Ok(Self { image, label: None, class_names: None });
+        }
+        let labels = match &options.label_column {
+            Some(name) => matching(&|leaf| name_of(leaf) == name && may_be_label(leaf)),
+            None => {
+                let mut usual = matching(&|leaf| matches!(name_of(leaf), "label" | "labels") && may_be_label(leaf));
+                usual.truncate(1);
+                let known = || matching(&|leaf| class_labels.contains_key(name_of(leaf)) && may_be_label(leaf));
+                if usual.is_empty() { known() } else { usual }
             }
         };
-        let label = label.map(|leaf| Column {
-            name: leaf.top.clone(),
-            leaf: leaf.number,
-            class_names: classes.remove(&leaf.top).filter(|names| !names.is_empty()),
-        });
-        let image = Column { name: image.top.clone(), leaf: image.number, class_names: None };
-        Ok(Self { image, label })
-    }
-}
-
-/// A leaf of the schema.
-struct Leaf {
-    number: usize,
-    /// The column that users see.
-    top: String,
-    /// The rest of its path.
-    inner: Vec<String>,
-    kind: PhysicalType,
-    is_text: bool,
-    /// In no list, so that a row has one value or none.
-    is_single: bool,
-}
-
-impl Leaf {
-    fn new(number: usize, column: &parquet::schema::types::ColumnDescriptor) -> Self {
-        let parts = column.path().parts();
-        Self {
-            number,
-            top: parts.first().cloned().unwrap_or_default(),
-            inner: parts.iter().skip(1).cloned().collect(),
-            kind: column.physical_type(),
-            is_text: column.converted_type() == ConvertedType::UTF8,
-            is_single: column.max_rep_level() == 0,
-        }
-    }
-
-    /// The `bytes` of a group.
-    fn is_image_group(&self) -> bool {
-        self.kind == PhysicalType::BYTE_ARRAY && self.is_single && self.inner == ["bytes"]
-    }
-
-    /// A column of bytes that are no text.
-    fn is_bare_bytes(&self) -> bool {
-        self.kind == PhysicalType::BYTE_ARRAY && self.is_single && self.inner.is_empty() && !self.is_text
-    }
-
-    fn may_be_image(&self) -> bool {
-        self.is_image_group() || self.is_bare_bytes()
-    }
-
-    fn may_be_label(&self) -> bool {
-        let kinds = [PhysicalType::INT32, PhysicalType::INT64, PhysicalType::BYTE_ARRAY];
-        self.is_single && self.inner.is_empty() && kinds.contains(&self.kind)
+        let label = only("label_column", "labels", &options.label_column, labels)?;
+        let class_names = label.as_ref().and_then(|label| class_labels.remove(&label.name));
+        Ok(Self { image, label, class_names: class_names.filter(|names| !names.is_empty()) })
     }
 }
 
@@ -374,72 +290,177 @@ struct Table {
     columns: Columns,
 }
 
-/// Reads up to `most` rows of a column: a value or nothing for each.
-fn next_rows<T: DataType>(
-    reader: &mut ColumnReaderImpl<T>,
-    deepest: i16,
-    most: usize,
-) -> Result<Vec<Option<T::T>>, ParquetError> {
-    let (mut values, mut levels) = (Vec::new(), Vec::new());
-    let (records, _, _) = reader.read_records(most, Some(&mut levels), None, &mut values)?;
-    if deepest == 0 {
-        return Ok(values.into_iter().take(records).map(Some).collect());
-    }
-    let mut values = values.into_iter();
-    Ok(levels.iter().take(records).map(|level| if *level == deepest { values.next() } else { None }).collect())
-}
-
-fn read_labels(table: &Table, label: &Column, values: &mut Vec<Value>) -> Result<(), DataError> {
-    let path = &table.path;
-    let reader = open(path)?;
-    let deepest = reader.metadata().file_metadata().schema_descr().column(label.leaf).max_def_level();
-    let most = values.len() + table.rows;
-    for group in 0..reader.num_row_groups() {
-        let group = parquet(path, || reader.get_row_group(group))?;
-        let mut column = parquet(path, || group.get_column_reader(label.leaf))?;
-        loop {
-            let numbers =
-                |rows: Vec<Option<i64>>| rows.into_iter().map(|row| row.map(Value::Number)).collect::<Vec<_>>();
-            let rows = parquet(path, || match &mut column {
-                ColumnReader::Int64ColumnReader(reader) => next_rows(reader, deepest, 4096).map(numbers),
-                ColumnReader::Int32ColumnReader(reader) => next_rows(reader, deepest, 4096)
-                    .map(|rows| numbers(rows.into_iter().map(|row| row.map(i64::from)).collect())),
-                ColumnReader::ByteArrayColumnReader(reader) => next_rows(reader, deepest, 4096).map(|rows| {
-                    // a longer one is an error below, and is not copied a thousand times
-                    let text = |bytes: parquet::data_type::ByteArray| {
-                        let start = &bytes.data()[..bytes.data().len().min(LONGEST_LABEL + 1)];
-                        Value::Text(String::from_utf8_lossy(start).into_owned())
-                    };
-                    rows.into_iter().map(|row| row.map(text)).collect()
-                }),
-                _ => Ok(Vec::new()),
-            })?;
-            if rows.is_empty() {
-                break;
+impl Table {
+    /// Opens a file and checks its size; where `like` is given, its columns have these names.
+    fn open(path: &Path, like: Option<&Columns>, options: &LoadOptions) -> Result<Self, DataError> {
+        let reader = open(path)?;
+        let metadata = reader.metadata();
+        let columns = match like {
+            None => Columns::find(path, metadata, options)?,
+            Some(Columns { image, label, .. }) => {
+                let same = LoadOptions {
+                    image_column: Some(image.name.clone()),
+                    label_column: label.as_ref().map(|label| label.name.clone()),
+                    ..options.clone()
+                };
+                Columns::find(path, metadata, &same)?
             }
-            if values.len() + rows.len() > most {
-                let problem = format!("has more labels than its {} rows; get it again", table.rows);
-                return Err(DataError::bad_file(path, problem));
-            }
-            for row in rows {
-                let row = row.ok_or_else(|| {
-                    let problem =
-                        format!("row {} has no `{}`; choose another `data.label_column`", values.len(), label.name);
-                    DataError::bad_file(path, problem)
-                })?;
-                if matches!(&row, Value::Text(text) if text.len() > LONGEST_LABEL) {
-                    let problem = format!(
-                        "row {} has a `{}` of more than {LONGEST_LABEL} bytes; choose another `data.label_column`",
-                        values.len(),
-                        label.name
-                    );
-                    return Err(DataError::bad_file(path, problem));
+        };
+        let table = Self { path: path.to_path_buf(), rows: 0, columns };
+        let mut rows = 0u64;
+        for group in metadata.row_groups() {
+            for column in std::iter::once(&table.columns.image).chain(&table.columns.label) {
+                let Some(leaf) = group.columns().get(column.leaf) else {
+                    return Err(table.bad(format!("has a group without `{}`; get it again", column.name)));
+                };
+                let (packed, unpacked) = (leaf.compressed_size(), leaf.uncompressed_size());
+                if unpacked > SMALL.max(packed.saturating_mul(LARGEST_RATIO)) {
+                    return Err(table.bad(format!("claims to unpack {packed} bytes to {unpacked}: no pictures do")));
                 }
-                values.push(row);
+            }
+            rows = rows.saturating_add(u64::try_from(group.num_rows()).unwrap_or(u64::MAX));
+        }
+        let length = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if rows > length {
+            return Err(table.bad(format!("claims to have {rows} rows in {length} bytes; get it again")));
+        }
+        Ok(Self { rows: rows as usize, ..table })
+    }
+
+    fn bad(&self, problem: String) -> DataError {
+        DataError::bad_file(&self.path, problem)
+    }
+
+    /// Adds the labels of all rows to `values`.
+    fn read_labels(&self, values: &mut Vec<Value>) -> Result<(), DataError> {
+        let Some(Column { name, leaf }) = &self.columns.label else { return Ok(()) };
+        let reader = open(&self.path)?;
+        let start = values.len();
+        let wrong_count = |count| self.bad(format!("has {} rows and {count} labels or more; get it again", self.rows));
+        for number in 0..reader.num_row_groups() {
+            let group = parquet(&self.path, || reader.get_row_group(number))?;
+            let mut column = parquet(&self.path, || group.get_column_reader(*leaf))?;
+            loop {
+                let rows = parquet(&self.path, || next_labels(&mut column, depth(&reader, *leaf)))?;
+                if rows.is_empty() {
+                    break;
+                }
+                for row in rows {
+                    let fault = match row {
+                        Some(Value::Text(text)) if text.len() > LONGEST_LABEL => {
+                            format!("a `{name}` of more than {LONGEST_LABEL} bytes")
+                        }
+                        Some(value) => {
+                            values.push(value);
+                            continue;
+                        }
+                        None => format!("no `{name}`"),
+                    };
+                    let row = values.len();
+                    return Err(self.bad(format!("row {row} has {fault}; choose another `data.label_column`")));
+                }
+                if values.len() - start > self.rows {
+                    return Err(wrong_count(values.len() - start));
+                }
             }
         }
+        if values.len() - start == self.rows { Ok(()) } else { Err(wrong_count(values.len() - start)) }
     }
-    Ok(())
+
+    /// Visits rows of this table; `start` is the index of its first row.
+    fn visit(&self, mut start: usize, mut indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
+        let reader = open(&self.path)?;
+        let leaf = self.columns.image.leaf;
+        for number in 0..reader.num_row_groups() {
+            let group = parquet(&self.path, || reader.get_row_group(number))?;
+            let end = start + usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+            let (inside, rest) = indices.split_at(indices.partition_point(|index| *index < end));
+            if !inside.is_empty() {
+                let column = parquet(&self.path, || group.get_column_reader(leaf))?;
+                let ColumnReader::ByteArrayColumnReader(column) = column else {
+                    return Err(self.bad("changed while it was read".into()));
+                };
+                self.visit_group(column, depth(&reader, leaf), start..end, inside, visit)?;
+            }
+            (start, indices) = (end, rest);
+        }
+        match indices.first() {
+            None => Ok(()),
+            Some(first) => Err(self.bad(format!("has no row {first}; it changed while it was read"))),
+        }
+    }
+
+    /// Visits the rows at `indices` of a row group, which has the rows `rows`.
+    fn visit_group(
+        &self,
+        mut column: ColumnReaderImpl<ByteArrayType>,
+        depth: i16,
+        rows: Range<usize>,
+        indices: &[usize],
+        visit: &mut Visitor<'_>,
+    ) -> Result<(), DataError> {
+        let ends_at = |row: usize| self.bad(format!("ends at row {row} of {}; get it again", rows.end));
+        let encoded = |bytes: ByteArray| Encoded::Bytes(bytes.data().to_vec());
+        let mut at = rows.start;
+        // neighbors are read together
+        for run in indices.chunk_by(|left, right| left + 1 == *right).flat_map(|run| run.chunks(IMAGE_ROWS)) {
+            at += parquet(&self.path, || column.skip_records(run[0] - at))?;
+            if at != run[0] {
+                return Err(ends_at(at));
+            }
+            let end = at + run.len();
+            while at < end {
+                let pictures = parquet(&self.path, || next_rows(&mut column, depth, end - at, encoded))?;
+                if pictures.is_empty() {
+                    return Err(ends_at(at));
+                }
+                for picture in pictures {
+                    let missing = || Encoded::Broken("has no bytes: the image is not in the file".into());
+                    visit(at, picture.unwrap_or_else(missing))?;
+                    at += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The definition level of a value of a leaf; a row with a lower one has no value.
+fn depth(reader: &SerializedFileReader<File>, leaf: usize) -> i16 {
+    reader.metadata().file_metadata().schema_descr().column(leaf).max_def_level()
+}
+
+/// Reads up to `most` rows of a column and converts their values; `None` for a row without one.
+fn next_rows<T: DataType, R>(
+    reader: &mut ColumnReaderImpl<T>,
+    depth: i16,
+    most: usize,
+    convert: impl Fn(T::T) -> R,
+) -> Result<Vec<Option<R>>, ParquetError> {
+    let (mut values, mut levels) = (Vec::new(), Vec::new());
+    let (records, _, _) = reader.read_records(most, Some(&mut levels), None, &mut values)?;
+    let mut values = values.into_iter().map(convert);
+    if depth == 0 {
+        return Ok(values.take(records).map(Some).collect());
+    }
+    Ok(levels.iter().take(records).map(|level| if *level == depth { values.next() } else { None }).collect())
+}
+
+/// Reads some rows of a column of labels.
+fn next_labels(column: &mut ColumnReader, depth: i16) -> Result<Vec<Option<Value>>, ParquetError> {
+    // of a longer text, which is refused, one byte too many is copied
+    let text = |bytes: ByteArray| {
+        let start = &bytes.data()[..bytes.data().len().min(LONGEST_LABEL + 1)];
+        Value::Text(String::from_utf8_lossy(start).into_owned())
+    };
+    match column {
+        ColumnReader::Int64ColumnReader(reader) => next_rows(reader, depth, LABEL_ROWS, Value::Number),
+        ColumnReader::Int32ColumnReader(reader) => {
+            next_rows(reader, depth, LABEL_ROWS, |number| Value::Number(number.into()))
+        }
+        ColumnReader::ByteArrayColumnReader(reader) => next_rows(reader, depth, LABEL_ROWS, text),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Pictures that are rows of tables.
@@ -467,74 +488,15 @@ impl Source for Rows<'_> {
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
         let mut start = 0;
         for table in self.tables {
+            let end = start + table.rows;
             let first = indices.partition_point(|index| *index < start);
-            let last = indices.partition_point(|index| *index < start + table.rows);
+            let last = indices.partition_point(|index| *index < end);
             if first < last {
                 table.visit(start, &indices[first..last], visit)?;
             }
-            start += table.rows;
+            start = end;
         }
         Ok(())
-    }
-}
-
-impl Table {
-    /// Visits rows of this table, the first of which has the number `start`.
-    fn visit(&self, mut start: usize, mut indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
-        let reader = open(&self.path)?;
-        let leaf = self.columns.image.leaf;
-        let deepest = reader.metadata().file_metadata().schema_descr().column(leaf).max_def_level();
-        for number in 0..reader.num_row_groups() {
-            let group = parquet(&self.path, || reader.get_row_group(number))?;
-            let rows = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-            let (inside, rest) = indices.split_at(indices.partition_point(|index| *index < start + rows));
-            if !inside.is_empty() {
-                let ColumnReader::ByteArrayColumnReader(mut column) =
-                    parquet(&self.path, || group.get_column_reader(leaf))?
-                else {
-                    return Err(DataError::bad_file(&self.path, "changed while it was read"));
-                };
-                let mut at = start;
-                // neighbors are read together
-                for run in inside.chunk_by(|left, right| left + 1 == *right).flat_map(|run| run.chunks(ROWS)) {
-                    let skipped = run[0] - at;
-                    let short = |got: usize| {
-                        DataError::bad_file(
-                            &self.path,
-                            format!("ends at row {} of {}; get it again", at + got, start + rows),
-                        )
-                    };
-                    let got = parquet(&self.path, || column.skip_records(skipped))?;
-                    if got != skipped {
-                        return Err(short(got));
-                    }
-                    let mut left = run;
-                    while !left.is_empty() {
-                        let values = parquet(&self.path, || next_rows(&mut column, deepest, left.len()))?;
-                        if values.is_empty() {
-                            return Err(short(skipped));
-                        }
-                        for (index, value) in left.iter().zip(&values) {
-                            let encoded = match value {
-                                Some(bytes) => Encoded::Bytes(bytes.data().to_vec()),
-                                None => Encoded::Broken("has no bytes: the image is not in the file".into()),
-                            };
-                            visit(*index, encoded)?;
-                        }
-                        left = &left[values.len().min(left.len())..];
-                    }
-                    at = run[run.len() - 1] + 1;
-                }
-            }
-            indices = rest;
-            start += rows;
-        }
-        match indices {
-            [] => Ok(()),
-            [first, ..] => {
-                Err(DataError::bad_file(&self.path, format!("has no row {first}; it changed while it was read")))
-            }
-        }
     }
 }
 
@@ -593,7 +555,7 @@ mod tests {
         writer.into_inner().unwrap()
     }
 
-    /// Rows whose images have the shades 0, 1, 2, … and whose labels go round.
+    /// Rows whose images have the shades 0, 1, 2, … and whose labels are 0, 1, 2, 0, ….
     fn rows(count: u8) -> Vec<Row> {
         (0..count).map(|shade| (Some(gray(3, 2, shade)), i64::from(shade % 3))).collect()
     }
@@ -630,7 +592,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_has_its_splits() {
+    fn a_folder_has_splits() {
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "data/train-00000-of-00002.parquet", &pets(4));
         write(&folder, "data/train-00001-of-00002.parquet", &pets(3));
@@ -660,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_found_or_asked_for() {
+    fn columns_are_found_or_named() {
         let folder = tempfile::tempdir().unwrap();
         let plain = Compression::UNCOMPRESSED;
         let path = write(&folder, "img.parquet", &table(&rows(3), ["img", "fine_label"], None, plain));
@@ -673,7 +635,7 @@ mod tests {
         let picture = LoadOptions { image_column: Some("picture".into()), ..LoadOptions::default() };
         let error = open(&path, &picture).unwrap_err();
         assert!(error.contains("`picture`") && error.contains("img"), "{error}");
-        // where the file says what is a label, it need not be called so
+        // a column of class labels may have any name
         let named =
             r#"{"info": {"features": {"kind": {"names": {"1": "b", "0": "a", "2": "c"}, "_type": "ClassLabel"}}}}"#;
         let path = write(&folder, "kind.parquet", &table(&rows(3), ["image", "kind"], Some(named), plain));

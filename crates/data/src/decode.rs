@@ -1,5 +1,6 @@
-//! One picture: what its header says, and its values. Against decompression bombs both have limits.
+//! One picture: its header and its values, with limits against decompression bombs.
 
+use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
@@ -9,48 +10,51 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::transform::{Raster, Value};
 
-/// No side of a source image may be longer, ...
+/// Pixels of a side of a source image at most, ...
 const LARGEST_SOURCE_SIDE: u32 = 65_535;
-/// ... no decoded image take more bytes, ...
+/// ... bytes of a decoded image, ...
 const LARGEST_DECODED: u64 = 512 << 20;
-/// ... and no file be longer.
+/// ... and bytes of a file.
 pub(crate) const LARGEST_FILE: u64 = 1 << 30;
 
-/// What is known of a picture before it is decoded; height and width are those after its EXIF orientation.
+/// The reason why a picture cannot be read.
+pub(crate) type Reason = Box<dyn Error + Send + Sync>;
+
+/// The format of a picture before it is decoded; height and width are those after its EXIF orientation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub height: usize,
     pub width: usize,
     /// 1, 3 or 4
     pub channels: usize,
-    /// More than a byte a value.
+    /// Whether a value has more than a byte.
     pub sixteen_bits: bool,
 }
 
-/// A picture as a collection has it.
+/// A picture of a source.
 #[derive(Debug)]
 pub(crate) enum Encoded {
     /// A file of its own, in any image format.
     File(PathBuf),
     /// The bytes of such a file.
     Bytes(Vec<u8>),
-    /// Values as they are, least significant byte first.
+    /// Values, least significant byte first.
     Bare(Bare),
-    /// It is known already that it cannot be read, and why.
+    /// A picture that the source cannot read, and the reason.
     Broken(String),
 }
 
-/// A picture that was not encoded.
+/// A picture that is not encoded.
 #[derive(Debug)]
 pub(crate) struct Bare {
     pub header: Header,
-    /// Whether the values are `[channels, height, width]`, not `[height, width, channels]`.
+    /// Whether the values are `[channels, height, width]` instead of `[height, width, channels]`.
     pub planar: bool,
     pub bytes: Vec<u8>,
 }
 
 impl Encoded {
-    /// Bytes that are held in memory for it.
+    /// Bytes that it takes in memory.
     pub fn held(&self) -> usize {
         match self {
             Self::File(_) | Self::Broken(_) => 0,
@@ -59,8 +63,7 @@ impl Encoded {
         }
     }
 
-    /// What the header says, or why there is none.
-    pub fn header(&self) -> Result<Header, String> {
+    pub fn header(&self) -> Result<Header, Reason> {
         match self {
             Self::File(path) => file_header(path),
             Self::Bytes(bytes) => {
@@ -68,62 +71,57 @@ impl Encoded {
                 header_of(ImageReader::new(Cursor::new(bytes)))
             }
             Self::Bare(bare) => Ok(bare.header),
-            Self::Broken(reason) => Err(reason.clone()),
+            Self::Broken(reason) => Err(reason.as_str().into()),
         }
     }
 
-    /// The picture (a GIF's first frame) in 1, 3 or 4 channels, turned as its EXIF orientation says.
-    pub fn decode<V: Value>(&self) -> Result<Raster<V>, String> {
+    /// The picture (of a GIF its first frame) in 1, 3 or 4 channels, turned by its EXIF orientation.
+    pub fn decode<V: Value>(&self) -> Result<Raster<V>, Reason> {
         match self {
-            Self::File(path) => {
-                let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-                decode(&bytes, ImageFormat::from_path(path).ok())
-            }
+            Self::File(path) => decode(&std::fs::read(path)?, ImageFormat::from_path(path).ok()),
             Self::Bytes(bytes) => decode(bytes, None),
             Self::Bare(bare) => bare.raster(),
-            Self::Broken(reason) => Err(reason.clone()),
+            Self::Broken(reason) => Err(reason.as_str().into()),
         }
     }
 }
 
 impl Bare {
-    fn raster<V: Value>(&self) -> Result<Raster<V>, String> {
+    fn raster<V: Value>(&self) -> Result<Raster<V>, Reason> {
         let Header { height, width, channels, sixteen_bits } = self.header;
         // exact both ways: v * 257, and its rounded inverse
         let wide = |value: u64| V::from_number(if V::MOST > 255 { value * 257 } else { value });
         let narrow = |value: u64| V::from_number(if V::MOST > 255 { value } else { (value + 128) / 257 });
-        let values: Vec<V> = if sixteen_bits {
-            let words = self.bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-            words.map(|word| narrow(word.into())).collect()
+        let mut values: Vec<V> = if sixteen_bits {
+            words(&self.bytes).map(|word| narrow(word.into())).collect()
         } else {
             self.bytes.iter().map(|&byte| wide(byte.into())).collect()
         };
-        let values = if self.planar && channels > 1 {
+        if self.planar {
             let plane = height * width;
-            (0..plane)
-                .flat_map(|at| (0..channels).map(move |channel| channel * plane + at))
-                .map(|at| values[at])
-                .collect()
-        } else {
-            values
-        };
-        Raster::new(values, height, width, channels).map_err(|error| error.to_string())
+            let places = (0..plane).flat_map(|at| (0..channels).map(move |channel| channel * plane + at));
+            values = places.map(|at| values[at]).collect();
+        }
+        Ok(Raster::new(values, height, width, channels)?)
     }
 }
 
-fn check_length(length: u64) -> Result<(), String> {
+/// Values of 16 bits out of their bytes, least significant byte first.
+pub(crate) fn words(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
+    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+}
+
+fn check_length(length: u64) -> Result<(), Reason> {
     match length {
         0 => Err("is empty".into()),
-        _ if length > LARGEST_FILE => {
-            Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image"))
-        }
-        _ => Ok(()),
+        1..=LARGEST_FILE => Ok(()),
+        _ => Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image").into()),
     }
 }
 
-fn file_header(path: &Path) -> Result<Header, String> {
-    let file = File::open(path).map_err(|error| error.to_string())?;
-    check_length(file.metadata().map_err(|error| error.to_string())?.len())?;
+fn file_header(path: &Path) -> Result<Header, Reason> {
+    let file = File::open(path)?;
+    check_length(file.metadata()?.len())?;
     let mut reader = ImageReader::new(BufReader::new(file));
     if let Ok(format) = ImageFormat::from_path(path) {
         reader.set_format(format);
@@ -131,7 +129,7 @@ fn file_header(path: &Path) -> Result<Header, String> {
     header_of(reader)
 }
 
-fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, String> {
+fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason> {
     let mut decoder = decoder(reader)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
@@ -152,7 +150,7 @@ fn channels_of(color: image::ColorType) -> usize {
     }
 }
 
-fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<V>, String> {
+fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<V>, Reason> {
     let mut reader = ImageReader::new(Cursor::new(bytes));
     if let Some(format) = format {
         reader.set_format(format);
@@ -162,38 +160,36 @@ fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<
         return Err("truncated: this JPEG has no end marker".into());
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|error| error.to_string())?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);
     let (height, width) = (image.height() as usize, image.width() as usize);
     let channels = channels_of(image.color());
-    Raster::new(V::of_image(image, channels), height, width, channels).map_err(|error| error.to_string())
+    Ok(Raster::new(V::of_image(image, channels), height, width, channels)?)
 }
 
-/// Opens a decoder, and refuses what would decode to too many bytes.
-fn decoder<'a, R: BufRead + Seek + 'a>(reader: ImageReader<R>) -> Result<impl ImageDecoder + 'a, String> {
+/// Opens a decoder, unless the picture decodes to too many bytes.
+fn decoder<'a, R: BufRead + Seek + 'a>(reader: ImageReader<R>) -> Result<impl ImageDecoder + 'a, Reason> {
     let mut limits = Limits::default();
     limits.max_image_width = Some(LARGEST_SOURCE_SIDE);
     limits.max_image_height = Some(LARGEST_SOURCE_SIDE);
     limits.max_alloc = Some(LARGEST_DECODED);
-    let mut reader = reader.with_guessed_format().map_err(|error| error.to_string())?;
+    let mut reader = reader.with_guessed_format()?;
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(|error| error.to_string())?;
-    let (width, height) = decoder.dimensions();
+    let decoder = reader.into_decoder()?;
+    let ((width, height), bytes) = (decoder.dimensions(), decoder.total_bytes());
     if width == 0 || height == 0 {
-        return Err(format!("has no pixel: {height}x{width}"));
+        return Err(format!("has no pixel: {height}x{width}").into());
     }
-    if decoder.total_bytes() > LARGEST_DECODED {
-        let bytes = decoder.total_bytes();
-        return Err(format!(
-            "{height}x{width} would decode to {bytes} bytes, more than the limit of {LARGEST_DECODED}"
-        ));
+    if bytes > LARGEST_DECODED {
+        let problem = format!("{height}x{width} decodes to {bytes} bytes, more than the limit of {LARGEST_DECODED}");
+        return Err(problem.into());
     }
     Ok(decoder)
 }
 
-/// Whether an end marker (ff d9) comes after the first start of scan (ff da): the decoder is lenient and would fill what
-/// is missing with gray. The segments before it are stepped over, for a thumbnail in them has its own end marker; in
-/// a scan, ff is always followed by 00 or a restart marker.
+/// Whether an end marker (ff d9) comes after the first start of scan (ff da): the decoder is lenient and fills the missing
+/// part with gray. The segments before the scan are skipped, since a thumbnail in them has its own end marker; in a scan, ff
+/// is always followed by 00 or a restart marker.
 pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(&[0xff, marker, high, low]) = bytes.get(at..at + 4) {
@@ -203,6 +199,6 @@ pub(crate) fn jpeg_ends(bytes: &[u8]) -> bool {
             _ => at += 2 + usize::from(u16::from_be_bytes([high, low])),
         }
     }
-    // not laid out as expected: that is for the decoder to judge
+    // of another layout: the decoder reports faults
     true
 }

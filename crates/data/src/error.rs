@@ -1,35 +1,35 @@
-//! What can go wrong between a name or a path and an [`ImageSet`](crate::ImageSet).
+//! The errors of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use files::{Action, FileError};
 
-/// Every error of this crate. Each message names the file and the value at fault, and what to do next; options by the keys that they
-/// have in the configuration of a training.
+/// An error of this crate. Each message names the file and the value at fault, and what to do next; options have the keys of
+/// the configuration of a training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The operating system refused to read or write a file or folder.
     #[error(transparent)]
     File(#[from] FileError),
-    /// Neither a known dataset nor a path that exists.
+    /// A name that is neither a known dataset nor a path that exists.
     #[error(
         "`{given}` is neither a file, a folder nor a known dataset; known datasets: {known}; \
          a path may be an IDX file, a folder with IDX files, CIFAR binaries or their .tar.gz, or a folder of images"
     )]
     NoSuchData {
-        /// What was asked for.
+        /// The name or path.
         given: String,
-        /// The names that are known, with commas.
+        /// The known names, separated by commas.
         known: String,
     },
-    /// `fetch` was asked for a dataset that has no manifest.
+    /// A dataset without a manifest was to be fetched.
     #[error("no dataset is called `{name}`; known datasets: {known}")]
     UnknownDataset {
-        /// What was asked for.
+        /// The name.
         name: String,
-        /// The names that are known, with commas.
+        /// The known names, separated by commas.
         known: String,
     },
     /// A known dataset that is not on this machine.
@@ -40,50 +40,50 @@ pub enum DataError {
     NotFetched {
         /// The dataset's name.
         name: String,
-        /// The folders that were looked in, with commas.
+        /// The folders that were looked in, separated by commas.
         looked: String,
     },
-    /// A file that is not what its name or its first bytes promise.
+    /// A file whose contents do not fit its format.
     #[error("{}: {problem}", path.display())]
     BadFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong, in numbers, and what to do.
+        /// The fault, in numbers, and the remedy.
         problem: String,
     },
-    /// A folder, or an archive, in which nothing can be used.
+    /// A folder or an archive without usable files.
     #[error("{}: {found}; looked for {looked_for}", path.display())]
     NothingFound {
         /// The folder or archive.
         path: PathBuf,
-        /// What is there instead.
+        /// The files that are there instead.
         found: String,
-        /// What would have been used.
+        /// The files that would have been used.
         looked_for: &'static str,
     },
-    /// Some images of a folder cannot be read, and skipping them was not asked for.
+    /// Images that cannot be read, without [`LoadOptions::skip_unreadable`](crate::LoadOptions::skip_unreadable).
     #[error(
         "{count} of {total} images in {} cannot be read:\n{first}\nrepair or remove them, or set `data.skip_unreadable = true`",
         path.display()
     )]
     Unreadable {
-        /// The folder.
+        /// The folder or file.
         path: PathBuf,
-        /// How many files cannot be read.
+        /// Number of images that cannot be read.
         count: usize,
-        /// How many image files there are.
+        /// Number of images.
         total: usize,
         /// The first five, a line each, with the reason.
         first: String,
     },
-    /// Two images of a folder differ in size, and no target size was given.
+    /// Images that differ in size, without a target size.
     #[error(
         "{} is {}x{} and {} is {}x{} (height x width): images must have one size; \
          set a size to resize and crop them to (`data.image_size`)",
         first.display(), first_size.0, first_size.1, second.display(), second_size.0, second_size.1
     )]
     MixedSizes {
-        /// The first image of the folder.
+        /// The first image.
         first: PathBuf,
         /// Its height and width.
         first_size: (usize, usize),
@@ -92,31 +92,31 @@ pub enum DataError {
         /// Its height and width.
         second_size: (usize, usize),
     },
-    /// A setting that cannot be met.
+    /// An option that cannot be met.
     #[error("{}: {problem}", setting(key))]
     BadOption {
         /// The key in [`LoadOptions`](crate::LoadOptions).
         key: &'static str,
-        /// What is wrong with its value, and what would do.
+        /// The fault of its value, and a value that would do.
         problem: String,
     },
-    /// Arrays that do not fit each other, given to a constructor.
+    /// Arrays of a constructor that do not fit each other.
     #[error("{what}: expected {expected}, got {got}")]
     BadShape {
-        /// Which array or number.
+        /// The array or number.
         what: &'static str,
-        /// What would have fitted.
+        /// The shape that would fit.
         expected: String,
-        /// What was given.
+        /// The shape that was given.
         got: String,
     },
-    /// A dataset whose pixels do not fit into this machine's memory.
+    /// A dataset whose pixels do not fit into main memory.
     #[error("{}: {bytes} bytes of pixels do not fit into memory; set `data.limit` or a smaller `data.image_size`, or a \
          folder with room for the cache (XDG_CACHE_HOME)", path.display())]
     TooLarge {
         /// The file or folder.
         path: PathBuf,
-        /// The size asked for.
+        /// The size of the pixels.
         bytes: u128,
     },
     /// A file whose SHA-256 is not the one in the manifest.
@@ -132,7 +132,7 @@ pub enum DataError {
         /// The lengths or checksums that differ.
         problem: String,
     },
-    /// No mirror gave a file.
+    /// A file that no mirror provided.
     #[error(
         "cannot download {file} of `{dataset}`:\n{failures}\n\
          without a network: put the file into a folder and use `diffuse data fetch {dataset} --from DIR`"
@@ -142,41 +142,58 @@ pub enum DataError {
         dataset: String,
         /// The file's name.
         file: String,
-        /// A line per mirror, with what it answered.
+        /// A line per mirror, with its answer.
         failures: String,
     },
-    /// There is no folder to keep datasets in.
+    /// The environment names no cache folder.
     #[error("no cache folder: set XDG_CACHE_HOME or HOME")]
     NoCache,
     /// A manifest that cannot be parsed.
     #[error("manifest {path}: {problem}")]
     BadManifest {
-        /// Which manifest.
+        /// Its path.
         path: String,
-        /// What the parser said.
+        /// The error of the parser.
         problem: String,
     },
 }
 
-/// What a configuration calls an option of [`LoadOptions`](crate::LoadOptions).
+/// The key of a configuration for a field of [`LoadOptions`](crate::LoadOptions).
 fn setting(key: &str) -> String {
     match key {
         "size" => "data.image_size (in the library `size`)".to_owned(),
         "padding" => "data.pad_to (in the library `padding`)".to_owned(),
-        // no key: what is trained on and what is measured with ask for their parts
+        // no key: training and evaluation each ask for their split
         "split" => "the part of the data (`split`)".to_owned(),
         same => format!("data.{same}"),
     }
 }
 
 impl DataError {
-    /// Whether data that can be opened otherwise has no part of the split that was asked for.
+    /// Whether the data lacks the split that was asked for.
     pub fn is_missing_split(&self) -> bool {
         matches!(self, Self::NothingFound { .. } | Self::BadOption { key: "split", .. })
     }
 
+    /// Whether a file could not be written.
+    pub(crate) fn is_of_writing(&self) -> bool {
+        matches!(self, Self::File(FileError { action: Action::Write | Action::Create, .. }))
+    }
+
     pub(crate) fn io(action: Action, path: &Path, source: io::Error) -> Self {
         FileError::new(action, path, source).into()
+    }
+
+    pub(crate) fn bad_option(key: &'static str, problem: impl Into<String>) -> Self {
+        Self::BadOption { key, problem: problem.into() }
+    }
+
+    pub(crate) fn nothing_found(path: &Path, found: impl Into<String>, looked_for: &'static str) -> Self {
+        Self::NothingFound { path: path.to_path_buf(), found: found.into(), looked_for }
+    }
+
+    pub(crate) fn bad_shape(what: &'static str, expected: impl Into<String>, got: impl ToString) -> Self {
+        Self::BadShape { what, expected: expected.into(), got: got.to_string() }
     }
 
     pub(crate) fn bad_file(path: &Path, problem: impl Into<String>) -> Self {

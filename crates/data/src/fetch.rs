@@ -1,28 +1,29 @@
-//! Bringing a known dataset to this machine: from the cache, a folder, the system's packages, or the network.
+//! Fetching a known dataset: from the cache, a folder, the packages of the system, or the network.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Write};
+use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use files::{Action, FileError};
 use flate2::read::MultiGzDecoder;
-use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use crate::disk;
 use crate::error::DataError;
+use crate::hash::{hexadecimal, sha256};
 use crate::manifest::{self, Manifest, ManifestFile};
-use crate::open::Places;
+use crate::places::Places;
 
-/// Brings the dataset `name` to this machine and gives the folder that holds it. In this order:
+/// Fetches the dataset `name` and returns the folder that holds it. Sources, in this order:
 ///
 /// - `from`, where given: its files (as published, compressed again, or uncompressed) are checked and copied;
 /// - the cache (`cache`, else that of [`Places`]): files that lie there already are checked;
-/// - what a system package installed (Debian's `dataset-fashion-mnist`): checked, and used where it is;
-/// - the network: each file from the first mirror that gives the right bytes. Never more is read than the file has
-///   uncompressed, and it appears under its name only when its SHA-256 is right.
+/// - a package of the system (Debian's `dataset-fashion-mnist`): its files are checked, and used where they are;
+/// - the network: each file from the first mirror that sends the right bytes. At most as many bytes are read as the file has
+///   uncompressed, and it appears under its name only if its SHA-256 is right.
 ///
-/// `progress` gets a line of text now and then.
+/// `progress` is called with a line of text now and then.
 ///
 /// # Errors
 /// [`DataError::UnknownDataset`], [`DataError::NoCache`], [`DataError::Mismatch`], [`DataError::Download`],
@@ -77,7 +78,8 @@ pub fn fetch_manifest(
     }
     if manifest.name == "mnist-5k" {
         for ((name, bytes), file) in manifest::MNIST_5K.into_iter().zip(&manifest.files) {
-            store(manifest, file, true, &mut &bytes[..], &target.join(name))?;
+            let target = target.join(name);
+            Published { manifest, file, packed: true }.store(bytes, &target, &target, &mut |_| {})?;
         }
         progress(&format!("{} is built in; wrote it to {}", manifest.name, target.display()));
         return finish(manifest, target);
@@ -88,7 +90,7 @@ pub fn fetch_manifest(
     finish(manifest, target)
 }
 
-/// Puts the manifest beside the files, so that the folder tells what it is when it is opened by its path.
+/// Writes the manifest beside the files, so that the folder can be opened by its path with the class names.
 fn finish(manifest: &Manifest, folder: PathBuf) -> Result<PathBuf, DataError> {
     let path = folder.join("manifest.toml");
     let text = toml::to_string(manifest)
@@ -101,12 +103,12 @@ fn finish(manifest: &Manifest, folder: PathBuf) -> Result<PathBuf, DataError> {
     Ok(folder)
 }
 
-/// Finds `file` in `folder`, under any of its names: the path and whether it is the compressed one.
+/// The path of `file` in `folder`, under any of its names, and whether it is the compressed one.
 fn find(file: &ManifestFile, folder: &Path) -> Option<(PathBuf, bool)> {
     file.possible_names().into_iter().map(|(name, packed)| (folder.join(name), packed)).find(|(path, _)| path.is_file())
 }
 
-/// The folder, and the list of files, in which all of a dataset lies: as published, or unpacked.
+/// The folder and the files of a dataset that is there as a whole: as published, or unpacked.
 fn complete<'a>(manifest: &'a Manifest, folder: &Path) -> Option<(PathBuf, &'a [ManifestFile])> {
     let inner = folder.join("cifar-10-batches-bin");
     [(folder.to_path_buf(), &manifest.files), (folder.to_path_buf(), &manifest.unpacked), (inner, &manifest.unpacked)]
@@ -115,192 +117,180 @@ fn complete<'a>(manifest: &'a Manifest, folder: &Path) -> Option<(PathBuf, &'a [
         .map(|(folder, files)| (folder, files.as_slice()))
 }
 
-/// `Ok(true)` where all files lie in `folder` and are right, `Ok(false)` where one is missing, an error where one is
-/// wrong.
+/// Whether all files lie in `folder`; an error where one is wrong.
 fn check_all(manifest: &Manifest, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<bool, DataError> {
     let Some((folder, files)) = complete(manifest, folder) else { return Ok(false) };
-    for (path, packed, file) in
-        files.iter().filter_map(|file| find(file, &folder).map(|(path, packed)| (path, packed, file)))
-    {
+    for file in files {
+        let Some((path, packed)) = find(file, &folder) else { return Ok(false) };
         progress(&format!("checking {}", path.display()));
-        let mut stream = open(&path)?;
-        let mut sink = std::io::sink();
-        check(manifest, file, packed, &mut stream, &mut sink, &path)?;
+        let (mut stream, _) = disk::open(&path)?;
+        Published { manifest, file, packed }.check(&mut stream, &path)?;
     }
     Ok(true)
 }
 
+/// Checks and copies the files of a folder.
 fn copy_all(manifest: &Manifest, from: &Path, target: &Path, progress: &mut dyn FnMut(&str)) -> Result<(), DataError> {
     let Some((folder, files)) = complete(manifest, from) else {
-        let names = |files: &[ManifestFile]| files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ");
-        let missing = manifest.files.iter().filter(|file| find(file, from).is_none()).map(|file| file.name.as_str());
+        let names = |files: &mut dyn Iterator<Item = &ManifestFile>| {
+            files.map(|file| file.name.as_str()).collect::<Vec<_>>().join(", ")
+        };
         let mut found = if from.is_dir() {
-            format!("lacks {}", missing.collect::<Vec<_>>().join(", "))
+            format!("lacks {}", names(&mut manifest.files.iter().filter(|file| find(file, from).is_none())))
         } else {
             "is not a folder".to_string()
         };
         if !manifest.unpacked.is_empty() {
-            found += &format!(" (unpacked: {})", names(&manifest.unpacked));
+            found += &format!(" (unpacked: {})", names(&mut manifest.unpacked.iter()));
         }
-        return Err(DataError::NothingFound {
-            path: from.to_path_buf(),
-            found,
-            looked_for: "the files of the dataset under their published names, .gz or uncompressed",
-        });
+        let looked_for = "the files of the dataset under their published names, .gz or uncompressed";
+        return Err(DataError::nothing_found(from, found, looked_for));
     };
     for file in files {
         let Some((path, packed)) = find(file, &folder) else { continue };
-        let Some(name) = path.file_name() else { continue };
-        let destination = target.join(name);
-        store(manifest, file, packed, &mut open(&path)?, &destination).map_err(|error| match error {
-            // the file that is wrong is the user's, not the copy that was never kept
-            DataError::Mismatch { dataset, path: copy, problem } if copy == destination => {
-                DataError::Mismatch { dataset, path: path.clone(), problem }
-            }
-            error => error,
-        })?;
+        let (stream, _) = disk::open(&path)?;
+        let copy = target.join(disk::file_name(&path));
+        Published { manifest, file, packed }.store(stream, &path, &copy, &mut |_| {})?;
         progress(&format!("took {} (checksum is right)", path.display()));
     }
     Ok(())
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, DataError> {
-    File::open(path).map(BufReader::new).map_err(|error| DataError::io(Action::Read, path, error))
-}
-
-/// Copies `stream` to `destination`, which appears only if the bytes are right.
-fn store(
-    manifest: &Manifest,
-    file: &ManifestFile,
+/// A file of a dataset, compressed or not.
+#[derive(Clone, Copy)]
+struct Published<'a> {
+    manifest: &'a Manifest,
+    file: &'a ManifestFile,
     packed: bool,
-    stream: &mut dyn Read,
-    destination: &Path,
-) -> Result<(), DataError> {
-    let failed = |error| DataError::io(Action::Write, destination, error);
-    let folder = destination.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    let mut temporary = NamedTempFile::new_in(folder).map_err(failed)?;
-    check(manifest, file, packed, stream, temporary.as_file_mut(), destination)?;
-    temporary.as_file().sync_all().map_err(failed)?;
-    temporary.persist(destination).map_err(|error| failed(error.error))?;
-    Ok(())
 }
 
-/// Copies `stream` to `output` and checks it: against the published file, or, if that differs, its contents against
-/// the published contents. Reads no more than a file of the right contents can have.
-fn check(
-    manifest: &Manifest,
-    file: &ManifestFile,
-    packed: bool,
-    stream: &mut dyn Read,
-    output: &mut dyn Write,
-    path: &Path,
-) -> Result<(), DataError> {
-    let mismatch =
-        |problem: String| DataError::Mismatch { dataset: manifest.name.clone(), path: path.to_path_buf(), problem };
-    let (bytes, sha256) = match (packed, file.contents_bytes, &file.contents_sha256) {
-        (false, Some(bytes), Some(sha256)) => (bytes, sha256),
-        _ => (file.bytes, &file.sha256),
-    };
-    // Room for another compression of the same contents.
-    let most = bytes.max(file.contents_bytes.unwrap_or(0)).saturating_add(1024);
-    let mut copied = Copied::new(output);
-    let mut source = Counting { stream: stream.take(most + 1), copied: &mut copied, path, failed: None };
-    // One pass: what is read is hashed and written; what is compressed is unpacked beside that, and hashed too.
-    let contents = match (packed, file.contents_bytes) {
-        (true, Some(contents_bytes)) => unpack(&mut source, contents_bytes),
-        _ => None,
-    };
-    let drained = std::io::copy(&mut source, &mut std::io::sink());
-    if let Some(error) = source.failed.take() {
-        return Err(error);
-    }
-    drained.map_err(|error| DataError::io(Action::Read, path, error))?;
-    let (got_bytes, got) = copied.finish();
-    if (got_bytes, &got) == (bytes, sha256) || (contents.is_some() && contents == file.contents_sha256) {
-        return Ok(());
-    }
-    if got_bytes != bytes {
-        let at_least = if got_bytes > most { "at least " } else { "" };
-        return Err(mismatch(format!("it has {at_least}{got_bytes} bytes instead of {bytes}")));
-    }
-    Err(mismatch(format!("its SHA-256 is {got} instead of {sha256}")))
-}
-
-/// SHA-256 of what the gzip `stream` holds, if that is `length` bytes.
-fn unpack(stream: &mut dyn Read, length: u64) -> Option<String> {
-    let mut hash = Sha256::new();
-    let mut unpacked = MultiGzDecoder::new(stream).take(length + 1);
-    let mut buffer = vec![0; 1 << 16];
-    let mut total = 0;
-    loop {
-        match unpacked.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => {
-                hash.update(&buffer[..count]);
-                total += count as u64;
-            }
-            Err(_) => return None,
+impl Published<'_> {
+    /// Length and SHA-256.
+    fn expected(&self) -> (u64, &str) {
+        match (self.packed, self.file.contents_bytes, &self.file.contents_sha256) {
+            (false, Some(bytes), Some(sha256)) => (bytes, sha256),
+            _ => (self.file.bytes, &self.file.sha256),
         }
     }
-    (total == length).then(|| hexadecimal(&hash.finalize()))
-}
 
-/// Where checked bytes go: counted, hashed and written.
-struct Copied<'a> {
-    output: &'a mut dyn Write,
-    hash: Sha256,
-    bytes: u64,
-}
-
-impl<'a> Copied<'a> {
-    fn new(output: &'a mut dyn Write) -> Self {
-        Self { output, hash: Sha256::new(), bytes: 0 }
+    /// Bytes at most, with room for another compression of the same contents.
+    fn most(&self) -> u64 {
+        self.expected().0.max(self.file.contents_bytes.unwrap_or(0)).saturating_add(1024)
     }
 
-    fn finish(self) -> (u64, String) {
-        (self.bytes, hexadecimal(&self.hash.finalize()))
+    /// Copies `stream` to `target`, which appears only if the bytes are right. `source` is the origin of the stream, for
+    /// messages; `progress` is called with the number of bytes so far.
+    fn store(
+        &self,
+        stream: impl Read,
+        source: &Path,
+        target: &Path,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), DataError> {
+        let failed = |error| DataError::io(Action::Write, target, error);
+        let folder = target.parent().unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let mut copy = NamedTempFile::new_in(folder).map_err(failed)?;
+        let (mut stream, mut buffer, mut done) = (stream.take(self.most() + 1), vec![0; 1 << 16], 0);
+        loop {
+            let count = match stream.read(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                count => count.map_err(|error| DataError::io(Action::Read, source, error))?,
+            };
+            if count == 0 {
+                break;
+            }
+            copy.write_all(&buffer[..count]).map_err(failed)?;
+            done += count as u64;
+            progress(done);
+        }
+        copy.rewind().map_err(failed)?;
+        self.check(copy.as_file_mut(), source)?;
+        copy.as_file().sync_all().map_err(failed)?;
+        copy.persist(target).map_err(|error| failed(error.error))?;
+        Ok(())
     }
-}
 
-/// A reader whose bytes also go to a [`Copied`]; it keeps the error of whichever side failed.
-struct Counting<'a, 'b, R> {
-    stream: R,
-    copied: &'a mut Copied<'b>,
-    path: &'a Path,
-    failed: Option<DataError>,
-}
+    /// Compares a file with the published one, or, if they differ, its contents with the published contents; `path` is for
+    /// messages.
+    fn check(&self, file: &mut File, path: &Path) -> Result<(), DataError> {
+        let failed = |error| DataError::io(Action::Read, path, error);
+        let (bytes, expected) = self.expected();
+        let most = self.most();
+        let (length, hash) = sha256((&mut *file).take(most + 1)).map_err(failed)?;
+        let hash = hexadecimal(&hash);
+        if (length, hash.as_str()) == (bytes, expected) {
+            return Ok(());
+        }
+        file.rewind().map_err(failed)?;
+        if self.packed && length <= most && self.has_contents(file) {
+            return Ok(());
+        }
+        let problem = if length == bytes {
+            format!("its SHA-256 is {hash} instead of {expected}")
+        } else {
+            let at_least = if length > most { "at least " } else { "" };
+            format!("it has {at_least}{length} bytes instead of {bytes}")
+        };
+        Err(DataError::Mismatch { dataset: self.manifest.name.clone(), path: path.to_path_buf(), problem })
+    }
 
-impl<R: Read> Read for Counting<'_, '_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let stop = || std::io::Error::other("stopped by an earlier error");
-        let count = match self.stream.read(buffer) {
-            Ok(count) => count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => {
-                self.failed.get_or_insert_with(|| DataError::io(Action::Read, self.path, error));
-                return Err(stop());
+    /// Whether a gzip stream has the published contents.
+    fn has_contents(&self, stream: impl Read) -> bool {
+        let Some(length) = self.file.contents_bytes else { return false };
+        sha256(MultiGzDecoder::new(stream).take(length + 1)).is_ok_and(|(got, hash)| {
+            got == length && self.file.contents_sha256.as_ref().is_some_and(|sha256| *sha256 == hexadecimal(&hash))
+        })
+    }
+
+    /// Downloads the file from `url` to `target`.
+    fn download(
+        &self,
+        agent: &ureq::Agent,
+        url: &str,
+        target: &Path,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<(), Attempt> {
+        let body = agent.get(url).call().map_err(|error| Attempt::There(error.to_string()))?.into_body();
+        let total = self.file.bytes;
+        if let Some(length) = body.content_length()
+            && length != total
+        {
+            return Err(Attempt::There(format!("offers {length} bytes instead of {total}")));
+        }
+        // every tenth of a long download
+        let mut tenths = 0;
+        let mut report = |done: u64| {
+            let now = done.saturating_mul(10) / total.max(1);
+            if now > tenths && total > 1_000_000 {
+                tenths = now;
+                progress(&format!("{} % of {:.1} MB", tenths * 10, total as f64 / 1e6));
             }
         };
-        self.copied.hash.update(&buffer[..count]);
-        self.copied.bytes += count as u64;
-        if let Err(error) = self.copied.output.write_all(&buffer[..count]) {
-            self.failed.get_or_insert_with(|| DataError::io(Action::Write, self.path, error));
-            return Err(stop());
-        }
-        Ok(count)
+        self.store(body.into_reader(), target, target, &mut report).map_err(|error| match error {
+            DataError::Mismatch { problem, .. } => Attempt::There(problem),
+            DataError::File(FileError { action: Action::Read, source, .. }) => Attempt::There(source.to_string()),
+            other => Attempt::Here(other),
+        })
     }
 }
 
-/// Gets `file` from the first mirror that gives the right bytes.
+/// The side on which a download failed: this machine's, or the mirror's.
+enum Attempt {
+    Here(DataError),
+    There(String),
+}
+
+/// Downloads `file` from the first mirror that sends the right bytes.
 fn download(
     manifest: &Manifest,
     file: &ManifestFile,
-    destination: &Path,
+    target: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<(), DataError> {
-    if let Ok(mut present) = open(destination)
-        && check(manifest, file, true, &mut present, &mut std::io::sink(), destination).is_ok()
+    let published = Published { manifest, file, packed: true };
+    if let Ok((mut present, _)) = disk::open(target)
+        && published.check(&mut present, target).is_ok()
     {
         progress(&format!("{} is there already", file.name));
         return Ok(());
@@ -316,9 +306,9 @@ fn download(
     for mirror in &manifest.mirrors {
         let url = format!("{mirror}{}", file.name);
         progress(&format!("downloading {url} ({:.1} MB)", file.bytes as f64 / 1e6));
-        match download_one(&agent, manifest, file, &url, destination, progress) {
+        match published.download(&agent, &url, target, progress) {
             Ok(()) => return Ok(()),
-            // A full disk is no mirror's fault.
+            // another mirror does not help against a full disk
             Err(Attempt::Here(error)) => return Err(error),
             Err(Attempt::There(reason)) => {
                 progress(&format!("{url}: {reason}"));
@@ -332,72 +322,18 @@ fn download(
     Err(DataError::Download { dataset: manifest.name.clone(), file: file.name.clone(), failures: failures.join("\n") })
 }
 
-/// Whose fault a failed download is: this machine's, or the mirror's.
-enum Attempt {
-    Here(DataError),
-    There(String),
-}
-
-fn download_one(
-    agent: &ureq::Agent,
-    manifest: &Manifest,
-    file: &ManifestFile,
-    url: &str,
-    destination: &Path,
-    progress: &mut dyn FnMut(&str),
-) -> Result<(), Attempt> {
-    let response = agent.get(url).call().map_err(|error| Attempt::There(error.to_string()))?;
-    let body = response.into_body();
-    if let Some(length) = body.content_length()
-        && length != file.bytes
-    {
-        return Err(Attempt::There(format!("offers {length} bytes instead of {}", file.bytes)));
-    }
-    let mut stream = Reporting { stream: body.into_reader(), total: file.bytes, done: 0, tenths: 0, progress };
-    store(manifest, file, true, &mut stream, destination).map_err(|error| match error {
-        DataError::Mismatch { problem, .. } => Attempt::There(problem),
-        DataError::File(FileError { action: Action::Read, source, .. }) => Attempt::There(source.to_string()),
-        other => Attempt::Here(other),
-    })
-}
-
-/// A reader that tells of every tenth of a long download.
-struct Reporting<'a, R> {
-    stream: R,
-    total: u64,
-    done: u64,
-    tenths: u64,
-    progress: &'a mut dyn FnMut(&str),
-}
-
-impl<R: Read> Read for Reporting<'_, R> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.stream.read(buffer)?;
-        self.done += count as u64;
-        let tenths = self.done.saturating_mul(10) / self.total.max(1);
-        if tenths > self.tenths && self.total > 1_000_000 {
-            self.tenths = tenths;
-            (self.progress)(&format!("{} % of {:.1} MB", tenths * 10, self.total as f64 / 1e6));
-        }
-        Ok(count)
-    }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
     use crate::manifest::Format;
     use crate::options::LoadOptions;
     use crate::testing::{gzip, idx, write};
-    use std::io::BufRead;
+    use std::io::{BufRead, BufReader};
     use std::net::TcpListener;
 
-    fn sha256(bytes: &[u8]) -> String {
+    fn sha256_of(bytes: &[u8]) -> String {
         hexadecimal(&Sha256::digest(bytes))
     }
 
@@ -408,9 +344,9 @@ mod tests {
         let file = ManifestFile {
             name: "train-images-idx3-ubyte.gz".into(),
             bytes: packed.len() as u64,
-            sha256: sha256(&packed),
+            sha256: sha256_of(&packed),
             contents_bytes: Some(contents.len() as u64),
-            contents_sha256: Some(sha256(&contents)),
+            contents_sha256: Some(sha256_of(&contents)),
         };
         let manifest = Manifest {
             name: "tiny".into(),
@@ -434,7 +370,7 @@ mod tests {
         Places { roots: vec![], cache: Some(folder.path().join("cache")), system: Some(folder.path().join("system")) }
     }
 
-    /// Serves each answer once, in order, to whoever asks; gives the base URL.
+    /// Serves each answer once, in order, and returns the base URL.
     fn serve(answers: Vec<Vec<u8>>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -466,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_mirror_helps_out() {
+    fn the_next_mirror_is_tried() {
         let (mut manifest, packed, _) = tiny();
         let folder = tempfile::tempdir().unwrap();
         let mut wrong = packed.clone();
@@ -494,7 +430,7 @@ mod tests {
         let images = crate::open_in(&Places::default(), got.to_str().unwrap(), &LoadOptions::default()).unwrap().images;
         assert_eq!(images.image(0), [1, 2, 3, 4]);
 
-        // the second time, no mirror is asked
+        // the second time, no mirror is used
         manifest.mirrors = vec![];
         let mut lines = Vec::new();
         fetch_manifest(&manifest, None, &places(&folder), &mut |line| lines.push(line.to_string())).unwrap();
@@ -512,7 +448,7 @@ mod tests {
         for part in ["127.0.0.1:1/train-images", "SHA-256", "--from DIR"] {
             assert!(error.contains(part), "`{part}` is not in\n{error}");
         }
-        // nothing half done stays behind
+        // no partial file is left
         assert_eq!(files_in(&folder.path().join("cache/tiny")), Vec::<String>::new());
     }
 
@@ -550,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sound_archive_of_something_else_is_refused() {
+    fn an_intact_archive_of_other_contents_is_refused() {
         let (manifest, _, mut contents) = tiny();
         contents[16] ^= 1;
         let folder = tempfile::tempdir().unwrap();
@@ -576,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_system_installed_is_used_where_it_is() {
+    fn a_package_of_the_system_is_used_where_it_is() {
         let (manifest, _, contents) = tiny();
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "system/tiny/train-images-idx3-ubyte.gz", &gzip(&contents));
@@ -586,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_installation_is_not_used() {
+    fn a_broken_package_is_not_used() {
         let (mut manifest, packed, _) = tiny();
         let folder = tempfile::tempdir().unwrap();
         write(&folder, "system/tiny/train-images-idx3-ubyte.gz", b"broken");
@@ -608,12 +544,12 @@ mod tests {
     }
 
     #[test]
-    fn an_unpacked_archive_will_do() {
+    fn an_unpacked_archive_is_accepted() {
         let batch = vec![3; 3073];
         let file = |name: &str, bytes: &[u8]| ManifestFile {
             name: name.into(),
             bytes: bytes.len() as u64,
-            sha256: sha256(bytes),
+            sha256: sha256_of(bytes),
             contents_bytes: None,
             contents_sha256: None,
         };
@@ -637,7 +573,7 @@ mod tests {
         assert_eq!((written.images.len(), written.images.classes()), (5000, 10));
     }
 
-    /// Where Debian's package is installed, it holds what the manifest says.
+    /// Debian's package, where it is installed, fits the manifest.
     #[test]
     fn debians_fashion_mnist_matches_the_manifest() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,20 +1,22 @@
-//! A folder of images: recursive, in order of path. Its sub-folders are classes, unless a table of the images says more;
-//! sub-folders that are called `train` and `test` are splits.
+//! A folder of images: recursive, in order of path. Its sub-folders are classes, unless a table of the images exists;
+//! sub-folders with the names `train` and `test` are splits.
 
 use std::path::{Path, PathBuf};
 
 use files::Action;
 use walkdir::WalkDir;
 
-use crate::classes::{Classes, split_folder};
 use crate::collect::{Collection, Source, Unreadable, Visitor};
+use crate::context::ReadContext;
 use crate::decode::Encoded;
+use crate::disk;
 use crate::error::DataError;
-use crate::metadata::{self, Metadata};
-use crate::open::{Loaded, Reading};
-use crate::options::{LoadOptions, Split};
+use crate::loaded::Loaded;
+use crate::metadata;
+use crate::options::LoadOptions;
+use crate::tree::Tree;
 
-/// The extensions, in any letter case, that are taken for images. What a file is, is told by its first bytes.
+/// The extensions of images, in any letter case. The format of a file is told by its first bytes.
 pub const EXTENSIONS: [&str; 15] =
     ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
 
@@ -23,114 +25,51 @@ pub(crate) const LOOKED_FOR: &str = "png, jpg, webp, bmp, gif, tiff or pnm files
 
 /// Reads all images of `root` as `options` say.
 ///
-/// Headers are read first (then sizes and channels are known), and the images decoded straight to their places, both
-/// in parallel; the order is that of the paths, whatever thread is quicker. Where `root` has a `metadata.csv` or
-/// `metadata.jsonl` with a column `file_name`, the images are those that it lists, in its order.
+/// Headers are read first, so that sizes and channels are known, then the images decoded straight to their places, both in
+/// parallel; the order is that of the paths. Where `root` has a `metadata.csv` or `metadata.jsonl` with a column
+/// `file_name`, the images are those that it lists, in its order.
 ///
 /// # Errors
 /// [`DataError::NothingFound`] where there is no image, [`DataError::Unreadable`] where some cannot be read and
 /// [`LoadOptions::skip_unreadable`] is not set, [`DataError::MixedSizes`] where they differ in size and
 /// [`LoadOptions::size`] is not set; [`DataError::TooLarge`], [`DataError::File`], [`DataError::BadOption`].
 pub fn load(name: &str, root: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
-    load_with(name, root, options, &Reading::default())
+    options.check()?;
+    load_with(name, root, options, &ReadContext::default())
 }
 
 pub(crate) fn load_with(
     name: &str,
     root: &Path,
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
-    options.check()?;
-    let (mut paths, mut unreadable) = find(root)?;
-    let mut folder = root.to_path_buf();
-    let part = split_folder(root, &paths, options.split)?;
-    match &part {
-        Some(part) => {
-            paths = paths.iter().filter_map(|path| path.strip_prefix(part).ok()).map(Path::to_path_buf).collect();
-            folder.push(part);
-            unreadable.retain(|(path, _)| path.starts_with(&folder));
-        }
-        None if options.split == Split::Test => {
-            let problem = format!(
-                "a folder of images has no splits, unless its sub-folders are called `train` and `test`; name the folder \
-                 of test images ({})",
-                root.display()
-            );
-            return Err(DataError::BadOption { key: "split", problem });
-        }
-        None => {}
+    let (paths, unreadable) = find(root)?;
+    let exists = |path: &Path| root.join(path).is_file();
+    let table = |path: &Path| exists(path).then(|| disk::read(&root.join(path), metadata::LARGEST)).transpose();
+    let pictures = Tree { root, paths, unreadable, exists: &exists, table: &table }.pictures(options)?;
+    let whole = |path: &PathBuf| (path.display().to_string(), pictures.folder.join(path));
+    Collection {
+        name,
+        root: &pictures.folder,
+        files: pictures.paths.iter().map(whole).collect(),
+        source: &Files(pictures.paths.iter().map(|path| pictures.folder.join(path)).collect()),
+        classes: pictures.classes,
+        unreadable: pictures.unreadable,
     }
-    // the table of the part, else that of the whole
-    let mut listed = read_table(&folder, options)?;
-    if let (None, Some(part)) = (&listed, &part) {
-        listed = read_table(root, options)?.map(|(table, listed)| (table, listed.within(Some(part))));
-    }
-    let classes = match listed {
-        Some((table, listed)) => {
-            let table = table.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let keep: Vec<bool> = listed.files.iter().map(|path| folder.join(path).is_file()).collect();
-            let (there, missing): (Vec<PathBuf>, Vec<PathBuf>) =
-                listed.files.iter().cloned().partition(|path| folder.join(path).is_file());
-            let missing = missing.into_iter().map(|path| folder.join(path));
-            unreadable.extend(missing.map(|path| (path, format!("is listed in {table}, but not there"))));
-            let listed = listed.retain(|index| keep[index], there);
-            paths = listed.files;
-            listed.classes
-        }
-        None if options.label_column.is_some() => {
-            let problem = format!(
-                "there is no table to take it from; put {} into {}, or leave it out",
-                metadata::NAMES.join(" or "),
-                folder.display()
-            );
-            return Err(DataError::BadOption { key: "label_column", problem });
-        }
-        None => None,
-    };
-    let classes = match classes {
-        Some(classes) => classes,
-        None if options.ignore_classes => Classes::default(),
-        None => Classes::by_folder(&folder, &paths)?,
-    };
-    let source = Files { folder: &folder, paths: &paths };
-    let files = paths.iter().map(|path| (path.display().to_string(), folder.join(path))).collect();
-    let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: &folder, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    .load(options, context)
 }
 
-/// The table of the images that lie in a folder, and what it says; none where there is none.
-fn read_table(folder: &Path, options: &LoadOptions) -> Result<Option<(PathBuf, Metadata)>, DataError> {
-    for table in metadata::NAMES.map(|name| folder.join(name)) {
-        if !table.is_file() {
-            continue;
-        }
-        let length = std::fs::metadata(&table).map_or(0, |metadata| metadata.len());
-        if length > metadata::LARGEST {
-            return Err(DataError::bad_file(&table, format!("has {length} bytes, too many for a table")));
-        }
-        let bytes = std::fs::read(&table).map_err(|error| DataError::io(Action::Read, &table, error))?;
-        if let Some(listed) = metadata::read(&table, &bytes, options)? {
-            return Ok(Some((table, listed)));
-        }
-    }
-    Ok(None)
-}
+/// Pictures that are files.
+struct Files(Vec<PathBuf>);
 
-/// Pictures that are files of a folder.
-struct Files<'a> {
-    folder: &'a Path,
-    /// Relative to the folder.
-    paths: &'a [PathBuf],
-}
-
-impl Source for Files<'_> {
+impl Source for Files {
     fn len(&self) -> usize {
-        self.paths.len()
+        self.0.len()
     }
 
     fn title(&self, index: usize) -> PathBuf {
-        self.folder.join(&self.paths[index])
+        self.0[index].clone()
     }
 
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
@@ -144,12 +83,11 @@ pub(crate) fn is_image(path: &Path) -> bool {
     EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
-/// The image files under `root`, relative to it and sorted, and the entries that the operating system would not show.
+/// The image files under `root`, relative to it and sorted, and the entries that cannot be listed.
 fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
     let mut paths = Vec::new();
     let mut unreadable = Vec::new();
-    let mut others = 0;
-    let mut an_other = None;
+    let mut others = Vec::new();
     let visible =
         |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
     for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
@@ -159,8 +97,7 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
                 if is_image(&path) {
                     paths.push(path.strip_prefix(root).unwrap_or(&path).to_path_buf());
                 } else {
-                    others += 1;
-                    an_other.get_or_insert(path);
+                    others.push(path);
                 }
             }
             Ok(_) => {}
@@ -176,11 +113,11 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
     }
     paths.sort();
     if paths.is_empty() && unreadable.is_empty() {
-        let found = match an_other {
+        let found = match others.first() {
             None => "is empty".to_string(),
-            Some(path) => format!("has no image among its {others} files (one is {})", path.display()),
+            Some(path) => format!("has no image among its {} files (one is {})", others.len(), path.display()),
         };
-        return Err(DataError::NothingFound { path: root.to_path_buf(), found, looked_for: LOOKED_FOR });
+        return Err(DataError::nothing_found(root, found, LOOKED_FOR));
     }
     Ok((paths, unreadable))
 }
@@ -191,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::decode::jpeg_ends;
+    use crate::options::Split;
     use crate::testing::{encoded, gray, write};
     use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
@@ -203,7 +141,7 @@ mod tests {
         RgbImage::from_fn(width, height, |x, _| if x < width / 2 { Rgb([255, 0, 0]) } else { Rgb([0, 0, 255]) })
     }
 
-    /// Puts an EXIF segment with nothing but `orientation` after the start marker of a JPEG.
+    /// Inserts an EXIF segment with only `orientation` after the start marker of a JPEG.
     fn with_orientation(jpeg: &[u8], orientation: u8) -> Vec<u8> {
         let mut exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01".to_vec();
         exif.extend([0x01, 0x12, 0x00, 0x03, 0, 0, 0, 1, 0, orientation, 0, 0, 0, 0, 0, 0]);
@@ -277,7 +215,7 @@ mod tests {
         write(&root, "plain.jpg", &jpeg);
         let upright = load_default(&root).unwrap().images;
         assert_eq!((upright.height(), upright.width()), (16, 32));
-        // 6: the camera was turned; show it rotated by 90 degrees clockwise. Red, on the left, comes to the top.
+        // 6: shown rotated by 90 degrees clockwise: red, on the left, is then on top
         write(&root, "plain.jpg", &with_orientation(&jpeg, 6));
         let turned = load_default(&root).unwrap().images;
         assert_eq!((turned.height(), turned.width()), (32, 16));
@@ -328,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_says_which_images_and_what_they_are() {
+    fn a_table_lists_images_and_labels() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("1.png", 1), ("deep/2.png", 2), ("3.png", 3)] {
             write(&root, name, &gray(2, 2, shade));
@@ -340,7 +278,7 @@ mod tests {
         let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
         let set = load("breeds", root.path(), &breed).unwrap().images;
         assert_eq!((set.labels(), set.classes(), set.class_names()), (Some([7, 0].as_slice()), 8, None));
-        // of the part that is taken there is no label 7; there are eight classes all the same
+        // no image with label 7 is left, but the number of classes is unchanged
         let set = load("one", root.path(), &LoadOptions { limit: Some(1), ..breed.clone() }).unwrap().images;
         assert_eq!((set.len(), set.classes()), (1, 8));
 
@@ -357,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_called_train_and_test_are_splits() {
+    fn folders_with_the_names_train_and_test_are_splits() {
         let root = tempfile::tempdir().unwrap();
         for (name, shade) in [("train/cat/1.png", 1), ("train/dog/1.png", 2), ("test/cat/1.png", 3)] {
             write(&root, name, &gray(2, 2, shade));
@@ -381,7 +319,7 @@ mod tests {
         let set = load("deep", root.path(), &keep).unwrap().images;
         assert!(set.sixteen_bits());
         assert_eq!((set.image(0), set.image(1)), ([0x81, 0x80, 0xfe, 0xff].as_slice(), [0x40; 4].as_slice()));
-        // bytes alone stay bytes
+        // images of bytes stay bytes
         std::fs::remove_file(root.path().join("a.png")).unwrap();
         assert!(!load("bytes", root.path(), &keep).unwrap().images.sixteen_bits());
     }
@@ -402,7 +340,7 @@ mod tests {
         assert!(set.image(2).iter().all(|&value| value == 50));
     }
 
-    /// One broken file of each kind; each must be noticed, and none of them take the others along.
+    /// One broken file of each format.
     fn broken(root: &tempfile::TempDir) -> Vec<&'static str> {
         let noise = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * y * 7) as u8, (x * 31 + y) as u8, (y * 17) as u8]));
         let files: Vec<(&str, ImageFormat)> = vec![
@@ -451,7 +389,7 @@ mod tests {
         assert_eq!(skipped, names);
         assert_eq!(loaded.images.len(), 2);
         assert_eq!((loaded.images.image(0)[0], loaded.images.image(1)[0]), (1, 2));
-        // the class of nothing but broken files is still a class
+        // a class of broken files only is still a class
         assert_eq!((loaded.images.classes(), loaded.images.labels()), (2, Some([1, 1].as_slice())));
 
         let error = load_default(&root).unwrap_err().to_string();
@@ -462,9 +400,9 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_is_whole_whatever_lies_around_it() {
+    fn a_jpeg_is_complete_with_segments_around_it() {
         let jpeg = encoded(halves(16, 32), ImageFormat::Jpeg);
-        // a thumbnail in a segment before the picture, and another start of scan behind its end
+        // a thumbnail in a segment before the picture, and a start of scan behind its end
         let mut decorated = jpeg[..2].to_vec();
         decorated.extend([0xff, 0xe2, 0, 2 + 4, 0xff, 0xda, 0xff, 0xd9]);
         decorated.extend(&jpeg[2..]);
@@ -474,7 +412,7 @@ mod tests {
         assert!(jpeg_ends(&decorated));
     }
 
-    /// However a file is damaged, the answer is a picture or a reason.
+    /// A damaged file gives a picture or a reason.
     #[test]
     fn damaged_files_never_panic() {
         let root = tempfile::tempdir().unwrap();
@@ -499,7 +437,7 @@ mod tests {
             for _ in 0..100 {
                 let mut bytes = whole.clone();
                 for _ in 0..=random(4) {
-                    // headers are the more interesting half
+                    // half of the changes are in the header
                     let reach = if random(2) == 0 { bytes.len().min(64) } else { bytes.len() };
                     let at = random(reach);
                     bytes[at] = random(256) as u8;
@@ -521,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_without_images_say_what_was_looked_for() {
+    fn folders_without_images_are_errors_with_the_formats() {
         let root = tempfile::tempdir().unwrap();
         let error = load_default(&root).unwrap_err().to_string();
         assert!(error.contains("is empty") && error.contains("png"), "{error}");

@@ -1,16 +1,15 @@
-//! Libraries that panic at bytes that they did not expect.
+//! Panics of libraries as errors.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::Once;
 
 thread_local! {
-    /// Whether a panic of this thread is about to become an error.
+    /// Whether a panic of this thread becomes an error.
     static IS_GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `work` gives, or what it said when it panicked, which is then printed nowhere. What it changed is not to be used after
-/// a panic.
+/// The result of `work`, or the message of its panic, which is not printed. After a panic, discard what `work` changed.
 pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -35,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_an_error_and_only_a_guarded_one() {
+    fn only_a_guarded_panic_is_an_error() {
         assert_eq!(guarded(|| 7), Ok(7));
         assert_eq!(guarded(|| -> u8 { panic!("at byte {}", 3) }), Err("at byte 3".to_string()));
         assert_eq!(guarded(|| guarded(|| -> u8 { panic!("inner") }).is_err()), Ok(true));

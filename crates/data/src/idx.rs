@@ -1,24 +1,26 @@
 //! IDX, the format of MNIST: two zero bytes, a type, the number of dimensions, each dimension as a big-endian `u32`,
-//! then the values, last dimension fastest. Plain or gzip. <http://yann.lecun.com/exdb/mnist/> describes it.
+//! then the values, last dimension fastest. Plain or gzip. See <http://yann.lecun.com/exdb/mnist/>.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use files::Action;
 use flate2::read::MultiGzDecoder;
 
+use crate::classes::{Classes, Value};
+use crate::disk::{self, list};
 use crate::error::DataError;
 use crate::image_set::ImageSet;
 use crate::options::Split;
+use crate::pixels::allocate;
 
-/// Deflate cannot shrink more than about 1032 to 1: what a gzip file of some length can hold at most.
+/// The largest ratio of deflate: a gzip file holds at most this many times its length.
 pub(crate) const LARGEST_GZIP_RATIO: u64 = 1032;
 
-/// How much memory is set aside on the word of a header alone; beyond it, memory grows with the data that is there.
+/// Bytes that are allocated for the claim of a header; beyond it, memory grows with the data.
 const TRUSTED_BYTES: u64 = 64 << 20;
 
-/// An array of bytes out of an IDX file.
+/// An array of bytes of an IDX file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdxArray {
     /// Length of each dimension, slowest first.
@@ -29,22 +31,21 @@ pub struct IdxArray {
 
 /// Reads the IDX file of unsigned bytes at `path`, gzip or not (told by its first bytes).
 ///
-/// The header is checked against the file's size before anything is allocated.
+/// The header is checked against the length of the file before anything is allocated.
 ///
 /// # Errors
 /// [`DataError::File`], or [`DataError::BadFile`] where the file is not IDX, not of unsigned bytes, shorter or longer
-/// than its header says, or its gzip stream is broken.
+/// than its header claims, or its gzip stream is broken.
 pub fn read(path: &Path) -> Result<IdxArray, DataError> {
-    // first of all: to open a pipe would wait for a writer
-    let metadata = std::fs::metadata(path).map_err(|error| DataError::io(Action::Read, path, error))?;
-    if !metadata.is_file() {
+    // before it is opened: opening a pipe waits for a writer
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         return Err(DataError::bad_file(path, "is not a regular file; an IDX file is expected"));
     }
-    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
-    read_stream(BufReader::new(file), metadata.len(), path)
+    let (file, length) = disk::open(path)?;
+    read_stream(BufReader::new(file), length, path)
 }
 
-/// Reads IDX out of `stream`, which holds `length` bytes; `path` is for messages only.
+/// Reads IDX out of `stream`, which holds `length` bytes; `path` is for messages.
 pub(crate) fn read_stream(mut stream: impl BufRead, length: u64, path: &Path) -> Result<IdxArray, DataError> {
     let start = stream.fill_buf().map_err(|error| DataError::io(Action::Read, path, error))?;
     if start.starts_with(&[0x1f, 0x8b]) {
@@ -55,49 +56,16 @@ pub(crate) fn read_stream(mut stream: impl BufRead, length: u64, path: &Path) ->
     }
 }
 
-/// `available` is how many bytes the stream can give: exactly so many, or at most.
+/// Reads IDX out of a stream that holds exactly `available` bytes, or at most.
 fn read_array(mut stream: impl Read, available: u64, exactly: bool, path: &Path) -> Result<IdxArray, DataError> {
     let bad = |problem: String| DataError::bad_file(path, problem);
-    let mut read_header = |buffer: &mut [u8]| {
-        stream.read_exact(buffer).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => bad("ends within its IDX header; it is truncated, get it again".into()),
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => bad(format!("its gzip stream is broken: {error}")),
-            _ => DataError::io(Action::Read, path, error),
-        })
-    };
-    let mut magic = [0; 4];
-    read_header(&mut magic)?;
-    let [zero, also_zero, kind, rank] = magic;
-    if (zero, also_zero) != (0, 0) || !(0x08..=0x0e).contains(&kind) || !(1..=4).contains(&rank) {
-        return Err(bad(format!(
-            "is not an IDX file: it starts with {zero:02x} {also_zero:02x} {kind:02x} {rank:02x}, expected 00 00 08 \
-             and 1 to 4 dimensions"
-        )));
-    }
-    if kind != 0x08 {
-        let name = match kind {
-            0x09 => "signed bytes",
-            0x0b => "16-bit integers",
-            0x0c => "32-bit integers",
-            0x0d => "32-bit floats",
-            0x0e => "64-bit floats",
-            _ => "values of an unknown type",
-        };
-        return Err(bad(format!("holds {name} (type {kind:#04x}); only unsigned bytes (0x08) can be read")));
-    }
-    let mut dimensions = Vec::with_capacity(usize::from(rank));
-    for _ in 0..rank {
-        let mut dimension = [0; 4];
-        read_header(&mut dimension)?;
-        dimensions.push(u32::from_be_bytes(dimension));
-    }
+    let dimensions = read_dimensions(&mut stream, path)?;
     let shape = dimensions.iter().map(u32::to_string).collect::<Vec<_>>().join("x");
-    let header = 4 + 4 * u64::from(rank);
     let values = dimensions.iter().try_fold(1u64, |product, &side| product.checked_mul(u64::from(side)));
     let Some(values) = values.filter(|values| usize::try_from(*values).is_ok()) else {
         return Err(bad(format!("its header claims {shape} values, more than this machine can address")));
     };
-    let expected = values.saturating_add(header);
+    let expected = values.saturating_add(4 + 4 * dimensions.len() as u64);
     if exactly && expected != available {
         let advice = if available < expected { "truncated" } else { "too long, or its header is wrong" };
         return Err(bad(format!(
@@ -112,38 +80,65 @@ fn read_array(mut stream: impl Read, available: u64, exactly: bool, path: &Path)
             available / LARGEST_GZIP_RATIO
         )));
     }
-    let mut bytes = Vec::new();
-    let too_large = |_| DataError::TooLarge { path: path.to_path_buf(), bytes: u128::from(values) };
-    bytes.try_reserve_exact(values.min(TRUSTED_BYTES) as usize).map_err(too_large)?;
+    let mut bytes = allocate(values.min(TRUSTED_BYTES).into(), path)?;
     let outcome = (&mut stream).take(values).read_to_end(&mut bytes);
     let got = bytes.len();
     match outcome {
-        Err(error) if matches!(error.kind(), ErrorKind::UnexpectedEof) => {
+        Err(error) if is_broken_gzip(&error) => {
+            let problem = format!("its gzip stream is broken after {got} of {values} bytes ({error}); get it again");
+            return Err(bad(problem));
+        }
+        Err(error) if error.kind() != ErrorKind::UnexpectedEof => {
+            return Err(DataError::io(Action::Read, path, error));
+        }
+        _ if (got as u64) < values => {
             return Err(bad(format!("truncated: {got} of {values} bytes of values ({shape}) are there; get it again")));
         }
-        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData) => {
-            return Err(bad(format!(
-                "its gzip stream is broken after {got} of {values} bytes ({error}); get it again"
-            )));
-        }
-        Err(error) => return Err(DataError::io(Action::Read, path, error)),
-        Ok(_) if (got as u64) < values => {
-            return Err(bad(format!("truncated: {got} of {values} bytes of values ({shape}) are there; get it again")));
-        }
-        Ok(_) => {}
+        _ => {}
     }
-    // Asking for one byte more also makes gzip check its checksum.
+    // at the end of the stream gzip checks its checksum
     match stream.read(&mut [0]) {
-        Ok(0) => {}
-        Ok(_) => {
-            return Err(bad(format!("goes on after the {values} bytes of values ({shape}) that its header claims")));
-        }
-        Err(error) => return Err(bad(format!("its gzip stream does not end well ({error}); get it again"))),
+        Ok(0) => Ok(IdxArray { dimensions: dimensions.into_iter().map(|side| side as usize).collect(), bytes }),
+        Ok(_) => Err(bad(format!("goes on after the {values} bytes of values ({shape}) that its header claims"))),
+        Err(error) => Err(bad(format!("its gzip stream does not end well ({error}); get it again"))),
     }
-    Ok(IdxArray { dimensions: dimensions.into_iter().map(|side| side as usize).collect(), bytes })
 }
 
-/// Puts an array of images and one of labels together.
+fn is_broken_gzip(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::InvalidData)
+}
+
+/// Reads the header of an array of unsigned bytes.
+fn read_dimensions(stream: &mut impl Read, path: &Path) -> Result<Vec<u32>, DataError> {
+    let bad = |problem: String| DataError::bad_file(path, problem);
+    let mut read_word = || {
+        let mut word = [0; 4];
+        stream.read_exact(&mut word).map(|()| word).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => bad("ends within its IDX header; it is truncated, get it again".into()),
+            _ if is_broken_gzip(&error) => bad(format!("its gzip stream is broken: {error}")),
+            _ => DataError::io(Action::Read, path, error),
+        })
+    };
+    let [zero, also_zero, kind, rank] = read_word()?;
+    if (zero, also_zero) != (0, 0) || !(0x08..=0x0e).contains(&kind) || !(1..=4).contains(&rank) {
+        return Err(bad(format!(
+            "is not an IDX file: it starts with {zero:02x} {also_zero:02x} {kind:02x} {rank:02x}, expected 00 00 08 \
+             and 1 to 4 dimensions"
+        )));
+    }
+    let name = match kind {
+        0x08 => return (0..rank).map(|_| Ok(u32::from_be_bytes(read_word()?))).collect(),
+        0x09 => "signed bytes",
+        0x0b => "16-bit integers",
+        0x0c => "32-bit integers",
+        0x0d => "32-bit floats",
+        0x0e => "64-bit floats",
+        _ => "values of an unknown type",
+    };
+    Err(bad(format!("holds {name} (type {kind:#04x}); only unsigned bytes (0x08) can be read")))
+}
+
+/// An image set of an array of images and one of labels.
 ///
 /// `images` is `[count, height, width]` or `[count, height, width, channels]`; `class_names`, where given, bound the
 /// labels. The two paths are for messages.
@@ -153,64 +148,46 @@ pub(crate) fn assemble(
     labels: Option<(IdxArray, &Path)>,
     class_names: Option<Vec<String>>,
 ) -> Result<ImageSet, DataError> {
+    let bad = |problem: String| DataError::bad_file(images_path, problem);
     let shape = match *images.dimensions {
         [count, height, width] => [count, height, width, 1],
         [count, height, width, channels @ (1 | 3 | 4)] => [count, height, width, channels],
-        [count] => {
-            let problem = format!("holds {count} labels, not images; name the images file instead");
-            return Err(DataError::bad_file(images_path, problem));
-        }
+        [count] => return Err(bad(format!("holds {count} labels, not images; name the images file instead"))),
         _ => {
-            let problem = format!(
+            return Err(bad(format!(
                 "holds {:?} values; images are [count, height, width] or, with 1, 3 or 4 channels, \
                  [count, height, width, channels]",
                 images.dimensions
-            );
-            return Err(DataError::bad_file(images_path, problem));
+            )));
         }
     };
     if images.bytes.is_empty() {
-        return Err(DataError::bad_file(images_path, format!("holds no image: its shape is {:?}", images.dimensions)));
+        return Err(bad(format!("holds no image: its shape is {:?}", images.dimensions)));
     }
-    let labels = match labels {
-        None => None,
+    let classes = match labels {
+        None => Classes::default(),
+        Some((array, path)) if array.dimensions != [shape[0]] => {
+            let problem = format!(
+                "holds {:?} labels, but {} holds {} images; the two do not belong together",
+                array.dimensions,
+                images_path.display(),
+                shape[0]
+            );
+            return Err(DataError::bad_file(path, problem));
+        }
         Some((array, path)) => {
-            if array.dimensions != [shape[0]] {
-                let problem = format!(
-                    "holds {:?} labels, but {} holds {} images; the two do not belong together",
-                    array.dimensions,
-                    images_path.display(),
-                    shape[0]
-                );
-                return Err(DataError::bad_file(path, problem));
-            }
-            let classes = class_names.as_ref().map_or(256, Vec::len);
-            if let Some(at) = array.bytes.iter().position(|&label| usize::from(label) >= classes) {
-                let problem =
-                    format!("label {at} is {}, but there are {classes} classes (0..{classes})", array.bytes[at]);
-                return Err(DataError::bad_file(path, problem));
-            }
-            Some(array.bytes.into_iter().map(u32::from).collect::<Vec<_>>())
+            let values = array.bytes.into_iter().map(|label| Value::Number(label.into())).collect();
+            Classes::by_value(path, values, class_names)?
         }
     };
-    let class_names = class_names.filter(|_| labels.is_some());
-    ImageSet::new(name, images.bytes, shape, labels, class_names)
+    ImageSet::new(name, images.bytes, shape, classes.labels, classes.names)
 }
 
 /// Reads an images file and the labels file beside it, if there is one.
 pub(crate) fn load(name: &str, images: &Path, class_names: Option<Vec<String>>) -> Result<ImageSet, DataError> {
     let labels = labels_beside(images);
-    let labels = match &labels {
-        Some(path) => Some((read(path)?, path.as_path())),
-        None => None,
-    };
+    let labels = labels.as_deref().map(|path| Ok::<_, DataError>((read(path)?, path))).transpose()?;
     assemble(name, (read(images)?, images), labels, class_names)
-}
-
-/// Whether a file name is that of an IDX file of images: `train-images-idx3-ubyte`, `t10k-images.idx3-ubyte.gz`, ….
-fn is_images_name(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.contains("images") && (name.contains("idx3") || name.contains("idx4"))
 }
 
 /// The labels file beside an images file: the same name with `labels` and `idx1`, plain or gzip.
@@ -227,51 +204,44 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-/// The IDX images file of `split` in `folder`, or `None` where the folder has no IDX images at all.
+/// The IDX images file of `split` in `folder` (`train-images-idx3-ubyte`, `t10k-images.idx3-ubyte.gz`, …), or `None` where the
+/// folder has no IDX images at all.
 ///
 /// # Errors
 /// Where two files could be meant, or the test split is asked for and there is none.
 pub(crate) fn images_in(folder: &Path, split: Split) -> Result<Option<PathBuf>, DataError> {
-    let entries = std::fs::read_dir(folder).map_err(|error| DataError::io(Action::List, folder, error))?;
-    // [training, undivided, test]
-    let mut found: [Vec<PathBuf>; 3] = Default::default();
-    for entry in entries {
-        let path = entry.map_err(|error| DataError::io(Action::List, folder, error))?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name.starts_with('.') || !is_images_name(name) || !path.is_file() {
+    let (mut train, mut undivided, mut test) = (Vec::new(), Vec::new(), Vec::new());
+    for path in list(folder)? {
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).map(str::to_ascii_lowercase) else { continue };
+        let is_images = name.contains("images") && (name.contains("idx3") || name.contains("idx4"));
+        if name.starts_with('.') || !is_images || !path.is_file() {
             continue;
         }
-        let name = name.to_ascii_lowercase();
         let part = if name.contains("train") {
-            0
+            &mut train
         } else if name.contains("t10k") || name.contains("test") {
-            2
+            &mut test
         } else {
-            1
+            &mut undivided
         };
-        found[part].push(path);
+        part.push(path);
     }
-    if found.iter().all(Vec::is_empty) {
-        return Ok(None);
-    }
-    let wanted = match split {
-        Split::Train => found.iter_mut().find(|paths| !paths.is_empty()),
-        Split::Test => Some(&mut found[2]),
+    let mut paths = match split {
+        Split::Train => [train, undivided, test].into_iter().find(|paths| !paths.is_empty()).unwrap_or_default(),
+        Split::Test if test.is_empty() && !(train.is_empty() && undivided.is_empty()) => {
+            let looked_for = "t10k-images-idx3-ubyte or test-images-idx3-ubyte, also with .gz";
+            return Err(DataError::nothing_found(folder, "has IDX images but no test split", looked_for));
+        }
+        Split::Test => test,
     };
-    let paths = wanted.map(std::mem::take).unwrap_or_default();
-    // The same file plain and compressed is one file; the plain one is quicker.
-    let compressed_twin = |path: &PathBuf| {
-        path.extension().is_some_and(|extension| extension == "gz") && paths.contains(&path.with_extension(""))
-    };
-    let mut paths: Vec<PathBuf> = paths.iter().filter(|path| !compressed_twin(path)).cloned().collect();
     paths.sort();
+    // of a file that is there plain and compressed, the plain one is taken: it is quicker
+    let plain = paths.clone();
+    paths.retain(|path| {
+        let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+        !(is_compressed && plain.contains(&path.with_extension("")))
+    });
     match paths.as_slice() {
-        [] => Err(DataError::NothingFound {
-            path: folder.to_path_buf(),
-            found: "has IDX images but no test split".into(),
-            looked_for: "t10k-images-idx3-ubyte or test-images-idx3-ubyte, also with .gz",
-        }),
-        [only] => Ok(Some(only.clone())),
         [first, second, ..] => Err(DataError::bad_file(
             folder,
             format!(
@@ -280,6 +250,7 @@ pub(crate) fn images_in(folder: &Path, split: Split) -> Result<Option<PathBuf>, 
                 second.display()
             ),
         )),
+        _ => Ok(paths.pop()),
     }
 }
 
@@ -308,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_that_lie_are_caught_before_allocating() {
+    fn wrong_headers_are_refused_before_allocating() {
         let folder = tempfile::tempdir().unwrap();
         for dimensions in [[u32::MAX, 28, 28], [u32::MAX; 3], [4_000_000_000, 1, 1]] {
             let lie = idx(&dimensions, &[0; 100]);
@@ -321,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn truncated_and_overlong_files_are_named_with_numbers() {
+    fn truncated_and_overlong_files_are_reported_in_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let whole = idx(&[10, 4, 4], &[7; 160]);
         let error = message(read(&write(&folder, "short", &whole[..100])));
@@ -355,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_refused_by_what_they_are() {
+    fn other_files_are_refused_with_their_type() {
         let folder = tempfile::tempdir().unwrap();
         assert!(message(read(&write(&folder, "png", b"\x89PNG\r\n\x1a\n0000"))).contains("89 50 4e 47"));
         let mut floats = idx(&[2], &[0; 8]);
@@ -375,7 +346,7 @@ mod tests {
 
         let names = Some(vec!["x".into(), "y".into()]);
         let error = load("a", &images, names).unwrap_err().to_string();
-        assert!(error.contains("label 1 is 3") && error.contains("2 classes"), "{error}");
+        assert!(error.contains("label 1 is 3, expected 0 to 1"), "{error}");
 
         std::fs::write(&labels, idx(&[3], &[0, 1, 2])).unwrap();
         let error = load("a", &images, None).unwrap_err().to_string();
@@ -401,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn the_split_chooses_the_file() {
+    fn the_split_selects_the_file() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(images_in(folder.path(), Split::Train).unwrap(), None);
         let test = write(&folder, "t10k-images-idx3-ubyte.gz", &gzip(&idx(&[1, 1, 1], &[1])));
@@ -417,7 +388,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the bytes are, the answer is an array that fits its header, or an error.
+        /// Any bytes give an array that fits its header, or an error.
         #[test]
         fn random_bytes_never_panic(mut bytes: Vec<u8>, kind in 0u8..16, rank in 0u8..6, compressed: bool) {
             if bytes.len() >= 4 {

@@ -1,20 +1,23 @@
-//! Many pictures of one size, as bytes (or 16 bits) on the host, with their labels.
+//! Images of one size, as bytes (or 16 bits) on the host, with their labels.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use burn_dataset::{Dataset, DatasetError};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use crate::decode::words;
 use crate::error::DataError;
+use crate::hash::hexadecimal;
 use crate::options::{LoadOptions, Padding};
-use crate::pixels::Pixels;
+use crate::pixels::{Pixels, allocate};
 use crate::transform::{self, Raster, Value};
 
-/// Images whose hash is computed together.
-const HASHED_TOGETHER: usize = 256;
+/// Images of a block of the content hash.
+const HASH_BLOCK: usize = 256;
 
 /// A byte in `[0, 255]` as a number in `[-1, 1]`: `value / 127.5 - 1`.
 pub fn to_unit_range(value: u8) -> f32 {
@@ -41,7 +44,7 @@ fn word_to_u8(value: u16) -> u8 {
 /// bytes, or 16 bits where [`LoadOptions::sixteen_bits`] asked for them; they lie in memory, or in a file of the
 /// [`Cache`](crate::Cache) that is mapped into it.
 ///
-/// Cloning and [`subset`](Self::subset) share the pixels. It is a burn-dataset [`Dataset`] of [`Item`]s, so burn's own
+/// Cloning and [`subset`](Self::subset) share the pixels. It is a burn-dataset [`Dataset`] of [`Item`]s, so that burn's
 /// transforms and loaders take it.
 ///
 /// ```
@@ -58,7 +61,7 @@ pub struct ImageSet {
     name: String,
     pixels: Arc<Pixels>,
     sixteen_bits: bool,
-    /// For a subset: which images of `pixels`, in which order. `None` is all of them.
+    /// For a subset: the indices of its images in `pixels`. `None` is all of them.
     rows: Option<Arc<[u32]>>,
     height: usize,
     width: usize,
@@ -69,7 +72,7 @@ pub struct ImageSet {
     source_sizes: Option<Arc<BTreeMap<(usize, usize), usize>>>,
     /// (height, width) without the border of [`Padding`].
     content_size: (usize, usize),
-    /// [`ImageSet::content_hash`], once it was asked for.
+    /// The cached [`ImageSet::content_hash`].
     content_hash: Arc<OnceLock<String>>,
 }
 
@@ -92,7 +95,7 @@ impl ImageSet {
         Self::of_pixels(name.into(), Pixels::Memory(pixels), false, shape, labels, class_names)
     }
 
-    /// Likewise, with values of 16 bits, 0 to 65535.
+    /// As [`new`](Self::new), with values of 16 bits, 0 to 65535.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -122,36 +125,25 @@ impl ImageSet {
         let expected = sides.iter().try_fold(count, |product, &side| product.checked_mul(side));
         let bytes = pixels.as_slice().len();
         if expected != Some(bytes) || bytes == 0 || u32::try_from(count).is_err() {
-            return Err(DataError::BadShape {
-                what: "pixels of an image set",
-                expected: format!("{count}x{height}x{width}x{channels} values, none of these 0"),
-                got: format!("{} values", bytes / value_bytes),
-            });
+            let expected = format!("{count}x{height}x{width}x{channels} values, none of these 0");
+            let got = format!("{} values", bytes / value_bytes);
+            return Err(DataError::bad_shape("pixels of an image set", expected, got));
         }
         let mut classes = 0;
         if let Some(labels) = &labels {
             if labels.len() != count {
-                return Err(DataError::BadShape {
-                    what: "labels of an image set",
-                    expected: format!("{count}, one per image"),
-                    got: labels.len().to_string(),
-                });
+                let expected = format!("{count}, one per image");
+                return Err(DataError::bad_shape("labels of an image set", expected, labels.len()));
             }
             let largest = labels.iter().copied().max().unwrap_or(0);
             classes = class_names.as_ref().map_or(largest as usize + 1, Vec::len);
             if largest as usize >= classes {
-                return Err(DataError::BadShape {
-                    what: "largest label",
-                    expected: format!("a label below {classes}, the number of classes"),
-                    got: largest.to_string(),
-                });
+                let expected = format!("a label below {classes}, the number of classes");
+                return Err(DataError::bad_shape("largest label", expected, largest));
             }
         } else if class_names.is_some() {
-            return Err(DataError::BadShape {
-                what: "labels of an image set",
-                expected: "one per image, because there are class names".into(),
-                got: "none".into(),
-            });
+            let expected = "one per image, because there are class names";
+            return Err(DataError::bad_shape("labels of an image set", expected, "none"));
         }
         Ok(Self {
             name,
@@ -170,7 +162,7 @@ impl ImageSet {
         })
     }
 
-    /// How many images there are.
+    /// The number of images.
     pub fn len(&self) -> usize {
         self.rows.as_ref().map_or_else(|| self.pixels.as_slice().len() / self.image_bytes(), |rows| rows.len())
     }
@@ -200,17 +192,17 @@ impl ImageSet {
         self.height * self.width * self.channels
     }
 
-    /// Bytes in one image: as many as values, or twice as many.
+    /// Bytes in one image: one or two per value.
     fn image_bytes(&self) -> usize {
         self.image_len() * if self.sixteen_bits { 2 } else { 1 }
     }
 
-    /// Whether values have 16 bits, not 8.
+    /// Whether values have 16 bits instead of 8.
     pub fn sixteen_bits(&self) -> bool {
         self.sixteen_bits
     }
 
-    /// Whether the pixels lie in a file, not in memory.
+    /// Whether the pixels lie in a mapped file instead of in memory.
     pub fn is_mapped(&self) -> bool {
         matches!(*self.pixels, Pixels::Mapped { .. })
     }
@@ -230,22 +222,23 @@ impl ImageSet {
         self.classes
     }
 
-    /// What the classes are called, in order of their labels.
+    /// The names of the classes, in order of their labels.
     pub fn class_names(&self) -> Option<&[String]> {
         self.class_names.as_deref()
     }
 
-    /// Where the images come from, in a word: a dataset's name, or that of a file or folder.
+    /// The name of the dataset, or of the file or folder of the images.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// How many images came in each (height, width) before resizing; `None` where they all came as they are.
+    /// The number of images of each (height, width) before resizing; `None` for images of one size that are
+    /// unchanged.
     pub fn source_sizes(&self) -> Option<&BTreeMap<(usize, usize), usize>> {
         self.source_sizes.as_deref()
     }
 
-    /// (height, width) of the picture in the middle: smaller than the image where [`Padding`] put a border around it.
+    /// (height, width) without the border of [`Padding`].
     pub fn content_size(&self) -> (usize, usize) {
         self.content_size
     }
@@ -254,16 +247,16 @@ impl ImageSet {
     /// they have [16 bits](Self::sixteen_bits).
     ///
     /// # Panics
-    /// If `index` is not below [`len`](Self::len), as slices do.
+    /// If `index` is not below [`len`](Self::len).
     pub fn image(&self, index: usize) -> &[u8] {
         let row = self.rows.as_ref().map_or(index, |rows| rows[index] as usize);
         &self.pixels.as_slice()[row * self.image_bytes()..][..self.image_bytes()]
     }
 
-    /// The values of image `index`, `[height, width, channels]`, as bytes in any case: what has 16 bits is rounded.
+    /// The values of image `index`, `[height, width, channels]`, as bytes; values of 16 bits are rounded.
     ///
     /// # Panics
-    /// If `index` is not below [`len`](Self::len), as slices do.
+    /// If `index` is not below [`len`](Self::len).
     pub fn bytes(&self, index: usize) -> Cow<'_, [u8]> {
         let image = self.image(index);
         if self.sixteen_bits { words(image).map(word_to_u8).collect() } else { Cow::Borrowed(image) }
@@ -272,7 +265,7 @@ impl ImageSet {
     /// The images at `indices`, in that order: `0..100`, `(0..len).step_by(2)`, or a list. The pixels are shared.
     ///
     /// # Panics
-    /// If an index is not below [`len`](Self::len), as slices do.
+    /// If an index is not below [`len`](Self::len).
     pub fn subset(&self, indices: impl IntoIterator<Item = usize>) -> Self {
         let indices: Vec<usize> = indices.into_iter().collect();
         let len = self.len();
@@ -289,8 +282,8 @@ impl ImageSet {
         }
     }
 
-    /// SHA-256, in hexadecimal, over the shape, the pixels, the number of classes and the labels: equal data has an
-    /// equal hash, wherever it was read from. Names do not count. Reads all pixels, the first time that it is asked for.
+    /// SHA-256, in hexadecimal, over the shape, the pixels, the number of classes and the labels, but no names: equal data has
+    /// an equal hash, wherever it was read from. The first call reads all pixels.
     pub fn content_hash(&self) -> String {
         self.content_hash.get_or_init(|| self.hash_content()).clone()
     }
@@ -305,20 +298,20 @@ impl ImageSet {
         for number in [self.len(), self.height, self.width, self.channels, self.classes] {
             hash.update((number as u64).to_le_bytes());
         }
-        // of each block its own, at the same time
+        // the blocks are hashed in parallel
         let hash_of_block = |start: usize| {
             let mut hash = Sha256::new();
-            (start..self.len().min(start + HASHED_TOGETHER)).for_each(|index| hash.update(self.image(index)));
+            (start..self.len().min(start + HASH_BLOCK)).for_each(|index| hash.update(self.image(index)));
             hash.finalize()
         };
-        let starts = (0..self.len()).into_par_iter().step_by(HASHED_TOGETHER);
+        let starts = (0..self.len()).into_par_iter().step_by(HASH_BLOCK);
         for block in starts.map(hash_of_block).collect::<Vec<_>>() {
             hash.update(block);
         }
         for label in self.labels.iter().flatten() {
             hash.update(label.to_le_bytes());
         }
-        crate::fetch::hexadecimal(&hash.finalize())
+        hexadecimal(&hash.finalize())
     }
 
     /// Writes image `index` into `out` as numbers in `[-1, 1]`, `[channels, height, width]`, mirrored if `flip`.
@@ -339,7 +332,20 @@ impl ImageSet {
         }
     }
 
-    /// Puts the numbers of an image, asked for by their place in `[height, width, channels]`, in their order.
+    /// A batch of images in `[-1, 1]`, `[count, channels, height, width]`, row-major; each is mirrored where its flag is set.
+    ///
+    /// # Panics
+    /// If an index is not below [`len`](Self::len).
+    pub fn batch(&self, images: impl IntoIterator<Item = (usize, bool)>) -> Vec<f32> {
+        let images: Vec<(usize, bool)> = images.into_iter().collect();
+        let mut batch = vec![0f32; images.len() * self.image_len()];
+        for ((index, flip), out) in images.into_iter().zip(batch.chunks_exact_mut(self.image_len())) {
+            self.write_chw_f32(index, flip, out);
+        }
+        batch
+    }
+
+    /// Writes the numbers of an image, which `number` returns by their index in `[height, width, channels]`.
     fn write_planes(&self, number: impl Fn(usize) -> f32, flip: bool, out: &mut [f32]) {
         for (channel, plane) in out.chunks_exact_mut(self.height * self.width).enumerate() {
             for (row, line) in plane.chunks_exact_mut(self.width).enumerate() {
@@ -354,26 +360,21 @@ impl ImageSet {
         }
     }
 
-    /// Sets the number of classes where labels are all there is to tell it, some of which were left out.
-    pub(crate) fn with_classes_of(mut self, classes: Option<usize>) -> Self {
-        if let (Some(classes), None) = (classes, &self.class_names) {
+    /// Adds the facts of the source: the least number of classes where they have no names (the last ones may have no image
+    /// here), the size without padding, and the sizes before resizing.
+    pub(crate) fn with_source(
+        mut self,
+        classes: usize,
+        content_size: (usize, usize),
+        sizes: BTreeMap<(usize, usize), usize>,
+    ) -> Self {
+        if self.class_names.is_none() {
             self.classes = self.classes.max(classes);
-            self.content_hash = Arc::default();
         }
-        self
+        Self { content_size, source_sizes: Some(Arc::new(sizes)), ..self }
     }
 
-    pub(crate) fn with_content_size(mut self, size: (usize, usize)) -> Self {
-        self.content_size = size;
-        self
-    }
-
-    pub(crate) fn with_source_sizes(mut self, sizes: BTreeMap<(usize, usize), usize>) -> Self {
-        self.source_sizes = Some(Arc::new(sizes));
-        self
-    }
-
-    /// Limits, resizes, pads and converts as `options` say, for readers whose images all have one size already.
+    /// Limits, converts, resizes and pads as `options` say, for readers whose images all have one size.
     pub(crate) fn prepared(self, options: &LoadOptions) -> Result<Self, DataError> {
         let limited = match options.limit {
             Some(limit) if limit < self.len() => self.subset(evenly_spread(self.len(), limit)),
@@ -385,26 +386,22 @@ impl ImageSet {
         if options.size.is_none_or(|wanted| wanted == size) && (height, width) == size && channels == limited.channels {
             return Ok(limited);
         }
-        let bytes = limited.len() as u128 * (height * width * channels) as u128;
-        let too_large = || DataError::TooLarge { path: (&limited.name).into(), bytes };
-        let mut pixels = Vec::new();
-        pixels.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large())?).map_err(|_| too_large())?;
-        pixels.resize(limited.len() * height * width * channels, 0);
-        pixels.par_chunks_exact_mut(height * width * channels).enumerate().try_for_each(|(index, slot)| {
+        let image_bytes = height * width * channels;
+        let mut pixels = allocate(limited.len() as u128 * image_bytes as u128, Path::new(&limited.name))?;
+        pixels.resize(limited.len() * image_bytes, 0);
+        pixels.par_chunks_exact_mut(image_bytes).enumerate().try_for_each(|(index, slot)| {
             let picture = Raster::new(limited.image(index).to_vec(), limited.height, limited.width, limited.channels)?;
             slot.copy_from_slice(prepare(&picture, channels, options)?.pixels());
             Ok::<(), DataError>(())
         })?;
-        let sizes = BTreeMap::from([((limited.height, limited.width), limited.len())]);
+        let sizes = BTreeMap::from([(size, limited.len())]);
         let shape = [limited.len(), height, width, channels];
-        let mut prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
-        prepared.classes = limited.classes;
-        prepared.content_size = options.size.unwrap_or((limited.height, limited.width));
-        Ok(prepared.with_source_sizes(sizes))
+        let prepared = Self::new(limited.name, pixels, shape, limited.labels, limited.class_names)?;
+        Ok(prepared.with_source(limited.classes, options.size.unwrap_or(size), sizes))
     }
 }
 
-/// One picture as the options want it: channels, then size, then padding.
+/// Converts, resizes and pads one picture as `options` say.
 pub(crate) fn prepare<V: Value>(
     picture: &Raster<V>,
     channels: usize,
@@ -412,7 +409,7 @@ pub(crate) fn prepare<V: Value>(
 ) -> Result<Raster<V>, DataError> {
     let mut picture = transform::convert_channels(picture, channels)?;
     if let Some((height, width)) = options.size {
-        picture = transform::resize_short_side_and_centre_crop(&picture, height, width)?;
+        picture = transform::resize_short_side_and_center_crop(&picture, height, width)?;
     }
     if options.padding == Padding::None {
         return Ok(picture);
@@ -421,17 +418,12 @@ pub(crate) fn prepare<V: Value>(
     transform::pad_to(&picture, height, width, options.padding.fill())
 }
 
-/// Values of 16 bits out of their bytes.
-fn words(bytes: &[u8]) -> impl Iterator<Item = u16> + '_ {
-    bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
-}
-
-/// `limit` of `0..len`, spread evenly: data sorted by class keeps all its classes.
+/// `limit` indices of `0..len`, spread evenly: data sorted by class keeps all its classes.
 pub(crate) fn evenly_spread(len: usize, limit: usize) -> impl Iterator<Item = usize> {
     (0..limit.min(len)).map(move |index| (index as u128 * len as u128 / limit.min(len) as u128) as usize)
 }
 
-/// One image of an [`ImageSet`], as burn's loaders get it.
+/// One image of an [`ImageSet`], for burn's loaders.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Item {
     /// The values, `[height, width, channels]`, rounded to bytes where they have 16 bits.
@@ -483,13 +475,13 @@ mod tests {
     }
 
     #[test]
-    fn numbers_outside_the_range_are_clamped() {
+    fn numbers_outside_of_the_range_are_clamped() {
         let numbers = [-3.0, 7.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 0.0];
         assert_eq!(numbers.map(to_u8), [0, 255, 255, 0, 0, 128]);
     }
 
     #[test]
-    fn planes_and_flips() {
+    fn images_are_written_as_planes_and_flipped() {
         // two RGB pixels over two rows: red 0 255 / 0 0, green 0 0 / 255 0, blue all 255
         let pixels = vec![0, 0, 255, 255, 0, 255, 0, 255, 255, 0, 0, 255];
         let set = ImageSet::new("rgb", pixels, [1, 2, 2, 3], None, None).unwrap();
@@ -533,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_sees_content_and_nothing_else() {
+    fn the_hash_depends_on_the_content_only() {
         let set = ten();
         assert_eq!(set.content_hash(), ten().content_hash());
         assert_eq!(set.content_hash().len(), 64);
@@ -592,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn burns_own_transforms_take_it() {
+    fn transforms_of_burn_take_it() {
         let set = ten();
         let direct = Dataset::get(&set, 3).unwrap();
         assert_eq!((direct.pixels.as_slice(), direct.label), (set.image(3), Some(3)));

@@ -1,8 +1,9 @@
-//! What a user wants to know of a dataset before training on it.
+//! The summary of a dataset.
 
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::decode::words;
 use crate::image_set::ImageSet;
 
 /// A summary of an [`ImageSet`]; see [`inspect`].
@@ -18,20 +19,20 @@ pub struct Inspection {
     pub width: usize,
     /// 1 (gray), 3 (RGB) or 4 (RGBA).
     pub channels: usize,
-    /// 8, or 16 where values were kept as such.
+    /// Bits of a value: 8 or 16.
     pub bits: usize,
-    /// Name and number of images of each class, in order of the labels; empty without labels. Classes without a name
-    /// are called by their number.
+    /// Name and number of images of each class, in order of the labels; empty without labels. The name of a class without a
+    /// name is its label.
     pub classes: Vec<(String, usize)>,
     /// Mean of each channel, values scaled to `[0, 1]`.
     pub mean: Vec<f64>,
     /// Standard deviation of each channel (over all pixels, not a sample of them), in the same scale.
     pub deviation: Vec<f64>,
-    /// `((height, width), images)` as they came before resizing, the most frequent first; empty where nothing is known.
+    /// `((height, width), images)` before resizing, the most frequent first; empty where they are unknown.
     pub source_sizes: Vec<((usize, usize), usize)>,
 }
 
-/// Counts and measures `images`. Sums are exact (integers), so the numbers do not depend on the order of adding.
+/// Summarizes `images`. Sums are exact (integers), so that the result does not depend on the order of addition.
 ///
 /// ```
 /// let set = data::ImageSet::new("two", vec![0, 255, 255, 0], [2, 1, 2, 1], Some(vec![1, 1]), None)?;
@@ -42,7 +43,7 @@ pub struct Inspection {
 /// ```
 pub fn inspect(images: &ImageSet) -> Inspection {
     let channels = images.channels();
-    // four channels at most; a sum of squares of 2^47 bytes still fits into u64, one of 16 bits needs more
+    // four channels at most; a sum of squares of 2^47 bytes fits into u64, one of 16 bits needs more
     let sums = |mut sums: [(u64, u128); 4], index: usize| {
         let mut of_image = [(0u64, 0u64); 4];
         let mut add = |at: usize, value: u64| {
@@ -51,8 +52,7 @@ pub fn inspect(images: &ImageSet) -> Inspection {
         };
         let image = images.image(index);
         if images.sixteen_bits() {
-            let words = image.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
-            words.enumerate().for_each(|(at, word)| add(at, word.into()));
+            words(image).enumerate().for_each(|(at, word)| add(at, word.into()));
         } else {
             image.iter().enumerate().for_each(|(at, &byte)| add(at, byte.into()));
         }

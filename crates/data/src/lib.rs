@@ -1,19 +1,19 @@
 //! Images for training: readers, transforms and a deterministic order, bytes (or 16 bits) on the host.
 //!
-//! [`open`] takes a dataset's name or a path (an IDX file or a folder of them, CIFAR binaries or their archive, a
-//! folder or zip of images, Parquet files, NumPy arrays) and gives an [`ImageSet`]: images of one size, with labels where
-//! the data has them. [`fetch()`] brings a known dataset to this machine, [`inspect()`] sums one up, [`order`] says which
-//! image comes when. Large datasets are decoded once, into a [`Cache`] that is mapped into memory.
+//! [`open`] reads a dataset by its name or path (an IDX file or a folder of them, CIFAR binaries or their archive, a folder
+//! or zip of images, Parquet files, NumPy arrays) into an [`ImageSet`]: images of one size, with labels where the data has
+//! them. [`fetch()`] downloads a known dataset, [`inspect()`] summarizes one, [`order`] is the order of the images in
+//! training. Large datasets are decoded once, into a [`Cache`] that is mapped into memory.
 //!
-//! The crate knows nothing of tensors, devices or training. An [`ImageSet`] is a burn-dataset `Dataset`, so burn's own
-//! loaders and transforms can use it, and [`ImageSet::write_chw_f32`] fills a batch without any of them.
+//! The crate has no tensors, devices or training. An [`ImageSet`] is a burn-dataset `Dataset`, so that burn's loaders and
+//! transforms take it, and [`ImageSet::write_chw_f32`] fills a batch without any of them.
 //!
 //! ```
 //! let options = data::LoadOptions { limit: Some(100), ..Default::default() };
 //! let digits = data::open("mnist-5k", &options)?.images;
 //! assert_eq!((digits.len(), digits.height(), digits.width(), digits.channels()), (100, 28, 28, 1));
 //!
-//! // a batch of 8 in the order of seed 42, from its first sample on, as [8, 1, 28, 28] numbers in [-1, 1]
+//! // the first batch of 8 in the order of seed 42, as [8, 1, 28, 28] numbers in [-1, 1]
 //! let mut order = data::order::Order::new(digits.len(), 42);
 //! let mut batch = vec![0.0; 8 * digits.image_len()];
 //! for (position, image) in batch.chunks_exact_mut(digits.image_len()).enumerate() {
@@ -23,7 +23,7 @@
 //! # Ok::<(), data::DataError>(())
 //! ```
 
-// but to map files of the cache into memory
+// except where files of the cache are mapped into memory
 #![deny(unsafe_code)]
 
 mod array;
@@ -32,29 +32,39 @@ mod cifar;
 mod classes;
 mod collect;
 mod columns;
+mod context;
 mod decode;
+mod disk;
 mod error;
 pub mod fetch;
 pub mod folder;
 mod guard;
+mod hash;
 pub mod idx;
 mod image_set;
 pub mod inspect;
+mod loaded;
 pub mod manifest;
+pub mod memory;
 mod metadata;
 mod open;
 mod options;
 pub mod order;
 mod pixels;
+mod places;
 #[cfg(test)]
 mod testing;
 pub mod transform;
+mod tree;
 mod zipped;
 
 pub use cache::{Cache, CacheEntry};
+pub use context::{Progress, ReadContext, Stage};
 pub use error::DataError;
 pub use fetch::fetch;
 pub use image_set::{ImageSet, Item, to_u8, to_unit_range};
 pub use inspect::{Inspection, inspect};
-pub use open::{Cached, Loaded, Places, Progress, Reading, Stage, open, open_in, open_with};
+pub use loaded::{Cached, Loaded};
+pub use open::{open, open_in, open_with};
 pub use options::{LoadOptions, Padding, Split};
+pub use places::Places;

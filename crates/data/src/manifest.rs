@@ -1,4 +1,4 @@
-//! What is known of each dataset that has a name: `datasets/NAME/manifest.toml`, compiled into the crate.
+//! The manifests of the known datasets: `datasets/NAME/manifest.toml`, compiled into the crate.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 
-/// A dataset that can be asked for by name.
+/// A known dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The name, as users give it.
+    /// The name on the command line.
     pub name: String,
-    /// A line about it.
+    /// A line that describes it.
     pub title: String,
-    /// How its files are laid out.
+    /// The format of its files.
     pub format: Format,
     /// Images of the training split.
     pub count: usize,
@@ -26,23 +26,23 @@ pub struct Manifest {
     pub width: usize,
     /// 1 (gray) or 3 (RGB).
     pub channels: usize,
-    /// What the classes are called, in order of their labels.
+    /// The names of the classes, in order of their labels.
     pub classes: Vec<String>,
     /// The license, as an SPDX expression where there is one.
     pub license: String,
-    /// Who made it, and where it is described.
+    /// The authors, and where they describe it.
     pub source: String,
-    /// URLs, each ending in `/`, to which a file's name is added; tried in order. Empty where it is in the repository.
+    /// URLs, each ending in `/`, to which the name of a file is added; tried in order. Empty for a dataset of the repository.
     #[serde(default)]
     pub mirrors: Vec<String>,
-    /// The files, as they are published.
+    /// The published files.
     pub files: Vec<ManifestFile>,
-    /// The files that a published archive holds, which will do as well; empty where there is no archive.
+    /// The files in a published archive, which are accepted too; empty without an archive.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unpacked: Vec<ManifestFile>,
 }
 
-/// How a dataset's files are laid out.
+/// The format of the files of a dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -62,15 +62,15 @@ pub struct ManifestFile {
     pub bytes: u64,
     /// SHA-256 of the file, in lower-case hexadecimal.
     pub sha256: String,
-    /// For a gzip file: the length of what it holds.
+    /// For a gzip file: the length of its contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents_bytes: Option<u64>,
-    /// For a gzip file: SHA-256 of what it holds. A copy that was compressed again, or not at all, is told by it.
+    /// For a gzip file: SHA-256 of its contents. It identifies a copy that was compressed again, or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub contents_sha256: Option<String>,
 }
 
-/// mnist-5k is small enough to stand in the binary: (file name, bytes).
+/// The files of mnist-5k, which are part of the binary: (file name, bytes).
 pub(crate) const MNIST_5K: [(&str, &[u8]); 2] = [
     ("images-idx3-ubyte.gz", include_bytes!("../../../datasets/mnist-5k/images-idx3-ubyte.gz")),
     ("labels-idx1-ubyte.gz", include_bytes!("../../../datasets/mnist-5k/labels-idx1-ubyte.gz")),
@@ -84,11 +84,11 @@ static KNOWN: LazyLock<Vec<Manifest>> = LazyLock::new(|| {
         include_str!("../../../datasets/cifar10/manifest.toml"),
     ]
     .into_iter()
-    .map(|text| toml::from_str(text).expect("a manifest of this repository parses: a test sees to it"))
+    .map(|text| toml::from_str(text).expect("a manifest of this repository parses, which a test checks"))
     .collect()
 });
 
-/// All datasets that have a name.
+/// All known datasets.
 pub fn known() -> &'static [Manifest] {
     &KNOWN
 }
@@ -106,27 +106,27 @@ pub fn find(name: &str) -> Option<&'static Manifest> {
 /// Reads a manifest file.
 ///
 /// # Errors
-/// [`DataError::File`], or [`DataError::BadManifest`] with what the parser says.
+/// [`DataError::File`], or [`DataError::BadManifest`] with the error of the parser.
 pub fn read(path: &Path) -> Result<Manifest, DataError> {
     let text = std::fs::read_to_string(path).map_err(|error| DataError::io(Action::Read, path, error))?;
     toml::from_str(&text)
         .map_err(|error| DataError::BadManifest { path: path.display().to_string(), problem: error.to_string() })
 }
 
-/// The known names with commas.
+/// The known names, separated by commas.
 pub(crate) fn names() -> String {
     known().iter().map(|manifest| manifest.name.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 impl ManifestFile {
-    /// The names under which the file may lie in a folder, and whether that is the compressed one.
+    /// The names that the file may have in a folder, and whether they are those of the compressed one.
     pub(crate) fn possible_names(&self) -> Vec<(String, bool)> {
         let mut names = vec![(self.name.clone(), true)];
         if let Some(plain) = self.name.strip_suffix(".gz")
             && self.contents_sha256.is_some()
         {
             names.push((plain.to_string(), false));
-            // as some archives have them: train-images.idx3-ubyte
+            // of some archives: train-images.idx3-ubyte
             let dotted = plain.replace("-idx", ".idx");
             names.push((format!("{dotted}.gz"), true));
             names.push((dotted, false));
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifests_are_whole() {
+    fn manifests_are_complete() {
         assert_eq!(names(), "mnist-5k, mnist, fashion-mnist, cifar10");
         for manifest in known() {
             assert_eq!(manifest.classes.len(), 10, "{}", manifest.name);
@@ -157,7 +157,7 @@ mod tests {
         }
     }
 
-    /// The IDX lengths follow from what the manifest says of the images.
+    /// The lengths of IDX files follow from the shapes.
     #[test]
     fn lengths_agree_with_the_shapes() {
         for manifest in known().iter().filter(|manifest| manifest.format == Format::Idx) {

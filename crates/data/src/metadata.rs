@@ -1,5 +1,5 @@
 //! `metadata.csv` and `metadata.jsonl`: a table of the images of a folder or a zip file, one row each, with a column
-//! `file_name`, and labels where it has a column for them. <https://huggingface.co/docs/datasets/image_dataset> describes it.
+//! `file_name`, and labels where it has a column for them; see <https://huggingface.co/docs/datasets/image_dataset>.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -8,50 +8,48 @@ use crate::classes::{Classes, Value, inner_path};
 use crate::error::DataError;
 use crate::options::LoadOptions;
 
-/// The names that such a table may have.
+/// The names of tables.
 pub(crate) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
 
-/// No table is longer.
+/// Bytes of a table at most.
 pub(crate) const LARGEST: u64 = 1 << 30;
 
 /// The column of the file names.
 const FILE_NAME: &str = "file_name";
 
-/// What a table says.
+/// The rows of a table.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Metadata {
     /// The images, relative to the folder of the table, in its order.
     pub files: Vec<PathBuf>,
-    /// None where the table has no labels.
+    /// `None` where the table has no labels.
     pub classes: Option<Classes>,
 }
 
 impl Metadata {
-    /// What it says of the images in a folder, and their paths in it; of all where there is none.
+    /// The rows of the images in a folder, with their paths in it; all rows without a folder.
     pub(crate) fn within(self, folder: Option<&str>) -> Self {
         let Some(folder) = folder else { return self };
-        let inner: Vec<Option<PathBuf>> =
-            self.files.iter().map(|path| path.strip_prefix(folder).ok().map(Path::to_path_buf)).collect();
-        self.retain(|index| inner[index].is_some(), inner.iter().flatten().cloned().collect())
+        self.filter_map(|path| path.strip_prefix(folder).ok().map(Path::to_path_buf))
     }
 
-    /// Keeps the lines whose numbers are wanted; `files` are what is called so then.
-    pub(crate) fn retain(self, wanted: impl Fn(usize) -> bool, files: Vec<PathBuf>) -> Self {
-        let keep = |labels: Vec<u32>| {
-            labels.into_iter().enumerate().filter(|(index, _)| wanted(*index)).map(|(_, label)| label).collect()
+    /// The rows for which `path` returns a path, with this path.
+    pub(crate) fn filter_map(self, path: impl FnMut(PathBuf) -> Option<PathBuf>) -> Self {
+        let files: Vec<Option<PathBuf>> = self.files.into_iter().map(path).collect();
+        let kept = |labels: Vec<u32>| {
+            labels.into_iter().zip(&files).filter_map(|(label, file)| file.as_ref().map(|_| label)).collect()
         };
-        let classes = self.classes.map(|classes| Classes { labels: classes.labels.map(keep), ..classes });
-        Self { files, classes }
+        let classes = self.classes.map(|classes| Classes { labels: classes.labels.map(kept), ..classes });
+        Self { files: files.into_iter().flatten().collect(), classes }
     }
 }
 
-/// Reads a table out of the `bytes` of the file at `path`; none where it has no column `file_name` and no `label_column` was
-/// asked for, for then it is a table of something else.
-///
-/// The labels are those of `options.label_column`, else of the column `label`, if there is one.
+/// Reads a table out of the `bytes` of the file at `path`. Its labels are those of `options.label_column`, else of the column
+/// `label`, if there is one. `None` where it has no column `file_name` and `label_column` is not set: it is a table of
+/// something else.
 ///
 /// # Errors
-/// [`DataError::BadFile`] says which line is at fault.
+/// [`DataError::BadFile`] names the line.
 pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<Option<Metadata>, DataError> {
     let bad = |problem: String| DataError::bad_file(path, problem);
     let asked = options.label_column.as_deref();
@@ -61,7 +59,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
     let rows = match rows {
         Some(rows) => rows,
         None if asked.is_none() => return Ok(None),
-        None => return Err(bad(format!("has no column `{FILE_NAME}`, which says which image a line is about"))),
+        None => return Err(bad(format!("has no column `{FILE_NAME}` with the image of each line; add it"))),
     };
     let (mut files, mut values) = (Vec::with_capacity(rows.len()), Vec::new());
     let mut seen = BTreeSet::new();
@@ -85,10 +83,7 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
     if files.is_empty() {
         return Err(bad("lists no image".into()));
     }
-    let classes = match labeled && !options.ignore_classes {
-        true => Some(Classes::by_value(path, values, None)?),
-        false => None,
-    };
+    let classes = (labeled && !options.ignore_classes).then(|| Classes::by_value(path, values, None)).transpose()?;
     Ok(Some(Metadata { files, classes }))
 }
 
@@ -99,12 +94,11 @@ struct Row {
     label: Option<Value>,
 }
 
-/// None where it has no file names.
+/// The rows of a table in CSV; `None` without a column of file names.
 fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Option<Vec<Row>>, String> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(bytes);
     let headers = reader.headers().map_err(|error| error.to_string())?.clone();
-    // a byte order mark is no part of the first name
-    let find = |name: &str| headers.iter().position(|header| header.trim_start_matches('\u{feff}') == name);
+    let find = |name: &str| headers.iter().position(|header| header == name);
     let Some(file_at) = find(FILE_NAME) else { return Ok(None) };
     let label_at = find(column);
     let mut rows = Vec::new();
@@ -118,7 +112,7 @@ fn rows_of_csv(bytes: &[u8], column: &str) -> Result<Option<Vec<Row>>, String> {
     Ok(Some(rows))
 }
 
-/// None where the first line has no file name.
+/// The rows of a table in JSON lines; `None` where the first line has no file name.
 fn rows_of_json(bytes: &[u8], column: &str) -> Result<Option<Vec<Row>>, String> {
     let mut rows = Vec::new();
     for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
@@ -156,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_say_the_same() {
+    fn csv_and_json_lines_give_the_same_rows() {
         let options = LoadOptions::default();
         let csv =
             table("metadata.csv", "\u{feff}file_name,label\n./b/2.png,dog\n\"a, 1.png\",cat\n", &options).unwrap();
@@ -169,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_column_of_labels_can_be_chosen_or_left_out() {
+    fn the_column_of_labels_is_chosen_or_ignored() {
         let text = "file_name,text,breed\n1.png,\"a cat, sitting\",3\n2.png,a dog,0\n";
         assert_eq!(table("metadata.csv", text, &LoadOptions::default()).unwrap().classes, None);
         let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
@@ -181,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn other_tables_are_left_alone_unless_they_are_asked() {
+    fn tables_without_file_names_are_ignored_unless_a_column_is_asked_for() {
         let label = LoadOptions { label_column: Some("label".into()), ..LoadOptions::default() };
         for (name, text) in [("metadata.csv", "name,label\n1.png,a\n"), ("metadata.csv", ""), ("metadata.jsonl", "{}")]
         {
@@ -191,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_all_splits_is_cut() {
+    fn a_table_of_all_splits_gives_the_rows_of_one() {
         let text = "file_name,label\ntest/1.png,b\ntrain/a/2.png,c\ntrain/3.png,a\n";
         let whole = table("metadata.csv", text, &LoadOptions::default()).unwrap();
         let train = whole.within(Some("train"));
@@ -201,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named_by_line() {
+    fn faults_are_reported_with_their_line() {
         for (name, text, expected) in [
             ("metadata.csv", "file_name,label\n1.png,a\n2.png\n", "2 fields"),
             ("metadata.csv", "file_name,label\n1.png,a\n2.png,\n", "line 3: `2.png` has no `label`"),

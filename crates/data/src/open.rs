@@ -1,146 +1,51 @@
 //! From a name or a path to an [`ImageSet`].
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::cache::Cache;
+use crate::context::ReadContext;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
+use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
+use crate::places::Places;
 use crate::{array, cifar, columns, folder, idx, zipped};
 
-/// What [`open`] gives.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// The images.
-    pub images: ImageSet,
-    /// Files that could not be read, with the reason; empty unless [`LoadOptions::skip_unreadable`] is set.
-    pub skipped: Vec<(PathBuf, String)>,
-    /// Where the images were read from: a path, or `built in`.
-    pub source: String,
-    /// What the cache had to do with it.
-    pub cached: Cached,
-}
-
-/// What the [`Cache`] had to do with a dataset.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cached {
-    /// Nothing: there is none, or it would not be worth it.
-    Unused,
-    /// The images had been decoded before.
-    Read,
-    /// They were decoded and will be found the next time.
-    Written,
-    /// They could not be kept, for this reason, and lie in memory.
-    Failed(String),
-}
-
-/// How far the reading of a dataset is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// What is being done.
-    pub stage: Stage,
-    /// How many pictures (or files, where they are looked up in the cache) are done, ...
-    pub done: usize,
-    /// ... and how many there are.
-    pub total: usize,
-}
-
-/// A part of the reading of a dataset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Contents are looked up in the cache, or headers read.
-    Looking,
-    /// Pictures are decoded.
-    Decoding,
-}
-
-/// What goes along with reading, and does not change what is read.
-#[derive(Clone, Default)]
-pub struct Reading<'a> {
-    /// Where decoded images are kept; none to keep them in memory.
-    pub cache: Option<Cache>,
-    /// Told from time to time how far it is.
-    pub progress: Option<&'a dyn Fn(Progress)>,
-}
-
-impl Reading<'_> {
-    pub(crate) fn tell(&self, progress: Progress) {
-        if let Some(listener) = self.progress {
-            listener(progress);
-        }
-    }
-}
-
-/// Where datasets that have a name are looked for.
-#[derive(Debug, Clone, Default)]
-pub struct Places {
-    /// Folders of datasets (`ROOT/NAME/…`), in this order: `$DIFFUSE_DATASETS`, then `datasets/` in the current
-    /// directory and in each above it.
-    pub roots: Vec<PathBuf>,
-    /// Where [`fetch()`](crate::fetch()) keeps them: `$XDG_CACHE_HOME/diffuse/datasets`, else
-    /// `$HOME/.cache/diffuse/datasets`.
-    pub cache: Option<PathBuf>,
-    /// Where the system's packages install them: `/usr/share/datasets` on Debian.
-    pub system: Option<PathBuf>,
-}
-
-impl Places {
-    /// The places that the environment names.
-    pub fn from_environment() -> Self {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        let mut roots: Vec<PathBuf> = variable("DIFFUSE_DATASETS").into_iter().collect();
-        if let Ok(current) = std::env::current_dir() {
-            roots.extend(current.ancestors().map(|folder| folder.join("datasets")).filter(|folder| folder.is_dir()));
-        }
-        // The XDG specification: a relative path is to be ignored.
-        let cache = variable("XDG_CACHE_HOME")
-            .filter(|folder| folder.is_absolute())
-            .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-            .map(|folder| folder.join("diffuse").join("datasets"));
-        Self { roots, cache, system: Some(PathBuf::from("/usr/share/datasets")) }
-    }
-
-    /// The folders in which the dataset `name` may lie, in order.
-    fn folders(&self, name: &str) -> Vec<PathBuf> {
-        self.roots.iter().chain(&self.cache).chain(&self.system).map(|root| root.join(name)).collect()
-    }
-}
-
-/// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and large
-/// datasets kept, decoded, in [`Cache::from_environment`].
+/// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
+/// decoded images of large datasets kept in [`Cache::from_environment`].
 ///
 /// # Errors
 /// See [`open_with`].
 pub fn open(path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
-    let reading = Reading { cache: Cache::from_environment(), progress: None };
-    open_with(&Places::from_environment(), path_or_name, options, &reading)
+    let context = ReadContext { cache: Cache::from_environment(), progress: None };
+    open_with(&Places::from_environment(), path_or_name, options, &context)
 }
 
-/// Likewise, with other places, and into memory.
+/// Reads a dataset by its name or path, with other places and without a cache; see [`open_with`].
 ///
 /// # Errors
 /// See [`open_with`].
 pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Result<Loaded, DataError> {
-    open_with(places, path_or_name, options, &Reading::default())
+    open_with(places, path_or_name, options, &ReadContext::default())
 }
 
 /// Reads a dataset by its name or path.
 ///
-/// A known name comes first (write `./mnist` for a folder of that name); it is looked for in `places`, and `mnist-5k`
-/// is built in. A path may be an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or
-/// CIFAR-100 batch, a folder or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or
-/// sub-folders as classes), a Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). Where a folder of IDX
-/// files has a `manifest.toml` beside them, the class names are taken from it.
+/// A known name comes first (`./mnist` is a folder of that name); it is looked for in `places`, and `mnist-5k` is built in.
+/// A path is an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or CIFAR-100 batch, a folder
+/// or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or sub-folders as classes), a
+/// Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). A `manifest.toml` beside IDX files has their class
+/// names.
 ///
 /// # Errors
-/// [`DataError::BadOption`] for settings that cannot be met, [`DataError::NoSuchData`] where there is nothing of that
-/// name, [`DataError::NotFetched`] for a known dataset that is not on this machine, and what the readers say.
+/// [`DataError::BadOption`] for options that cannot be met, [`DataError::NoSuchData`] for a name or path that does not exist,
+/// [`DataError::NotFetched`] for a known dataset that is not on this machine, and the errors of the readers.
 pub fn open_with(
     places: &Places,
     path_or_name: &str,
     options: &LoadOptions,
-    reading: &Reading,
+    context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     options.check()?;
     if let Some(manifest) = manifest::find(path_or_name) {
@@ -152,9 +57,9 @@ pub fn open_with(
     }
     let name = name_of(path);
     if path.is_dir() {
-        open_folder(&name, path, options, reading)
+        open_folder(&name, path, options, context)
     } else if path.is_file() {
-        open_file(&name, path, options, reading)
+        open_file(&name, path, options, context)
     } else {
         Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
     }
@@ -171,31 +76,17 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
     for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
         let images = match manifest.format {
             Format::Idx => match idx::images_in(folder, options.split)? {
-                Some(images) => idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?,
-                None => continue,
+                Some(images) => Some(idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?),
+                None => None,
             },
-            Format::Cifar10 => match cifar::load_folder(&manifest.name, folder, options.split)? {
-                Some(images) => images,
-                None => continue,
-            },
+            Format::Cifar10 => cifar::load_folder(&manifest.name, folder, options.split)?,
         };
-        return whole(images, folder, options);
+        if let Some(images) = images {
+            return whole(images, folder, options);
+        }
     }
     if manifest.name == "mnist-5k" {
-        if options.split == Split::Test {
-            let problem = "mnist-5k has no test split; fetch `mnist`, or leave it at `train`".into();
-            return Err(DataError::BadOption { key: "split", problem });
-        }
-        let mut arrays = Vec::new();
-        for (file, bytes) in manifest::MNIST_5K {
-            arrays.push(idx::read_stream(bytes, bytes.len() as u64, Path::new(file))?);
-        }
-        let built_in = Path::new("built in");
-        if let (Some(labels), Some(images)) = (arrays.pop(), arrays.pop()) {
-            let classes = Some(manifest.classes.clone());
-            let images = idx::assemble(&manifest.name, (images, built_in), Some((labels, built_in)), classes)?;
-            return whole(images, built_in, options);
-        }
+        return open_built_in(manifest, options);
     }
     let looked = folders.iter().map(|folder| folder.display().to_string()).collect::<Vec<_>>().join(", ");
     Err(DataError::NotFetched { name: manifest.name.clone(), looked })
@@ -210,43 +101,58 @@ fn holds(folder: &Path, manifest: &Manifest) -> bool {
         }
 }
 
-fn open_folder(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, DataError> {
+    if options.split == Split::Test {
+        return Err(DataError::bad_option(
+            "split",
+            "mnist-5k has no test split; fetch `mnist`, or leave it at `train`",
+        ));
+    }
+    let path = Path::new("built in");
+    let [images, labels] =
+        manifest::MNIST_5K.map(|(file, bytes)| idx::read_stream(bytes, bytes.len() as u64, Path::new(file)));
+    let classes = Some(manifest.classes.clone());
+    let images = idx::assemble(&manifest.name, (images?, path), Some((labels?, path)), classes)?;
+    whole(images, path, options)
+}
+
+fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
-        let classes = manifest::read(&path.join("manifest.toml")).ok().map(|manifest| manifest.classes);
-        return whole(idx::load(name, &images, classes)?, path, options);
+        return whole(idx::load(name, &images, classes_beside(&images))?, path, options);
     }
     if let Some(images) = cifar::load_folder(name, path, options.split)? {
         return whole(images, path, options);
     }
     if let Some(files) = columns::files_in(path, options.split)? {
-        return columns::load(name, path, &files, options, reading);
+        return columns::load(name, path, &files, options, context);
     }
-    folder::load_with(name, path, options, reading)
+    folder::load_with(name, path, options, context)
 }
 
-fn open_file(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
+fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let lower = name.to_ascii_lowercase();
     let extension = lower.rsplit('.').next().unwrap_or_default();
     if folder::EXTENSIONS.contains(&extension) {
         return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
     }
     let images = match extension {
-        "zip" => return zipped::load(name, path, options, reading),
-        "npy" => return array::load_npy(name, path, options, reading),
-        "npz" => return array::load_npz(name, path, options, reading),
-        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, reading),
-        "tgz" => cifar::load_archive(name, path, options.split)?,
-        _ if lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
+        "zip" => return zipped::load(name, path, options, context),
+        "npy" => return array::load_npy(name, path, options, context),
+        "npz" => return array::load_npz(name, path, options, context),
+        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, context),
         "bin" => cifar::load_file(name, path)?,
-        _ => {
-            let classes = manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes);
-            idx::load(name, path, classes)?
-        }
+        _ if extension == "tgz" || lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
+        _ => idx::load(name, path, classes_beside(path))?,
     };
     whole(images, path, options)
 }
 
-/// The result of a reader that reads all or nothing.
+/// The class names of the `manifest.toml` beside a file.
+fn classes_beside(path: &Path) -> Option<Vec<String>> {
+    manifest::read(&path.with_file_name("manifest.toml")).ok().map(|manifest| manifest.classes)
+}
+
+/// The result of a reader that reads all images or none.
 fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
     Ok(Loaded {
         images: images.prepared(options)?,
@@ -281,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_folder_of_the_repository_is_the_same_as_the_built_in() {
+    fn the_folder_of_the_repository_equals_the_built_in_dataset() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../datasets");
         let built_in = open_in(&nowhere(), "mnist-5k", &LoadOptions::default()).unwrap().images;
         let places = Places { roots: vec![folder.clone()], ..Places::default() };
@@ -316,13 +222,13 @@ mod tests {
             put(root, value);
             assert_eq!(first().unwrap(), value);
         }
-        // a dataset that is there but broken is an error, not a reason to take another
+        // a broken dataset is an error; the next place is not tried
         write(&places, "root/mnist/train-images-idx3-ubyte.gz", b"broken");
         assert!(first().unwrap_err().to_string().contains("root"));
     }
 
     #[test]
-    fn paths_of_every_kind() {
+    fn paths_of_every_format_are_opened() {
         let folder = tempfile::tempdir().unwrap();
         let open =
             |path: &str| open_in(&nowhere(), folder.path().join(path).to_str().unwrap(), &LoadOptions::default());
@@ -348,7 +254,7 @@ mod tests {
         let error = open_in(&nowhere(), pictures.to_str().unwrap(), &test).unwrap_err().to_string();
         assert!(error.contains("`split`"), "{error}");
 
-        // opening a device or a pipe could wait or read for ever
+        // a device or a pipe may block or never end
         #[cfg(unix)]
         assert!(open("/dev/zero").unwrap_err().to_string().contains("neither a regular file"));
 
@@ -357,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named_with_what_is() {
+    fn missing_data_is_an_error_with_the_known_names() {
         for given in ["mnits", "/no/such/folder", ""] {
             let error = open_in(&nowhere(), given, &LoadOptions::default()).unwrap_err().to_string();
             assert!(error.contains(&format!("`{given}`")) && error.contains("fashion-mnist"), "{error}");

@@ -1,13 +1,13 @@
-//! How data is to be read: the `[data]` part of a configuration.
+//! The options of reading: the `[data]` section of a configuration.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
 use crate::transform;
 
-/// How images are read. The default takes them as they are.
+/// The options of reading images; the default leaves them unchanged.
 ///
-/// Applied in this order: `limit`, `channels`, `size`, `padding`.
+/// They are applied in this order: `limit`, `channels`, `size`, `padding`.
 ///
 /// ```
 /// let options: data::LoadOptions = toml::from_str(
@@ -20,43 +20,42 @@ use crate::transform;
 #[serde(deny_unknown_fields, default)]
 pub struct LoadOptions {
     /// Target (height, width), each in `1..=16384`: the short side is resized to it and the long side cropped at the
-    /// center. `None`: as the data is; then all images must have one size.
+    /// center. `None` keeps the size, which must then be that of all images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<(usize, usize)>,
-    /// 1 (gray), 3 (RGB) or 4 (RGBA). `None`: as the data; in a folder that mixes them, the most that any image has.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA). `None` keeps the channels; images that differ get the most that any of them has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// A border around each image, after resizing.
     pub padding: Padding,
-    /// Leave out images that cannot be read, instead of failing; they are named in [`Loaded::skipped`](crate::Loaded).
+    /// Leave out images that cannot be read instead of failing; [`Loaded::skipped`](crate::Loaded::skipped) names them.
     pub skip_unreadable: bool,
     /// Take at most this many images, spread evenly over the data, at least 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Which part, where the data comes in two (IDX sets, CIFAR).
+    /// The split, where the data has several.
     pub split: Split,
-    /// Do not take the sub-folders of an image folder, or anything else, for classes.
+    /// Read no classes, neither from sub-folders nor from labels.
     pub ignore_classes: bool,
-    /// Keep images of 16 bits as such, where there are any; else they become bytes.
+    /// Keep 16 bits where images have them; else they are rounded to bytes.
     pub sixteen_bits: bool,
-    /// The column of images in a table (Parquet), or the array of them in a file of several (npz); found by itself if not
-    /// given.
+    /// The column of images in a table (Parquet), or their array in a file of several (npz); `None` finds it automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
-    /// The column of labels in a table (Parquet, `metadata.csv`, `metadata.jsonl`), or the array of them (npz); found by
-    /// itself if not given.
+    /// The column of labels in a table (Parquet, `metadata.csv`, `metadata.jsonl`), or their array (npz); `None` finds it
+    /// automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
 }
 
-/// A border that brings images to a size that a network can halve often enough.
+/// A border around images, for networks that halve them several times.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Padding {
     /// No border.
     #[default]
     None,
-    /// The image in the middle of a larger one.
+    /// The image is centered in one of this size.
     To {
         /// Rows with the border, at least those of the image.
         height: usize,
@@ -66,10 +65,9 @@ pub enum Padding {
         #[serde(default)]
         fill: u8,
     },
-    /// The image in the middle of the next larger one whose sides can be divided by a number: what a network needs that
-    /// halves its images.
+    /// The image is centered in the smallest one whose sides are multiples of a number.
     Multiple {
-        /// What both sides are to be a multiple of, at least 1.
+        /// The divisor of both sides, at least 1.
         of: usize,
         /// The value of the border in every channel, 0 to 255.
         #[serde(default)]
@@ -78,7 +76,7 @@ pub enum Padding {
 }
 
 impl Padding {
-    /// The (height, width) of an image of this `content` size with its border, which may be too small for it.
+    /// The (height, width) of an image of this size with its border; with [`Self::To`] it may be smaller than the image.
     pub(crate) fn around(self, (height, width): (usize, usize)) -> (usize, usize) {
         match self {
             Self::None => (height, width),
@@ -95,11 +93,11 @@ impl Padding {
     }
 }
 
-/// The two parts that published datasets come in.
+/// A part of a published dataset.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// The larger part: `train-…`, `data_batch_…`. Where a folder has but one part, that one.
+    /// The training part: `train-…`, `data_batch_…`. Where a folder has only one part, that one.
     #[default]
     Train,
     /// The held-out part: `t10k-…`, `test_batch`.
@@ -107,17 +105,16 @@ pub enum Split {
 }
 
 impl LoadOptions {
-    /// Refuses values that no data can meet.
+    /// Refuses values that are out of range.
     pub(crate) fn check(&self) -> Result<(), DataError> {
         if let Some(channels) = self.channels
             && transform::check_channels(channels).is_err()
         {
             let problem = format!("{channels} is none of 1 (gray), 3 (RGB), 4 (RGBA)");
-            return Err(DataError::BadOption { key: "channels", problem });
+            return Err(DataError::bad_option("channels", problem));
         }
         if self.limit == Some(0) {
-            let problem = "0 leaves no image; leave it out for all of them".into();
-            return Err(DataError::BadOption { key: "limit", problem });
+            return Err(DataError::bad_option("limit", "0 leaves no image; leave it out for all of them"));
         }
         if let Some((height, width)) = self.size {
             transform::check_target("size", height, width)?;
@@ -131,7 +128,7 @@ impl LoadOptions {
         Ok(())
     }
 
-    /// The (height, width) that images of one `source` size end up with.
+    /// The (height, width) of images of size `source`, resized and padded.
     pub(crate) fn final_size(&self, source: (usize, usize)) -> Result<(usize, usize), DataError> {
         let (height, width) = self.size.unwrap_or(source);
         let (tall, wide) = self.padding.around((height, width));
@@ -145,7 +142,7 @@ impl LoadOptions {
             "images of {height}x{width} cannot be padded to {tall}x{wide} (height x width); pad to at least their \
              size, or set a smaller `data.image_size`"
         );
-        Err(DataError::BadOption { key: "padding", problem })
+        Err(DataError::bad_option("padding", problem))
     }
 }
 
@@ -154,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn borders_of_odd_sizes() {
+    fn padding_rounds_odd_sizes_up() {
         let multiple = |of| LoadOptions { padding: Padding::Multiple { of, fill: 0 }, ..LoadOptions::default() };
         assert_eq!(multiple(8).final_size((28, 33)).unwrap(), (32, 40));
         assert_eq!(multiple(8).final_size((32, 8)).unwrap(), (32, 8));
@@ -164,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn it_survives_toml() {
+    fn options_survive_toml() {
         let all = LoadOptions {
             size: Some((28, 30)),
             channels: Some(3),

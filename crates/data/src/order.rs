@@ -1,13 +1,13 @@
 //! The order of samples: a pure function of the number of images, the seed and the epoch.
 //!
-//! Nothing has to be saved to go on with a run: position `p` of the endless stream of samples is entry `p % len` of the
-//! permutation of epoch `p / len`. The permutation is a Fisher-Yates shuffle driven by ChaCha with 8 rounds, written
-//! out here so that neither a platform nor a version of `rand` can change it.
+//! A run is resumed without any state: position `p` of the endless stream of samples is entry `p % len` of the permutation of
+//! epoch `p / len`. The permutation is a Fisher-Yates shuffle driven by ChaCha with 8 rounds, written out here so that
+//! neither a platform nor a version of `rand` changes it.
 
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
-/// What the key of the generator holds beside the seed, so that no other use of the same seed shares its numbers.
+/// The part of the generator's key behind the seed: no other use of the same seed shares its numbers.
 const PURPOSE: &[u8; 24] = b"diffuse: order of images";
 
 /// The permutation of `0..len` that belongs to `seed` and `epoch`.
@@ -35,7 +35,7 @@ pub fn permutation(len: usize, seed: u64, epoch: u64) -> Vec<u32> {
     order
 }
 
-/// A number drawn evenly from `0..bound`, without bias: D. Lemire, Fast Random Integer Generation in an Interval, 2019.
+/// Draws uniformly from `0..bound`: D. Lemire, Fast Random Integer Generation in an Interval, 2019.
 fn below(generator: &mut ChaCha8Rng, bound: u32) -> u32 {
     let threshold = bound.wrapping_neg() % bound;
     loop {
@@ -46,16 +46,7 @@ fn below(generator: &mut ChaCha8Rng, bound: u32) -> u32 {
     }
 }
 
-/// The image at `position` of the endless stream of samples. It shuffles a whole epoch for one answer: in a loop, keep
-/// an [`Order`].
-///
-/// # Panics
-/// If `len` is 0 or above `u32::MAX`.
-pub fn sample_index(position: u64, len: usize, seed: u64) -> usize {
-    Order::new(len, seed).at(position)
-}
-
-/// The endless stream of samples, with the permutation of the current epoch kept.
+/// The endless stream of samples, with the permutation of the current epoch.
 ///
 /// ```
 /// let mut order = data::order::Order::new(10, 7);
@@ -80,8 +71,8 @@ impl Order {
         Self { len, seed, epoch: 0, permutation: permutation(len, seed, 0) }
     }
 
-    /// The index, in `0..len`, of the sample at `position`. Positions may be asked for in any order; going through
-    /// them in order shuffles once an epoch.
+    /// The index, in `0..len`, of the sample at `position`. Positions may come in any order; ascending ones shuffle once an
+    /// epoch.
     pub fn at(&mut self, position: u64) -> usize {
         let epoch = position / self.len as u64;
         if epoch != self.epoch {
@@ -89,11 +80,6 @@ impl Order {
             self.epoch = epoch;
         }
         self.permutation[(position % self.len as u64) as usize] as usize
-    }
-
-    /// How many images an epoch has.
-    pub fn epoch_len(&self) -> usize {
-        self.len
     }
 }
 
@@ -104,7 +90,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_index_comes_once(len in 0usize..500, seed: u64, epoch: u64) {
+        fn every_index_occurs_once(len in 0usize..500, seed: u64, epoch: u64) {
             let mut order = permutation(len, seed, epoch);
             prop_assert_eq!(&order, &permutation(len, seed, epoch));
             order.sort_unstable();
@@ -119,15 +105,15 @@ mod tests {
         }
 
         #[test]
-        fn jumping_is_the_same_as_walking(len in 1usize..50, seed: u64, position in 0u64..500) {
+        fn jumping_gives_the_same_sample_as_walking(len in 1usize..50, seed: u64, position in 0u64..500) {
             let mut order = Order::new(len, seed);
             let walked = (0..=position).map(|at| order.at(at)).last();
-            prop_assert_eq!(walked, Some(sample_index(position, len, seed)));
+            prop_assert_eq!(walked, Some(Order::new(len, seed).at(position)));
         }
     }
 
-    /// A run that is resumed with another build must see the same images: these values may never change. They come
-    /// from a second implementation, ChaCha with 8 rounds and the shuffle written in Python.
+    /// A run that is resumed with another build must see the same images: these values may never change. They are from a
+    /// second implementation, ChaCha with 8 rounds and the shuffle written in Python.
     #[test]
     fn the_order_is_pinned() {
         assert_eq!(permutation(10, 42, 0), PINNED_0);
@@ -137,7 +123,7 @@ mod tests {
     const PINNED_0: [u32; 10] = [4, 5, 0, 7, 8, 1, 9, 2, 6, 3];
     const PINNED_1: [u32; 10] = [7, 6, 4, 3, 8, 2, 0, 9, 1, 5];
 
-    /// Each of the 6 orders of 3 images comes up about as often: 60,000 draws, 10,000 expected, deviation 91.
+    /// Each of the 6 orders of 3 images occurs about as often: 60,000 draws, 10,000 expected, deviation 91.
     #[test]
     fn no_order_is_favored() {
         let mut counts = std::collections::BTreeMap::new();
@@ -146,7 +132,7 @@ mod tests {
         }
         assert_eq!(counts.len(), 6);
         for (order, count) in counts {
-            assert!((count - 10_000).abs() < 460, "{order:?} came {count} times of 60,000");
+            assert!((count - 10_000).abs() < 460, "{order:?} occurs {count} times in 60,000");
         }
     }
 }

@@ -1,26 +1,22 @@
-//! Where the values of many images lie: in memory, or in a file that is mapped into it.
+//! The values of many images: in memory, or in a file that is mapped into it.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use files::Action;
 use memmap2::Mmap;
-use tempfile::NamedTempFile;
 
 use crate::error::DataError;
+use crate::memory::free_bytes;
 
-/// Bytes, wherever they lie.
+/// The values of images, one after the other.
 #[derive(Debug)]
 pub(crate) enum Pixels {
-    /// In memory.
     Memory(Vec<u8>),
-    /// In a file; the system brings in what is used, and lets go of it when memory is short.
+    /// A mapped file: the system brings in the pages that are used, and drops them when memory is short. The values are the
+    /// `len` bytes from byte `start` on.
     Mapped {
         map: Mmap,
-        /// Where in the file they begin ...
         start: usize,
-        /// ... and how many there are.
         len: usize,
     },
 }
@@ -42,48 +38,18 @@ pub(crate) fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Bytes of memory that are free for new things, where the system tells of it (Linux).
-fn available() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+/// An empty vector with room for `bytes`; [`DataError::TooLarge`] names `path` if they cannot be allocated.
+pub(crate) fn allocate(bytes: u128, path: &Path) -> Result<Vec<u8>, DataError> {
+    let too_large = || DataError::TooLarge { path: path.to_path_buf(), bytes };
+    let mut pixels = Vec::new();
+    pixels.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large())?).map_err(|_| too_large())?;
+    Ok(pixels)
 }
 
-/// Takes images one after the other, into memory or into a file.
-pub(crate) enum PixelWriter {
-    Memory(Vec<u8>),
-    File(BufWriter<NamedTempFile>),
-}
-
-impl PixelWriter {
-    /// Into memory: `bytes` of it are set aside, or an error names `path`.
-    pub(crate) fn memory(bytes: u128, path: &Path) -> Result<Self, DataError> {
-        let too_large = || DataError::TooLarge { path: path.to_path_buf(), bytes };
-        // the system gives more than it has, and ends the process when it is used
-        if available().is_some_and(|available| bytes > u128::from(available)) {
-            return Err(too_large());
-        }
-        let mut pixels = Vec::new();
-        pixels.try_reserve_exact(usize::try_from(bytes).map_err(|_| too_large())?).map_err(|_| too_large())?;
-        Ok(Self::Memory(pixels))
+/// As [`allocate`], if that much memory is free: the system grants more than it has, and kills the process on use.
+pub(crate) fn allocate_free(bytes: u128, path: &Path) -> Result<Vec<u8>, DataError> {
+    if free_bytes().is_some_and(|free| bytes > u128::from(free)) {
+        return Err(DataError::TooLarge { path: path.to_path_buf(), bytes });
     }
-
-    /// Into a new file in `folder`, which is removed if it is not finished.
-    pub(crate) fn file(folder: &Path) -> Result<Self, DataError> {
-        let file = tempfile::Builder::new()
-            .prefix(".images-")
-            .tempfile_in(folder)
-            .map_err(|error| DataError::io(Action::Write, folder, error))?;
-        Ok(Self::File(BufWriter::with_capacity(1 << 20, file)))
-    }
-
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        match self {
-            Self::Memory(pixels) => {
-                pixels.extend_from_slice(bytes);
-                Ok(())
-            }
-            Self::File(file) => file.write_all(bytes),
-        }
-    }
+    allocate(bytes, path)
 }

@@ -1,5 +1,5 @@
-//! What is done to a single picture before it is stored: channels, resize and crop, padding; and the flip on the way
-//! out. Rows from top to bottom, channels last, bytes or values of 16 bits.
+//! Transforms of a single picture: channels, resize and crop, padding. Rows from top to bottom, channels last, bytes or
+//! values of 16 bits.
 
 use std::fmt::Debug;
 
@@ -13,22 +13,19 @@ use crate::error::DataError;
 pub const LARGEST_SIDE: usize = 16_384;
 
 /// One value of a picture: a byte, or 16 bits; 0 is black and [`Value::MOST`] white.
-pub trait Value: bytemuck::Pod + Debug + PartialEq + Send + Sync + sealed::Sealed {
+pub trait Value: bytemuck::Pod + Into<u64> + Debug + PartialEq + Send + Sync + sealed::Sealed {
     /// The largest value.
     const MOST: u64;
-    /// What the resizer calls pixels of 1, 3 and 4 such values.
+    /// The types of pixels of 1, 3 and 4 such values in the resizer.
     #[doc(hidden)]
     const PIXEL_TYPES: [PixelType; 3];
     /// The value in `0..=MOST`.
     #[doc(hidden)]
     fn from_number(number: u64) -> Self;
-    /// The inverse of `from_number`.
-    #[doc(hidden)]
-    fn number(self) -> u64;
     /// The values of a decoded image in 1, 3 or 4 channels.
     #[doc(hidden)]
     fn of_image(image: DynamicImage, channels: usize) -> Vec<Self>;
-    /// The least significant byte first.
+    /// Writes values, least significant byte first.
     #[doc(hidden)]
     fn write_bytes(values: &[Self], out: &mut [u8]);
 }
@@ -45,10 +42,6 @@ impl Value for u8 {
 
     fn from_number(number: u64) -> Self {
         number as u8
-    }
-
-    fn number(self) -> u64 {
-        self.into()
     }
 
     fn of_image(image: DynamicImage, channels: usize) -> Vec<Self> {
@@ -70,10 +63,6 @@ impl Value for u16 {
 
     fn from_number(number: u64) -> Self {
         number as u16
-    }
-
-    fn number(self) -> u64 {
-        self.into()
     }
 
     fn of_image(image: DynamicImage, channels: usize) -> Vec<Self> {
@@ -109,11 +98,8 @@ impl<V: Value> Raster<V> {
         check_channels(channels)?;
         let expected = height.checked_mul(width).and_then(|area| area.checked_mul(channels));
         if height == 0 || width == 0 || expected != Some(pixels.len()) {
-            return Err(DataError::BadShape {
-                what: "pixels of a picture",
-                expected: format!("{height}x{width}x{channels} values, none of them 0"),
-                got: format!("{} values", pixels.len()),
-            });
+            let expected = format!("{height}x{width}x{channels} values, none of them 0");
+            return Err(DataError::bad_shape("pixels of a picture", expected, format!("{} values", pixels.len())));
         }
         Ok(Self { pixels, height, width, channels })
     }
@@ -142,23 +128,19 @@ impl<V: Value> Raster<V> {
 pub(crate) fn check_channels(channels: usize) -> Result<(), DataError> {
     match channels {
         1 | 3 | 4 => Ok(()),
-        other => Err(DataError::BadShape {
-            what: "channels",
-            expected: "1 (gray), 3 (RGB) or 4 (RGBA)".into(),
-            got: other.to_string(),
-        }),
+        other => Err(DataError::bad_shape("channels", "1 (gray), 3 (RGB) or 4 (RGBA)", other)),
     }
 }
 
-/// Scales the picture until it just covers `height` x `width`, with its own aspect ratio, and cuts away evenly what
-/// sticks out: the short side is resized and the long side cropped at the center, never squashed.
+/// Resizes the picture, with its aspect ratio, until it just covers `height` x `width`, and crops the long side at the
+/// center.
 ///
-/// The filter is Catmull-Rom (a = -0.5, the "bicubic" of Pillow), widened when shrinking, so nothing aliases. RGBA is
-/// resized with its colors multiplied by alpha. A picture of the right size comes back as it is.
+/// The filter is Catmull-Rom (a = -0.5, the "bicubic" of Pillow), widened when shrinking against aliasing. RGBA is resized
+/// with its colors multiplied by alpha. A picture of the right size is returned unchanged.
 ///
 /// # Errors
 /// [`DataError::BadOption`] if a target side is 0 or above [`LARGEST_SIDE`].
-pub fn resize_short_side_and_centre_crop<V: Value>(
+pub fn resize_short_side_and_center_crop<V: Value>(
     picture: &Raster<V>,
     height: usize,
     width: usize,
@@ -172,16 +154,16 @@ pub fn resize_short_side_and_centre_crop<V: Value>(
         3 => V::PIXEL_TYPES[1],
         _ => V::PIXEL_TYPES[2],
     };
-    let impossible = |error: &dyn std::fmt::Display| DataError::BadOption {
-        key: "size",
-        problem: format!("cannot resize {}x{} to {height}x{width}: {error}", picture.height, picture.width),
+    let impossible = |error: &dyn std::fmt::Display| {
+        let (from_height, from_width) = (picture.height, picture.width);
+        DataError::bad_option("size", format!("cannot resize {from_height}x{from_width} to {height}x{width}: {error}"))
     };
     let side = |pixels: usize| u32::try_from(pixels).map_err(|error| impossible(&error));
     let source =
         ImageRef::new(side(picture.width)?, side(picture.height)?, bytemuck::cast_slice(&picture.pixels), pixel_type)
             .map_err(|error| impossible(&error))?;
     let mut target = Image::new(side(width)?, side(height)?, pixel_type);
-    // The crop box is taken from the source first: a panorama is never scaled to its whole length.
+    // the source is cropped first: a panorama is never scaled to its whole length
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .fit_into_destination(Some((0.5, 0.5)));
@@ -189,22 +171,20 @@ pub fn resize_short_side_and_centre_crop<V: Value>(
     Raster::new(bytemuck::pod_collect_to_vec(target.buffer()), height, width, picture.channels)
 }
 
-/// Puts the picture in the middle of a `height` x `width` one whose other values are `fill` (0 to 255, of 255; for 16 bits
-/// the same shade). Where the rest is odd, the extra row or column is at the bottom or on the right.
+/// Centers the picture in one of `height` x `width` whose other values are `fill` (0 to 255; for 16 bits the same shade). Where
+/// the border is odd, the extra row or column is at the bottom or on the right.
 ///
 /// # Errors
 /// [`DataError::BadOption`] if the picture is larger than the target, or the target above [`LARGEST_SIDE`].
 pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: u8) -> Result<Raster<V>, DataError> {
     check_target("padding", height, width)?;
     if height < picture.height || width < picture.width {
-        return Err(DataError::BadOption {
-            key: "padding",
-            problem: format!(
-                "a picture of {}x{} cannot be padded to {height}x{width} (height x width); pad to at least its size, \
-                 or set a smaller `data.image_size`",
-                picture.height, picture.width
-            ),
-        });
+        let problem = format!(
+            "a picture of {}x{} cannot be padded to {height}x{width} (height x width); pad to at least its size, or set \
+             a smaller `data.image_size`",
+            picture.height, picture.width
+        );
+        return Err(DataError::bad_option("padding", problem));
     }
     let channels = picture.channels;
     let fill = V::from_number(u64::from(fill) * (V::MOST / u64::from(u8::MAX)));
@@ -218,26 +198,10 @@ pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: 
     Raster::new(pixels, height, width, channels)
 }
 
-/// Mirrors the picture: left becomes right.
-pub fn flip_horizontal<V: Value>(picture: &Raster<V>) -> Raster<V> {
-    let mut flipped = picture.clone();
-    for line in flipped.pixels.chunks_exact_mut(picture.width * picture.channels) {
-        let (mut left, mut right) = (0, picture.width - 1);
-        while left < right {
-            for channel in 0..picture.channels {
-                line.swap(left * picture.channels + channel, right * picture.channels + channel);
-            }
-            left += 1;
-            right -= 1;
-        }
-    }
-    flipped
-}
-
-/// The same picture with 1 (gray), 3 (RGB) or 4 (RGBA) channels.
+/// Converts the picture to 1 (gray), 3 (RGB) or 4 (RGBA) channels.
 ///
-/// Gray out of color is the luma of ITU-R BT.601, as Pillow's `convert("L")` computes it; color out of gray repeats
-/// it; alpha is put over white when it is dropped, and is opaque when it is added.
+/// Gray is the luma of ITU-R BT.601, as of Pillow's `convert("L")`; color of a gray picture repeats the value; without alpha,
+/// the picture lies on white; alpha that is added is opaque.
 ///
 /// # Errors
 /// [`DataError::BadShape`] for another number of channels.
@@ -266,12 +230,13 @@ pub fn convert_channels<V: Value>(picture: &Raster<V>, channels: usize) -> Resul
 }
 
 fn over_white<V: Value>(value: V, alpha: V) -> V {
-    let (value, alpha) = (value.number(), alpha.number());
+    let (value, alpha) = (value.into(), alpha.into());
     V::from_number((value * alpha + V::MOST * (V::MOST - alpha) + V::MOST / 2) / V::MOST)
 }
 
 fn luma<V: Value>(red: V, green: V, blue: V) -> V {
-    V::from_number((red.number() * 19_595 + green.number() * 38_470 + blue.number() * 7_471 + 0x8000) >> 16)
+    let (red, green, blue) = (red.into(), green.into(), blue.into());
+    V::from_number((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16)
 }
 
 pub(crate) fn check_target(key: &'static str, height: usize, width: usize) -> Result<(), DataError> {
@@ -279,7 +244,7 @@ pub(crate) fn check_target(key: &'static str, height: usize, width: usize) -> Re
         return Ok(());
     }
     let problem = format!("{height}x{width} (height x width): each side must be in 1..={LARGEST_SIDE}");
-    Err(DataError::BadOption { key, problem })
+    Err(DataError::bad_option(key, problem))
 }
 
 #[cfg(test)]
@@ -307,7 +272,7 @@ mod tests {
     #[test]
     fn a_circle_stays_a_circle() {
         for (height, width) in [(120, 300), (300, 120), (120, 120)] {
-            let small = resize_short_side_and_centre_crop(&disc(height, width, 50.0), 48, 48).unwrap();
+            let small = resize_short_side_and_center_crop(&disc(height, width, 50.0), 48, 48).unwrap();
             let across = lit((0..48).map(|column| small.pixels()[24 * 48 + column]));
             let down = lit((0..48).map(|row| small.pixels()[row * 48 + 24]));
             // 100 of 120 pixels, scaled by 48/120
@@ -316,10 +281,10 @@ mod tests {
     }
 
     #[test]
-    fn the_centre_is_kept_when_cropping() {
+    fn the_center_is_kept_when_cropping() {
         // columns 0..100 rise from 0 to 198; a square cut out of the middle third runs from 66 to 132
         let ramp = gray(100, 300, |_, column| (column * 2 / 3).min(255) as u8);
-        let square = resize_short_side_and_centre_crop(&ramp, 100, 100).unwrap();
+        let square = resize_short_side_and_center_crop(&ramp, 100, 100).unwrap();
         assert_eq!(square.pixels()[0], ramp.pixels()[100]);
         assert_eq!(square.pixels()[99], ramp.pixels()[199]);
     }
@@ -327,7 +292,7 @@ mod tests {
     #[test]
     fn a_target_that_is_not_square_is_covered_too() {
         // source 2:1 wide, target 1:2 tall: only a quarter of the width is seen, and it is not squeezed
-        let small = resize_short_side_and_centre_crop(&disc(200, 400, 40.0), 100, 50).unwrap();
+        let small = resize_short_side_and_center_crop(&disc(200, 400, 40.0), 100, 50).unwrap();
         assert_eq!((small.height(), small.width()), (100, 50));
         let across = lit((0..50).map(|column| small.pixels()[50 * 50 + column]));
         let down = lit((0..100).map(|row| small.pixels()[row * 50 + 25]));
@@ -338,7 +303,7 @@ mod tests {
     fn shrinking_does_not_alias() {
         // stripes one pixel wide: any filter that samples instead of averaging gives black or white
         let stripes = gray(128, 128, |_, column| if column % 2 == 0 { 255 } else { 0 });
-        let small = resize_short_side_and_centre_crop(&stripes, 16, 16).unwrap();
+        let small = resize_short_side_and_center_crop(&stripes, 16, 16).unwrap();
         for &value in small.pixels() {
             assert!((120..=135).contains(&value), "{value}");
         }
@@ -361,7 +326,7 @@ mod tests {
         for (source, target) in [(24, 10), (10, 24)] {
             let value = |column: usize| ((column * 67) % 200 + 20) as u8;
             let picture = gray(source, source, |_, column| value(column));
-            let resized = resize_short_side_and_centre_crop(&picture, target, target).unwrap();
+            let resized = resize_short_side_and_center_crop(&picture, target, target).unwrap();
             let scale = source as f64 / target as f64;
             let support = scale.max(1.0);
             for column in 0..target {
@@ -377,18 +342,18 @@ mod tests {
     }
 
     #[test]
-    fn the_right_size_is_left_alone() {
+    fn a_picture_of_the_right_size_is_unchanged() {
         let picture = gray(7, 5, |row, column| (row * 31 + column * 7) as u8);
-        assert_eq!(resize_short_side_and_centre_crop(&picture, 7, 5).unwrap(), picture);
+        assert_eq!(resize_short_side_and_center_crop(&picture, 7, 5).unwrap(), picture);
     }
 
     #[test]
-    fn extreme_pictures_do_not_blow_up() {
+    fn extreme_pictures_are_resized_or_refused() {
         let line = gray(1, 60_000, |_, column| (column % 256) as u8);
-        let square = resize_short_side_and_centre_crop(&line, 64, 64).unwrap();
+        let square = resize_short_side_and_center_crop(&line, 64, 64).unwrap();
         assert_eq!((square.height(), square.width()), (64, 64));
-        assert!(matches!(resize_short_side_and_centre_crop(&line, 0, 64), Err(DataError::BadOption { .. })));
-        assert!(matches!(resize_short_side_and_centre_crop(&line, 64, usize::MAX), Err(DataError::BadOption { .. })));
+        assert!(matches!(resize_short_side_and_center_crop(&line, 0, 64), Err(DataError::BadOption { .. })));
+        assert!(matches!(resize_short_side_and_center_crop(&line, 64, usize::MAX), Err(DataError::BadOption { .. })));
     }
 
     #[test]
@@ -396,7 +361,7 @@ mod tests {
         // the left half is opaque white, the right half transparent black
         let pixels = (0..32 * 32).flat_map(|at| if at % 32 < 16 { [255u8; 4] } else { [0; 4] }).collect();
         let picture = Raster::new(pixels, 32, 32, 4).unwrap();
-        let small = resize_short_side_and_centre_crop(&picture, 5, 5).unwrap();
+        let small = resize_short_side_and_center_crop(&picture, 5, 5).unwrap();
         for pixel in small.pixels().chunks_exact(4).filter(|pixel| pixel[3] > 8) {
             assert!(pixel[0] > 250, "white became {pixel:?}");
         }
@@ -416,15 +381,6 @@ mod tests {
         ]);
         let error = pad_to(&picture, 5, 2, 0).unwrap_err().to_string();
         assert!(error.contains("2x3") && error.contains("5x2"), "{error}");
-    }
-
-    #[test]
-    fn flipping_moves_pixels_not_channels() {
-        let picture =
-            Raster::new(vec![1u8, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18], 2, 3, 3).unwrap();
-        let flipped = flip_horizontal(&picture);
-        assert_eq!(flipped.pixels(), [7, 8, 9, 4, 5, 6, 1, 2, 3, 16, 17, 18, 13, 14, 15, 10, 11, 12]);
-        assert_eq!(flip_horizontal(&flipped), picture);
     }
 
     #[test]
@@ -462,12 +418,11 @@ mod tests {
         let deep_gray = Raster::new(words.pixels()[..63].to_vec(), 9, 7, 1).unwrap();
         for (height, width) in [(5, 5), (18, 10)] {
             same(
-                &resize_short_side_and_centre_crop(&gray, height, width).unwrap(),
-                &resize_short_side_and_centre_crop(&deep_gray, height, width).unwrap(),
+                &resize_short_side_and_center_crop(&gray, height, width).unwrap(),
+                &resize_short_side_and_center_crop(&deep_gray, height, width).unwrap(),
             );
         }
         same(&pad_to(&bytes, 12, 12, 200).unwrap(), &pad_to(&words, 12, 12, 200).unwrap());
-        same(&flip_horizontal(&bytes), &flip_horizontal(&words));
         // white stays white
         assert_eq!((luma(0xffffu16, 0xffff, 0xffff), over_white(0u16, 0)), (0xffff, 0xffff));
     }

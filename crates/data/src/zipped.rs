@@ -1,6 +1,7 @@
-//! A zip file of images, which is read as a folder of them would be, without unpacking it.
+//! A zip file of images, read as a folder of them, without unpacking it to the disk.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -9,14 +10,17 @@ use files::Action;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::classes::{Classes, inner_path, split_folder};
+use crate::classes::inner_path;
 use crate::collect::{Collection, Source, Visitor};
-use crate::decode::{Encoded, LARGEST_FILE};
+use crate::context::ReadContext;
+use crate::decode::{Encoded, LARGEST_FILE, Reason};
+use crate::disk;
 use crate::error::DataError;
 use crate::folder::{LOOKED_FOR, is_image};
+use crate::loaded::Loaded;
 use crate::metadata;
-use crate::open::{Loaded, Reading};
-use crate::options::{LoadOptions, Split};
+use crate::options::LoadOptions;
+use crate::tree::Tree;
 
 /// A part of an archive that unpacks to more than this ...
 const SMALL: u64 = 64 << 20;
@@ -27,7 +31,7 @@ pub(crate) type Archive = ZipArchive<BufReader<File>>;
 
 /// Opens an archive.
 pub(crate) fn open(path: &Path) -> Result<Archive, DataError> {
-    let file = File::open(path).map_err(|error| DataError::io(Action::Read, path, error))?;
+    let (file, _) = disk::open(path)?;
     ZipArchive::new(BufReader::new(file)).map_err(|error| match error {
         ZipError::Io(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
             DataError::io(Action::Read, path, error)
@@ -36,158 +40,103 @@ pub(crate) fn open(path: &Path) -> Result<Archive, DataError> {
     })
 }
 
-/// The bytes of a part of an archive, or why they cannot be had.
-fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, String> {
-    let mut part = archive.by_index(number).map_err(|error| error.to_string())?;
+/// The bytes of a part of an archive, or the reason why they cannot be read.
+fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, Reason> {
+    let mut part = archive.by_index(number)?;
     let (packed, length) = (part.compressed_size(), part.size());
     if length > LARGEST_FILE {
-        return Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image"));
+        return Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image").into());
     }
-    // what is there may be more than what the directory claims
+    // the part may be longer than the directory claims
     let most = SMALL.max(packed.saturating_mul(LARGEST_RATIO)).min(LARGEST_FILE);
     let mut bytes = Vec::new();
-    (&mut part).take(most + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    (&mut part).take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(format!("{packed} bytes unpack to more than {most}: no picture does"));
+        return Err(format!("{packed} bytes unpack to more than {most}: no picture does").into());
     }
     Ok(bytes)
 }
 
-/// Reads the images of the archive at `path` as `options` say: [`crate::folder::load`], in an archive. Where all lies in one
-/// folder, this is the folder.
+/// Reads the images of the archive at `path` as `options` say: [`crate::folder::load`], in an archive. If all of it lies in
+/// one folder, that folder is read.
 ///
 /// # Errors
 /// [`DataError::BadFile`] where it is no archive; the rest as for a folder.
-pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, reading: &Reading) -> Result<Loaded, DataError> {
-    let mut archive = open(path)?;
-    let mut images = Vec::new();
-    let mut tables = Vec::new();
-    for number in 0..archive.len() {
-        // what has no readable name, or one that leads out, is nothing of ours
-        let inner = archive
-            .name_for_index(number)
-            .and_then(Result::ok)
-            .and_then(|name| if name.ends_with('/') { None } else { inner_path(&name) });
-        let Some(inner) = inner else { continue };
-        let hidden = |part: &std::ffi::OsStr| part.as_encoded_bytes().starts_with(b".") || part == "__MACOSX";
-        if inner.iter().any(hidden) {
-            continue;
-        }
-        if is_image(&inner) {
-            images.push((inner, number));
-        } else if metadata::NAMES.iter().any(|name| inner.ends_with(name)) {
-            tables.push((inner, number));
-        }
-    }
-    if images.is_empty() {
+pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
+    let archive = open(path)?;
+    let numbers = without_only_folder(files_in(&archive));
+    let paths: Vec<PathBuf> = numbers.keys().filter(|path| is_image(path)).cloned().collect();
+    if paths.is_empty() {
         let found = format!("has no image among its {} files", archive.len());
-        return Err(DataError::NothingFound { path: path.to_path_buf(), found, looked_for: LOOKED_FOR });
+        return Err(DataError::nothing_found(path, found, LOOKED_FOR));
     }
-    images.sort();
-    descend_into_the_only_folder(&mut images, &mut tables);
-    let paths: Vec<PathBuf> = images.iter().map(|(path, _)| path.clone()).collect();
-    let part = split_folder(path, &paths, options.split)?;
-    let mut root = path.to_path_buf();
-    match &part {
-        Some(part) => {
-            let within = |(path, number): (PathBuf, usize)| Some((path.strip_prefix(part).ok()?.to_path_buf(), number));
-            images = images.into_iter().filter_map(within).collect();
-            root.push(part);
-        }
-        None if options.split == Split::Test => {
-            let problem =
-                format!("{} has no folders `train` and `test`; name the archive of test images", path.display());
-            return Err(DataError::BadOption { key: "split", problem });
-        }
-        None => {}
+    let archive = RefCell::new(archive);
+    let exists = |inner: &Path| is_image(inner) && numbers.contains_key(inner);
+    let table = |inner: &Path| {
+        let Some(&number) = numbers.get(inner) else { return Ok(None) };
+        let bytes = read(&mut archive.borrow_mut(), number);
+        bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
+    };
+    let pictures =
+        Tree { root: path, paths, unreadable: Vec::new(), exists: &exists, table: &table }.pictures(options)?;
+    let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *numbers.get(&pictures.part.join(inner))?));
+    Collection {
+        name,
+        root: &pictures.folder,
+        files: vec![(String::new(), path.to_path_buf())],
+        source: &Parts { archive: &archive, places: pictures.paths.iter().filter_map(place).collect() },
+        classes: pictures.classes,
+        unreadable: pictures.unreadable,
     }
-    let mut unreadable = Vec::new();
-    // the table of the part, else that of the whole; one that lies deeper is of neither
-    let depth = |table: &Path| match &part {
-        Some(part) if table.parent() == Some(Path::new(part)) => 0,
-        _ if table.components().count() == 1 => 1,
-        _ => 2,
-    };
-    tables.sort_by_key(|(table, _)| (depth(table), table.clone()));
-    let mut found = None;
-    for (table, number) in tables.into_iter().filter(|(table, _)| depth(table) < 2) {
-        let shown = path.join(&table);
-        let bytes = read(&mut archive, number).map_err(|reason| DataError::bad_file(&shown, reason))?;
-        if let Some(listed) = metadata::read(&shown, &bytes, options)? {
-            let listed = if depth(&table) == 1 { listed.within(part.as_deref()) } else { listed };
-            found = Some((table, listed));
-            break;
-        }
-    }
-    let classes = match found {
-        Some((table, listed)) => {
-            let at = |wanted: &PathBuf| images.binary_search_by(|(path, _)| path.cmp(wanted)).ok();
-            let places: Vec<Option<usize>> = listed.files.iter().map(at).collect();
-            for (listed, _) in listed.files.iter().zip(&places).filter(|(_, place)| place.is_none()) {
-                let reason = format!("is listed in {}, but not there", table.display());
-                unreadable.push((root.join(listed), reason));
-            }
-            images = places.iter().flatten().map(|&place| images[place].clone()).collect();
-            listed.retain(|index| places[index].is_some(), Vec::new()).classes
-        }
-        None if options.label_column.is_some() => {
-            let problem = format!(
-                "there is no table to take it from; {} has no {}",
-                root.display(),
-                metadata::NAMES.join(" and no ")
-            );
-            return Err(DataError::BadOption { key: "label_column", problem });
-        }
-        None => None,
-    };
-    let classes = match classes {
-        Some(classes) => classes,
-        None if options.ignore_classes => Classes::default(),
-        None => Classes::by_folder(&root, &images.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>())?,
-    };
-    let source = Zipped { root: &root, archive: RefCell::new(archive), images };
-    let files = vec![(String::new(), path.to_path_buf())];
-    let (labels, class_names) = (classes.labels, classes.names);
-    Collection { name, root: &root, files, source: &source, labels, class_names, unreadable }.load(options, reading)
+    .load(options, context)
 }
 
-/// Takes away a folder that everything lies in.
-fn descend_into_the_only_folder(images: &mut [(PathBuf, usize)], tables: &mut [(PathBuf, usize)]) {
-    let all = || images.iter().chain(tables.iter()).map(|(path, _)| path);
-    let Some(first) = images.first().and_then(|(path, _)| path.iter().next()).map(PathBuf::from) else { return };
-    if all().any(|path| path.components().count() < 2 || !path.starts_with(&first)) {
-        return;
-    }
-    for (path, _) in images.iter_mut().chain(tables) {
-        if let Ok(inner) = path.strip_prefix(&first) {
-            *path = inner.to_path_buf();
+/// The images and tables of an archive by their paths, and their numbers in it. Left out are hidden files, those of macOS,
+/// and those without a readable name or outside of the archive.
+fn files_in(archive: &Archive) -> BTreeMap<PathBuf, usize> {
+    let mut numbers = BTreeMap::new();
+    for number in 0..archive.len() {
+        let Some(Ok(name)) = archive.name_for_index(number) else { continue };
+        let Some(inner) = inner_path(&name).filter(|_| !name.ends_with('/')) else { continue };
+        let is_hidden = |part: &std::ffi::OsStr| part.as_encoded_bytes().starts_with(b".") || part == "__MACOSX";
+        let is_table = metadata::NAMES.iter().any(|name| inner.ends_with(name));
+        if !inner.iter().any(is_hidden) && (is_image(&inner) || is_table) {
+            numbers.entry(inner).or_insert(number);
         }
     }
+    numbers
+}
+
+/// Takes away the folder that all files lie in, if there is one.
+fn without_only_folder(numbers: BTreeMap<PathBuf, usize>) -> BTreeMap<PathBuf, usize> {
+    let first = numbers.keys().next().and_then(|path| path.iter().next()).map(PathBuf::from).unwrap_or_default();
+    if numbers.keys().any(|path| path.components().count() < 2 || !path.starts_with(&first)) {
+        return numbers;
+    }
+    numbers.into_iter().map(|(path, number)| (path.iter().skip(1).collect(), number)).collect()
 }
 
 /// Pictures that are parts of an archive.
-struct Zipped<'a> {
-    /// The archive, and the folder in it.
-    root: &'a Path,
-    /// It has one place from which it reads.
-    archive: RefCell<Archive>,
-    /// Path in that folder, and number in the archive, of each.
-    images: Vec<(PathBuf, usize)>,
+struct Parts<'a> {
+    /// It has one position from which it reads.
+    archive: &'a RefCell<Archive>,
+    /// The path, for messages, and the number in the archive.
+    places: Vec<(PathBuf, usize)>,
 }
 
-impl Source for Zipped<'_> {
+impl Source for Parts<'_> {
     fn len(&self) -> usize {
-        self.images.len()
+        self.places.len()
     }
 
     fn title(&self, index: usize) -> PathBuf {
-        self.root.join(&self.images[index].0)
+        self.places[index].0.clone()
     }
 
     fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
         indices.iter().try_for_each(|&index| {
-            let bytes = read(&mut self.archive.borrow_mut(), self.images[index].1);
-            visit(index, bytes.map_or_else(Encoded::Broken, Encoded::Bytes))
+            let bytes = read(&mut self.archive.borrow_mut(), self.places[index].1);
+            visit(index, bytes.map_or_else(|reason| Encoded::Broken(reason.to_string()), Encoded::Bytes))
         })
     }
 }
@@ -199,6 +148,7 @@ mod tests {
     use zip::write::{SimpleFileOptions, ZipWriter};
 
     use super::*;
+    use crate::options::Split;
     use crate::testing::{gray, write};
 
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -213,7 +163,7 @@ mod tests {
     fn load_files(files: &[(&str, &[u8])], options: &LoadOptions) -> Result<Loaded, String> {
         let folder = tempfile::tempdir().unwrap();
         let path = write(&folder, "pictures.zip", &archive(files));
-        load("pictures", &path, options, &Reading::default()).map_err(|error| error.to_string())
+        load("pictures", &path, options, &ReadContext::default()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -274,14 +224,14 @@ mod tests {
         let whole = archive(&[("a.png", &good)]);
         for bytes in [&whole[..whole.len() / 2], b"PK", b""] {
             let path = write(&folder, "cut.zip", bytes);
-            let error = load("cut", &path, &LoadOptions::default(), &Reading::default()).unwrap_err().to_string();
+            let error = load("cut", &path, &LoadOptions::default(), &ReadContext::default()).unwrap_err().to_string();
             assert!(error.contains("cut.zip") && error.contains("zip archive"), "{error}");
         }
         let mut flipped = whole.clone();
         let at = whole.windows(4).position(|window| window == b"IDAT").unwrap();
         flipped[at + 4] ^= 0xff;
         let path = write(&folder, "flipped.zip", &flipped);
-        let error = load("flipped", &path, &LoadOptions::default(), &Reading::default()).unwrap_err().to_string();
+        let error = load("flipped", &path, &LoadOptions::default(), &ReadContext::default()).unwrap_err().to_string();
         assert!(error.contains("a.png"), "{error}");
     }
 }

@@ -1,15 +1,15 @@
-//! Images that are larger than the memory there is.
+//! Images that are larger than the memory.
 
 use std::alloc::System;
 use std::io::Write;
 
 use cap::Cap;
-use data::{Cache, Cached, LoadOptions, Places, Reading, open_with};
+use data::{Cache, Cached, LoadOptions, Places, ReadContext, open_with};
 
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// 320 images of 1 MiB, the first byte of each of which is its number, within 160 MiB: what is decoded at a time, twice.
+/// 320 images of 1 MiB, each of which starts with its index, within 160 MiB: twice a decoded chunk.
 #[test]
 fn images_larger_than_memory_are_read_and_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -30,8 +30,8 @@ fn images_larger_than_memory_are_read_and_used() {
 
     let cache = Cache { folder: folder.path().join("cache"), at_least: 0, decoded_at_least: 0 };
     let open = |options: &LoadOptions| {
-        let reading = Reading { cache: Some(cache.clone()), progress: None };
-        open_with(&Places::default(), path.to_str().unwrap(), options, &reading).unwrap()
+        let context = ReadContext { cache: Some(cache.clone()), progress: None };
+        open_with(&Places::default(), path.to_str().unwrap(), options, &context).unwrap()
     };
     ALLOCATOR.set_limit(ALLOCATOR.allocated() + (160 << 20)).unwrap();
     let options = LoadOptions { padding: data::Padding::Multiple { of: 3, fill: 0 }, ..LoadOptions::default() };

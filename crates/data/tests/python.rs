@@ -1,4 +1,4 @@
-//! Files as Python's libraries write them; `golden/make.py` made them.
+//! Files of Python's libraries, written by `golden/make.py`.
 
 use data::{ImageSet, LoadOptions, Places, open_in};
 
@@ -14,7 +14,7 @@ fn value(image: usize, row: usize, column: usize, channel: usize) -> u8 {
     (41 * image + 7 * row + 3 * column + 11 * channel) as u8
 }
 
-/// The number of the picture that image `index` is, when pictures are sorted by class first.
+/// The picture of image `index` where pictures are sorted by class first.
 fn by_class(index: usize) -> usize {
     [0, 3, 6, 1, 4, 2, 5][index]
 }
@@ -35,7 +35,7 @@ fn parquet_of_hugging_face_and_of_pandas() {
     let images = open("hugging_face.parquet", &LoadOptions::default());
     check("hugging face", &images, 3, |index| index);
     assert_eq!(images.class_names().unwrap(), ["ant", "bee", "cow"]);
-    // a column of bytes is an image without more; that of names is asked for
+    // a column of bytes holds images; the column of labels has to be named
     let kind = LoadOptions { label_column: Some("kind".into()), ..LoadOptions::default() };
     let images = open("pandas.parquet", &kind);
     check("pandas", &images, 1, |index| index);

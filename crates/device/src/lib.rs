@@ -1,10 +1,9 @@
-//! The one place that turns a name such as `flex`, `wgpu` or `cuda:1` into a burn [`Device`].
+//! Burn [`Device`]s by name: `flex`, `wgpu` or `cuda:1`.
 //!
-//! Which names work is decided by this crate's cargo features, one for each backend; everything else in the workspace is
-//! the same code on all of them.
+//! Each backend is a cargo feature of this crate. The other crates of the workspace have the same code for all of them.
 //!
 //! ```
-//! let device = device::open("flex")?;
+//! let device = device::open("flex")?; // or "wgpu", "cuda:1", where they are built in
 //! assert!(matches!(device::open("cuda:x"), Err(device::DeviceError::Unknown { .. })));
 //! # Ok::<(), device::DeviceError>(())
 //! ```

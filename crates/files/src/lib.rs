@@ -1,4 +1,4 @@
-//! Files that are written whole or not at all, and errors that say what to do.
+//! Files that are written whole or not at all, and errors of the operating system with advice.
 //!
 //! ```
 //! let folder = tempfile::tempdir()?;

@@ -1,45 +1,45 @@
-//! What can be wrong with the arguments.
+//! Errors of likelihoods.
 
 /// A likelihood that cannot be computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LikelihoodError {
-    /// The denoiser learned no variance.
-    #[error("the variance is to be the learned one, and this denoiser predicts none: use the posterior's or beta")]
+    /// A learned variance is requested and the denoiser predicts none.
+    #[error("this denoiser predicts no variance, so the learned variance is not possible: use posterior or beta")]
     NoLearnedVariance,
     /// The end of the chain is pure noise.
     #[error(
-        "the last timestep of the schedule is pure noise (alpha_bar = 0), where sigma is infinite: the probability-flow \
-         ODE cannot start there; use the variational bound"
+        "the last timestep of the schedule is pure noise (alpha_bar = 0), where sigma is infinite and the probability-flow \
+         ODE cannot start: use the variational bound"
     )]
     NoSignal,
-    /// A number out of range.
+    /// An option out of range.
     #[error("{name} = {value} is not possible: it must be {range}")]
     OutOfRange {
-        /// What it is.
+        /// Name of the option.
         name: &'static str,
         /// Its value.
         value: f64,
-        /// What it must be.
+        /// The range, in words.
         range: &'static str,
     },
     /// The steps of the solver have become too small.
     #[error(
-        "the adaptive solver took {steps} steps and is only at sigma = {sigma}: the network is not smooth enough for a \
-         tolerance of {tolerance}; allow a larger one"
+        "the adaptive solver took {steps} steps and has reached only sigma = {sigma}: the network is not smooth enough for \
+         a tolerance of {tolerance}; use a larger one"
     )]
     TooManySteps {
         /// Steps taken.
         steps: usize,
-        /// Where it was.
+        /// The sigma reached.
         sigma: f64,
-        /// What was asked for.
+        /// The requested tolerance.
         tolerance: f64,
     },
-    /// A number that is none.
-    #[error("the likelihood is not a finite number at timestep {timestep}: the model or the images hold such numbers")]
+    /// A value is NaN or infinite.
+    #[error("the likelihood is not finite at sigma = {sigma}: check the model and the images for NaN and infinities")]
     NotFinite {
-        /// Where.
-        timestep: f64,
+        /// The noise level.
+        sigma: f64,
     },
 }

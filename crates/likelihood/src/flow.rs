@@ -1,46 +1,47 @@
 //! The likelihood by the probability-flow ODE (Song, Sohl-Dickstein, Kingma, Kumar, Ermon and Poole 2021, arXiv:2011.13456,
 //! appendix D.2), with Hutchinson's estimate of the divergence and an adaptive Runge-Kutta method.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use core::f64::consts::{LN_2, TAU};
 use noise::{Noise, Purpose};
 use sampler::Denoiser;
-use schedule::{NoiseLevel, Schedule};
+use schedule::Schedule;
 
 use crate::error::LikelihoodError;
 
-/// How [`flow_bits`] computes.
+/// Options of [`flow_bits`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowOptions {
-    /// The largest error of a step, of the image (root mean square) and of ln p for each dimension. Above 0.
+    /// The largest error of a step, in the image (root mean square) and in ln p per dimension. Above 0.
     pub tolerance: f64,
-    /// The solver gives up after so many steps.
-    pub most_steps: usize,
-    /// Random directions for the trace, each another backward pass a step; at least 1.
+    /// The most steps of the solver, after which it is an error.
+    pub max_steps: usize,
+    /// Number of Hutchinson probes, the random directions of the trace estimate; at least 1. Each costs a forward and a
+    /// backward pass at each evaluation of the ODE.
     pub probes: usize,
-    /// Whether pixels of 256 values are spread evenly over their step (uniform dequantization): then the result is a bound of the
-    /// bits of the discrete image. Otherwise `x_0` is taken as it is, and the result is that of its density times the step.
+    /// Whether to spread each of the 256 pixel values evenly over its step (uniform dequantization): then the result is an
+    /// upper bound of the bits of the discrete image. Otherwise the result is that of the density at `x_0` times the step.
     pub dequantize: bool,
-    /// Which image of the seed each one in the batch is; None numbers them from 0.
+    /// Noise index of each image; None numbers them from 0.
     pub noise_indices: Option<Vec<u64>>,
 }
 
 impl Default for FlowOptions {
     fn default() -> Self {
-        Self { tolerance: 1e-4, most_steps: 2000, probes: 1, dequantize: true, noise_indices: None }
+        Self { tolerance: 1e-4, max_steps: 2000, probes: 1, dequantize: true, noise_indices: None }
     }
 }
 
-/// What [`flow_bits`] found.
+/// The result of [`flow_bits`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowResult {
-    /// Bits for each dimension, one for each image.
+    /// Bits per dimension, one for each image.
     pub bits: Vec<f64>,
-    /// How often the denoiser was asked.
+    /// Number of network evaluations.
     pub nfe: usize,
 }
 
-/// `-log2 p(x_0)` in bits for each dimension, one for each image.
+/// Returns `-log2 p(x_0)` in bits per dimension, one for each image. `observe` is called with the sigma after each step.
 ///
 /// With y = x / alpha the ODE is `dy / d sigma = epsilon`, from the sigma of the first timestep to that of the last, where x is
 /// standard normal; along it `d ln p(y) / d sigma = -div epsilon`. The divergence is `v . d(epsilon . v)/dy` for random signs v
@@ -50,7 +51,8 @@ pub struct FlowResult {
 /// - `x_0`: `[batch, channels, height, width]` in [-1, 1], on a device with autodiff, as is the denoiser
 ///
 /// # Errors
-/// [`LikelihoodError`]; among them that the solver does not get on.
+/// [`LikelihoodError::NoSignal`], [`LikelihoodError::OutOfRange`], [`LikelihoodError::TooManySteps`] and
+/// [`LikelihoodError::NotFinite`].
 pub fn flow_bits(
     denoiser: &dyn Denoiser,
     x_0: Tensor<4>,
@@ -63,109 +65,113 @@ pub fn flow_bits(
     if last.alpha_bar == 0.0 {
         return Err(LikelihoodError::NoSignal);
     }
-    for (name, value, good, range) in [
+    for (name, value, is_in_range, range) in [
         ("tolerance", options.tolerance, options.tolerance > 0.0, "above 0"),
         ("probes", options.probes as f64, options.probes > 0, "at least 1"),
     ] {
-        if !good {
+        if !is_in_range {
             return Err(LikelihoodError::OutOfRange { name, value, range });
         }
     }
     let [batch, channels, height, width] = x_0.dims();
-    let dimensions = (channels * height * width) as f64;
+    let dimensions = channels * height * width;
     let noise_indices = options.noise_indices.clone().unwrap_or_else(|| (0..batch as u64).collect());
-    let device = x_0.device();
-    let format = x_0.dtype();
-    let draw = |step: u64| {
-        let values: Vec<f64> = noise_indices
-            .iter()
-            .flat_map(|sample| {
-                let mut values = vec![0f32; channels * height * width];
-                noise.stream(Purpose::Evaluation).uniform(*sample, step, &mut values);
-                values
-            })
-            .map(f64::from)
-            .collect();
-        let data = burn::tensor::TensorData::new(values, [batch, channels, height, width]);
-        Tensor::<4>::from_data(data, (&device, format))
+    let uniform_images = |step: u64| {
+        let mut values = vec![0f32; batch * dimensions];
+        for (noise_index, image) in noise_indices.iter().zip(values.chunks_mut(dimensions.max(1))) {
+            noise.stream(Purpose::Evaluation).uniform(*noise_index, step, image);
+        }
+        let data = TensorData::new(values, [batch, channels, height, width]);
+        Tensor::<4>::from_data(data, (&x_0.device(), x_0.dtype()))
     };
-    let x_0 = if options.dequantize { x_0 + (draw(0) - 0.5) * (2.0 / 255.0) } else { x_0 };
-    let probes: Vec<Tensor<4>> = (1..=options.probes as u64).map(|probe| (draw(probe) - 0.5).sign()).collect();
+    let probes: Vec<Tensor<4>> = (1..=options.probes as u64).map(|step| (uniform_images(step) - 0.5).sign()).collect();
+    let dequantization = options.dequantize.then(|| (uniform_images(0) - 0.5) * (2.0 / 255.0));
+    let x_0 = dequantization.map_or(x_0.clone(), |offset| x_0 + offset);
 
     let mut nfe = 0;
-    let mut slope = |state: &State, time: f64| {
-        nfe += 1;
-        slope(denoiser, schedule, &probes, state, time.exp())
+    let mut slope = |state: &State, ln_sigma: f64| {
+        nfe += probes.len();
+        slope(denoiser, schedule, &probes, state, ln_sigma.exp())
     };
-    // the first timestep's image is taken for the clean one
-    let start = State { y: x_0.clone() / first.signal_scale(), change: vec![0.0; batch] };
-    let (from, to) = (first.sigma().ln(), last.sigma().ln());
-    let end = dormand_prince(&mut slope, start, from, to, &options, observe)?;
+    // the image at the first timestep is taken to be the clean one
+    let start = State { y: x_0 / first.signal_scale(), divergence: vec![0.0; batch] };
+    let span = [first.sigma().ln(), last.sigma().ln()];
+    let end = dormand_prince(&mut slope, start, span, &options, observe)?;
 
-    let x_t = end.y.clone() * last.signal_scale();
-    let squares = (x_t.clone() * x_t).reshape([batch as i32, -1]).sum_dim(1).into_data();
-    let bits: Vec<f64> = squares
-        .iter::<f64>()
-        .zip(&end.change)
-        .map(|(square, change)| {
+    let x_t = end.y * last.signal_scale();
+    let dimensions = dimensions as f64;
+    let bits: Vec<f64> = sums(x_t.clone() * x_t)
+        .into_iter()
+        .zip(&end.divergence)
+        .map(|(square, divergence)| {
             let ln_prior = -0.5 * (square + dimensions * TAU.ln());
             // from the density of x at the last level to that of y, along the path, and to that of x at the first
             let volume = dimensions * (last.signal_scale().ln() - first.signal_scale().ln());
-            // a step of 2/255 holds the mass of a value
-            -(ln_prior + volume + change) / dimensions / LN_2 - (2.0f64 / 255.0).log2()
+            // a step of 2/255 holds the mass of a pixel value
+            -(ln_prior + volume + divergence) / dimensions / LN_2 - (2.0f64 / 255.0).log2()
         })
         .collect();
-    match bits.iter().all(|bits| bits.is_finite()) {
-        true => Ok(FlowResult { bits, nfe }),
-        false => Err(LikelihoodError::NotFinite { timestep: last.timestep }),
+    if bits.iter().all(|bits| bits.is_finite()) {
+        Ok(FlowResult { bits, nfe })
+    } else {
+        Err(LikelihoodError::NotFinite { sigma: last.sigma() })
     }
 }
 
-/// The image over alpha, and the integral of the divergence so far.
+/// The state of the ODE, or its derivative.
 #[derive(Clone, Debug)]
 struct State {
+    /// The image over alpha.
     y: Tensor<4>,
-    change: Vec<f64>,
+    /// The integral of the divergence, one for each image.
+    divergence: Vec<f64>,
 }
 
 impl State {
-    /// `self + factor * other`, for some of them.
+    /// `self + width * sum_i factors[i] slopes[i]`.
     fn plus(&self, width: f64, slopes: &[State], factors: &[f64]) -> State {
         let mut sum = self.clone();
         for (slope, factor) in slopes.iter().zip(factors).filter(|(_, factor)| **factor != 0.0) {
             sum.y = sum.y + slope.y.clone() * (width * factor);
-            sum.change.iter_mut().zip(&slope.change).for_each(|(sum, change)| *sum += width * factor * change);
+            for (sum, divergence) in sum.divergence.iter_mut().zip(&slope.divergence) {
+                *sum += width * factor * divergence;
+            }
         }
         sum
     }
 }
 
-/// d/d ln(sigma) of the state: sigma epsilon, and sigma div epsilon.
-fn slope(denoiser: &dyn Denoiser, schedule: &Schedule, probes: &[Tensor<4>], state: &State, sigma: f64) -> State {
-    let level: NoiseLevel = schedule.level_at_sigma(sigma);
-    let batch = state.y.dims()[0];
-    let y = state.y.clone().detach().require_grad();
-    let epsilon = denoiser.denoise(y.clone() * level.signal_scale(), level, None).epsilon;
-    let mut change = vec![0.0; batch];
-    for probe in probes {
-        let gradients = (epsilon.clone() * probe.clone()).sum().backward();
-        let Some(gradient) = y.grad(&gradients) else { continue };
-        let product = gradient * probe.clone().inner();
-        let divergence = product.reshape([batch as i32, -1]).sum_dim(1).into_data();
-        for (change, value) in change.iter_mut().zip(divergence.iter::<f64>()) {
-            *change += sigma * value / probes.len() as f64;
-        }
-    }
-    State { y: epsilon.detach() * sigma, change }
+/// The sum over channels and pixels, one for each image.
+fn sums(x: Tensor<4>) -> Vec<f64> {
+    let batch = x.dims()[0];
+    x.reshape([batch as i32, -1]).sum_dim(1).into_data().iter::<f64>().collect()
 }
 
-/// Dormand and Prince's method of fifth order, with steps as long as its error of fourth order allows (Hairer, Norsett and Wanner 1993,
-/// table II.5.2).
+/// d/d ln(sigma) of the state: sigma epsilon, and sigma div epsilon.
+fn slope(denoiser: &dyn Denoiser, schedule: &Schedule, probes: &[Tensor<4>], state: &State, sigma: f64) -> State {
+    let level = schedule.level_at_sigma(sigma);
+    let mut slope = State { y: state.y.zeros_like(), divergence: vec![0.0; state.divergence.len()] };
+    // a backward pass consumes its graph, so that each probe needs a forward pass of its own
+    for probe in probes {
+        let y = state.y.clone().detach().require_grad();
+        let epsilon = denoiser.denoise(y.clone() * level.signal_scale(), level, None).epsilon;
+        let gradients = (epsilon.clone() * probe.clone()).sum().backward();
+        if let Some(gradient) = y.grad(&gradients) {
+            for (sum, divergence) in slope.divergence.iter_mut().zip(sums(gradient * probe.clone().inner())) {
+                *sum += sigma * divergence / probes.len() as f64;
+            }
+        }
+        slope.y = epsilon.detach() * sigma;
+    }
+    slope
+}
+
+/// Dormand and Prince's method of fifth order, whose steps are as long as the error of its fourth order allows (Hairer,
+/// Norsett and Wanner 1993, table II.5.2), over `span` of ln(sigma).
 fn dormand_prince(
     slope: &mut dyn FnMut(&State, f64) -> State,
     start: State,
-    from: f64,
-    to: f64,
+    [from, to]: [f64; 2],
     options: &FlowOptions,
     observe: &mut dyn FnMut(f64),
 ) -> Result<State, LikelihoodError> {
@@ -186,37 +192,39 @@ fn dormand_prince(
     let mut first = slope(&state, time);
     let mut steps = 0;
     while time < to {
-        if steps == options.most_steps {
+        if steps == options.max_steps {
             return Err(LikelihoodError::TooManySteps { steps, sigma: time.exp(), tolerance: options.tolerance });
         }
         steps += 1;
-        let at_end = time + width >= to;
-        let width_now = if at_end { to - time } else { width };
+        let is_last = time + width >= to;
+        if is_last {
+            width = to - time;
+        }
         let mut slopes = vec![first.clone()];
         let mut next = state.clone();
         for stage in 1..7 {
-            next = state.plus(width_now, &slopes, &STAGES[stage][..stage]);
-            slopes.push(slope(&next, time + NODES[stage] * width_now));
+            next = state.plus(width, &slopes, &STAGES[stage][..stage]);
+            slopes.push(slope(&next, time + NODES[stage] * width));
         }
-        // the seventh stage is the result
-        let zero = State { y: state.y.zeros_like(), change: vec![0.0; state.change.len()] };
-        let error = zero.plus(width_now, &slopes, &ERROR);
-        // relative to the image's own size, which grows with sigma
-        let size = (time + width_now).exp().max(1.0);
+        // `next` is the state of the seventh stage, which is the result
+        let zero = State { y: state.y.zeros_like(), divergence: vec![0.0; state.divergence.len()] };
+        let error = zero.plus(width, &slopes, &ERROR);
+        // relative to the size of the image, which grows with sigma
+        let size = (time + width).exp().max(1.0);
         let of_image = (error.y.clone() * error.y).mean().sqrt().into_scalar::<f32>();
-        let of_change = error.change.iter().fold(0.0, |most: f64, change| most.max(change.abs())) / dimensions;
-        let ratio = (f64::from(of_image) / size).max(of_change) / options.tolerance;
+        let of_density = error.divergence.iter().fold(0.0, |most: f64, error| most.max(error.abs())) / dimensions;
+        let ratio = (f64::from(of_image) / size).max(of_density) / options.tolerance;
         if !ratio.is_finite() {
-            return Err(LikelihoodError::NotFinite { timestep: time.exp() });
+            return Err(LikelihoodError::NotFinite { sigma: time.exp() });
         }
         if ratio <= 1.0 {
-            (state, time) = (next, if at_end { to } else { time + width_now });
+            (state, time) = (next, if is_last { to } else { time + width });
             if let Some(last) = slopes.pop() {
                 first = last;
             }
             observe(time.exp());
         }
-        width = width_now * (0.9 * ratio.max(1e-10).powf(-0.2)).clamp(0.2, 5.0);
+        width *= (0.9 * ratio.max(1e-10).powf(-0.2)).clamp(0.2, 5.0);
     }
     Ok(state)
 }

@@ -1,12 +1,10 @@
-//! Both likelihoods where the answer is known: images whose pixels are Gaussian, with the ideal denoiser.
+//! Both likelihoods in closed form: images with Gaussian pixels, and the ideal denoiser.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use core::f64::consts::{LN_2, TAU};
-use likelihood::{
-    BoundOptions, BoundVariance, FlowOptions, LikelihoodError, flow_bits, mean_and_error, variational_bound,
-};
+use likelihood::{BoundOptions, FlowOptions, LikelihoodError, flow_bits, mean_and_error, variational_bound};
 use noise::{Noise, Purpose};
-use sampler::GaussianMixture;
+use sampler::{GaussianMixture, Variance};
 use schedule::{BetaSchedule, Schedule};
 
 const MEAN: f64 = 0.1;
@@ -16,10 +14,11 @@ fn model() -> GaussianMixture {
     GaussianMixture::new(vec![(1.0, MEAN, DEVIATION)])
 }
 
-/// Images of the model, to the nearest of 256 values or not.
+/// Images of the model; with `whole_values`, rounded to the nearest of 256 values.
 fn images(count: u64, side: usize, whole_values: bool, device: &Device) -> Tensor<4> {
-    let samples: Vec<u64> = (0..count).collect();
-    let noise = Noise::new(3).stream(Purpose::Custom(1)).normal_images(&samples, 0, [1, side, side], &Device::flex());
+    let noise_indices: Vec<u64> = (0..count).collect();
+    let noise =
+        Noise::new(3).stream(Purpose::Custom(1)).normal_images(&noise_indices, 0, [1, side, side], &Device::flex());
     let value = |z: f64| MEAN + DEVIATION * z;
     let round = |x: f64| if whole_values { ((x + 1.0) * 127.5).round().clamp(0.0, 255.0) / 127.5 - 1.0 } else { x };
     let values: Vec<f64> = noise.into_data().iter::<f64>().map(|z| round(value(z))).collect();
@@ -31,7 +30,7 @@ fn entropy() -> f64 {
     0.5 * (TAU * core::f64::consts::E * DEVIATION * DEVIATION).log2() - (2.0f64 / 255.0).log2()
 }
 
-/// What each term of the bound is on average: the posterior's mean is off by what x_0 varies given x_t.
+/// The mean of each term of the bound: the error of the posterior mean is the spread of x_0 given x_t.
 fn expected_terms(schedule: &Schedule) -> Vec<f64> {
     (1..schedule.timesteps())
         .map(|t| {
@@ -51,7 +50,7 @@ fn the_terms_of_the_bound_are_those_of_the_closed_form() {
     let bound = variational_bound(&model(), images, &schedule, options, &Noise::new(1), &mut |t| seen.push(t));
     let bound = bound.expect("a bound");
     assert_eq!(seen, (0..100).rev().collect::<Vec<_>>());
-    // 4096 pixels, of a square of a normal number each: a standard error of sqrt(2 / 4096)
+    // each of 4096 pixels is the square of a normal number: a standard error of sqrt(2 / 4096)
     let error = 5.0 * (2.0f64 / 4096.0).sqrt();
     for (t, expected) in (1..).zip(expected_terms(&schedule)) {
         let (found, _) = mean_and_error(&bound.terms[t]);
@@ -65,7 +64,7 @@ fn the_terms_of_the_bound_are_those_of_the_closed_form() {
         let sum = bound.prior[image] + bound.terms.iter().map(|term| term[image]).sum::<f64>();
         assert!((bound.total[image] - sum).abs() < 1e-12);
     }
-    // epsilon is off by what is not known of x_0
+    // the error of epsilon follows from the spread of x_0 given x_t
     let level = schedule.level(50);
     let given =
         DEVIATION.powi(2) * (1.0 - level.alpha_bar) / (level.alpha_bar * DEVIATION.powi(2) + 1.0 - level.alpha_bar);
@@ -73,20 +72,20 @@ fn the_terms_of_the_bound_are_those_of_the_closed_form() {
     assert!((mean_and_error(&bound.epsilon_errors[50]).0 / expected - 1.0).abs() < error);
 }
 
-/// More steps bring the bound to the bits of the images, from above, if the variance is right: beta, where the data is wide
-/// beside the noise. What is left at the end is the decoder's, whose variance is that of the second step.
+/// With more steps the bound approaches the bits of the images from above, if the variance is right: beta, where the data is
+/// wide compared with the noise. The rest is that of the decoder, whose variance is that of the second step.
 #[test]
 fn the_bound_approaches_the_bits_of_the_images() {
     let mut above = Vec::new();
     for timesteps in [50, 200, 800] {
         let schedule = Schedule::new(&BetaSchedule::default(), timesteps).expect("a schedule");
         let images = images(2, 32, true, &Device::flex());
-        // the bits of these very images: a value's step times its density
+        // the bits of these images: the density of each value times the step
         let bits = |x: f64| {
             0.5 * ((TAU * DEVIATION.powi(2)).ln() + ((x - MEAN) / DEVIATION).powi(2)) / LN_2 - (2.0f64 / 255.0).log2()
         };
         let own = images.to_data().iter::<f64>().map(bits).sum::<f64>() / 2048.0;
-        let options = BoundOptions { variance: BoundVariance::Beta, clip: None, ..BoundOptions::default() };
+        let options = BoundOptions { variance: Variance::Beta, clip: None, ..BoundOptions::default() };
         let bound = variational_bound(&model(), images, &schedule, options, &Noise::new(1), &mut |_| ());
         above.push(mean_and_error(&bound.expect("a bound").total).0 - own);
     }
@@ -95,15 +94,15 @@ fn the_bound_approaches_the_bits_of_the_images() {
 }
 
 #[test]
-fn a_variance_that_nobody_learned_is_refused() {
+fn a_learned_variance_without_one_is_refused() {
     let schedule = Schedule::new(&BetaSchedule::default(), 50).expect("a schedule");
-    let options = BoundOptions { variance: BoundVariance::Learned, ..BoundOptions::default() };
+    let options = BoundOptions { variance: Variance::Learned, ..BoundOptions::default() };
     let images = images(1, 4, true, &Device::flex());
     let bound = variational_bound(&model(), images, &schedule, options, &Noise::new(1), &mut |_| ());
     assert_eq!(bound, Err(LikelihoodError::NoLearnedVariance));
 }
 
-/// The posterior's variance is that of a step where x_0 is known; it is too small for the first steps, and costs bits.
+/// The posterior variance is that of a step with a known x_0: it is too small for the first steps, and costs bits.
 #[test]
 fn the_wrong_variance_costs_bits() {
     let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
@@ -113,10 +112,10 @@ fn the_wrong_variance_costs_bits() {
         let bound = variational_bound(&model(), images, &schedule, options, &Noise::new(1), &mut |_| ());
         mean_and_error(&bound.expect("a bound").total).0
     };
-    assert!(total(BoundVariance::Posterior) > total(BoundVariance::Beta) + 0.1);
+    assert!(total(Variance::Posterior) > total(Variance::Beta) + 0.1);
 }
 
-/// The density of each image, exactly: every pixel has its own, and the trace of a diagonal matrix is exact with signs.
+/// The density of each image, exactly: pixels are independent, and the trace of a diagonal matrix is exact with signs.
 #[test]
 fn the_flow_gives_the_density() {
     let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
@@ -130,7 +129,7 @@ fn the_flow_gives_the_density() {
     let found = found.expect("a likelihood");
     let last = schedule.level(999).sigma();
     assert!(sigmas.windows(2).all(|pair| pair[0] < pair[1]) && (sigmas[sigmas.len() - 1] / last - 1.0).abs() < 1e-12);
-    // the density of x at the first timestep, where the path begins
+    // the density of x at the first timestep, the start of the path
     let variance = first.alpha_bar * DEVIATION.powi(2) + 1.0 - first.alpha_bar;
     // at the last timestep x is not quite standard normal
     let values: Vec<f64> = images.into_data().iter::<f64>().collect();
@@ -144,7 +143,7 @@ fn the_flow_gives_the_density() {
     }
 }
 
-/// Spread over their steps, whole values have at least the bits of the entropy.
+/// Dequantized pixel values have at least the bits of the entropy.
 #[test]
 fn the_flow_of_whole_values_gives_the_entropy() {
     let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
@@ -157,6 +156,22 @@ fn the_flow_of_whole_values_gives_the_entropy() {
     assert!(found.nfe < 400, "{}", found.nfe);
 }
 
+/// Every probe is exact where pixels are independent, and costs as many evaluations again.
+#[test]
+fn more_probes_give_the_same_trace_of_a_diagonal() {
+    let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
+    let run = |probes| {
+        let options = FlowOptions { probes, ..FlowOptions::default() };
+        let images = images(2, 4, true, &Device::flex().autodiff());
+        flow_bits(&model(), images, &schedule, options, &Noise::new(2), &mut |_| ()).expect("a likelihood")
+    };
+    let (one, three) = (run(1), run(3));
+    assert_eq!(three.nfe, 3 * one.nfe);
+    for (one, three) in one.bits.iter().zip(&three.bits) {
+        assert!((one - three).abs() < 1e-6, "{three} is not {one}");
+    }
+}
+
 #[test]
 fn impossible_flows_are_refused() {
     let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
@@ -167,11 +182,11 @@ fn impossible_flows_are_refused() {
     assert_eq!(run(&no_signal, FlowOptions::default()), Err(LikelihoodError::NoSignal));
     let refused = run(&schedule, FlowOptions { tolerance: 0.0, ..FlowOptions::default() });
     assert!(matches!(refused, Err(LikelihoodError::OutOfRange { name: "tolerance", .. })));
-    let refused = run(&schedule, FlowOptions { most_steps: 2, ..FlowOptions::default() });
+    let refused = run(&schedule, FlowOptions { max_steps: 2, ..FlowOptions::default() });
     assert!(matches!(refused, Err(LikelihoodError::TooManySteps { steps: 2, .. })));
 }
 
-/// A denoiser with a learned variance, as a network has it.
+/// A denoiser with a learned variance.
 struct WithVariance(GaussianMixture);
 
 impl sampler::Denoiser for WithVariance {
@@ -189,7 +204,7 @@ fn the_loss_of_a_learned_variance_is_made_of_the_terms_of_the_bound() {
     let device = Device::flex();
     let x_0 = images(3, 8, true, &device);
     let noise = Noise::new(1);
-    let options = BoundOptions { clip: None, variance: BoundVariance::Learned, noise_indices: None };
+    let options = BoundOptions { clip: None, variance: Variance::Learned, noise_indices: None };
     let denoiser = WithVariance(model());
     let bound = variational_bound(&denoiser, x_0.clone(), &schedule, options, &noise, &mut |_| ()).expect("a bound");
     for t in [0usize, 1, 7, 19] {

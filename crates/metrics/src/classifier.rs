@@ -115,11 +115,7 @@ impl Network {
 
 /// All pixels of a set in [-1, 1], `[count, channels, height, width]`, as [`DigitClassifier::classify`] takes them.
 pub fn pixels(images: &ImageSet) -> Vec<f32> {
-    let mut pixels = vec![0.0; images.len() * images.image_len()];
-    for (index, out) in pixels.chunks_exact_mut(images.image_len()).enumerate() {
-        images.write_chw_f32(index, false, out);
-    }
-    pixels
+    images.batch((0..images.len()).map(|index| (index, false)))
 }
 
 /// The classifier's predictions for some images.

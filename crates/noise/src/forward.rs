@@ -1,9 +1,9 @@
-//! The forward process q: how an image is destroyed (Ho et al. 2020, arXiv:2006.11239, equations 2 and 4).
+//! The forward process q, which adds noise to an image (Ho et al. 2020, arXiv:2006.11239, equations 2 and 4).
 
 use burn::tensor::{Tensor, TensorData, assert_shape};
 use schedule::NoiseLevel;
 
-/// q(x_t | x_0) in closed form: `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon` (equation 4).
+/// Samples q(x_t | x_0) in closed form: `x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) epsilon` (equation 4).
 ///
 /// # Shapes
 /// - `x_0`, `epsilon`: `[batch, channels, height, width]`; `levels`: one for each sample
@@ -20,7 +20,7 @@ pub fn q_sample(x_0: Tensor<4>, epsilon: Tensor<4>, levels: &[NoiseLevel]) -> Te
     x_0 * signal + epsilon * noise
 }
 
-/// q(x_t | x_{t-1}), one Markov step: `x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) epsilon` (equation 2).
+/// Samples q(x_t | x_{t-1}), one Markov step: `x_t = sqrt(1 - beta) x_{t-1} + sqrt(beta) epsilon` (equation 2).
 ///
 /// # Shapes
 /// - `x_previous`, `epsilon`: `[batch, channels, height, width]`; `betas`: one for each sample, in [0, 1]
@@ -37,13 +37,13 @@ pub fn q_step(x_previous: Tensor<4>, epsilon: Tensor<4>, betas: &[f64]) -> Tenso
     x_previous * keep + epsilon * add
 }
 
-/// One coefficient of each level, made in f64 on the host, as a tensor `[batch, 1, 1, 1]` that broadcasts over images.
-/// It has the device and the number format of `like`: f64 states of a sampler stay f64.
+/// One coefficient for each level, computed in f64 on the host, as a tensor `[batch, 1, 1, 1]` that broadcasts over images,
+/// with the device and the number format of `like`: f64 states of a sampler stay f64.
 pub fn per_sample(levels: &[NoiseLevel], like: &Tensor<4>, coefficient: impl Fn(NoiseLevel) -> f64) -> Tensor<4> {
     coefficients(levels.iter().copied().map(coefficient), like)
 }
 
-/// Numbers as a tensor `[batch, 1, 1, 1]`, with the device and the number format of `like`.
+/// Values as a tensor `[batch, 1, 1, 1]`, with the device and the number format of `like`.
 pub fn coefficients(values: impl Iterator<Item = f64>, like: &Tensor<4>) -> Tensor<4> {
     let values: Vec<f64> = values.collect();
     let batch = values.len();
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn end_points() {
+    fn clean_data_and_pure_noise_are_exact() {
         let device = Device::flex();
         let x_0 = Tensor::<4>::ones([1, 1, 4, 4], &device) * 0.5;
         let epsilon = Noise::new(1).stream(Purpose::Epsilon).normal_images(&[0], 0, [1, 4, 4], &device);
@@ -82,10 +82,14 @@ mod tests {
         let count = 64 * 64 * 16;
         let start = 0.7f32;
         let mut x = Tensor::<4>::ones([16, 1, 64, 64], &device) * start;
-        let samples: Vec<u64> = (0..16).collect();
+        let noise_indices: Vec<u64> = (0..16).collect();
         for (step, &beta) in schedule.betas().iter().enumerate().take(30) {
-            let epsilon =
-                Noise::new(3).stream(Purpose::Evaluation).normal_images(&samples, step as u64, [1, 64, 64], &device);
+            let epsilon = Noise::new(3).stream(Purpose::Evaluation).normal_images(
+                &noise_indices,
+                step as u64,
+                [1, 64, 64],
+                &device,
+            );
             x = q_step(x, epsilon, &[beta; 16]);
         }
         let level = schedule.level(29);

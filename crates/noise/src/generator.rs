@@ -1,4 +1,4 @@
-//! Counter-based noise: position in, numbers out.
+//! Counter-based random numbers: a function of seed, purpose, noise index and step.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use kernels::normal::normal;
@@ -6,32 +6,38 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 
-/// What random numbers are for. Two purposes never share numbers, so that, say, turning flips on does not change the
-/// noise of a run.
+/// Random numbers that [`kernels::normal`] makes in one call. Even, as it makes them in pairs.
+const NORMAL_BLOCK: usize = 256;
+
+/// The use of random numbers. Two purposes share no numbers: enabling flips, for example, does not change the noise of a
+/// run.
+///
+/// In training the noise index is the position of the sample in the run, in sampling the index of the image within its
+/// seed. The step is 0 unless stated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// epsilon of a training step: sample = position in the run, step = training step.
+    /// epsilon of a training sample.
     Epsilon,
-    /// t of a training step.
+    /// t of a training sample; normal numbers for a distribution of noise levels are at step 1.
     Timesteps,
-    /// Horizontal flips of training images.
+    /// Horizontal flip of a training image.
     Flips,
-    /// Which labels are replaced by the null class (classifier-free guidance).
+    /// Replacement of a label by the null class (classifier-free guidance).
     LabelDropout,
-    /// Dropout masks inside the network.
+    /// Dropout masks inside the network: step = layer.
     Dropout,
-    /// Whether a step trains with self-conditioning.
+    /// Use of self-conditioning in a training batch.
     SelfConditioning,
-    /// Initial weights of the network: sample = index of the parameter.
+    /// Initial weights of the network: noise index = index of the parameter.
     Weights,
-    /// x_T, where the reverse chain starts: sample = index of the image.
+    /// x_T, the start of the reverse process.
     InitialNoise,
-    /// The noise that the reverse chain adds: sample = index of the image, step = sampling step.
+    /// Noise that a sampler adds: step = sampling step.
     SamplerNoise,
-    /// Frozen draws for held-out losses and figures.
+    /// Draws for held-out losses and figures, the same at every training step.
     Evaluation,
-    /// Anything else; the number keeps purposes apart.
+    /// Any other use; the number keeps them apart.
     Custom(u32),
 }
 
@@ -54,14 +60,14 @@ impl Purpose {
     }
 }
 
-/// A seed; the root of everything random in a run.
+/// A seed, from which all random numbers of a run follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Noise {
     seed: u64,
 }
 
 impl Noise {
-    /// All numbers follow from `seed`.
+    /// The random numbers of `seed`.
     pub const fn new(seed: u64) -> Self {
         Self { seed }
     }
@@ -71,26 +77,26 @@ impl Noise {
         self.seed
     }
 
-    /// The numbers that are for one purpose.
-    pub const fn stream(&self, stream: Purpose) -> NoiseStream {
-        NoiseStream { seed: self.seed, stream }
+    /// The random numbers of one purpose.
+    pub const fn stream(&self, purpose: Purpose) -> NoiseStream {
+        NoiseStream { seed: self.seed, purpose }
     }
 }
 
-/// The numbers of one seed and one purpose, addressed by (sample, step).
+/// The random numbers of one seed and one purpose, addressed by noise index and step.
 ///
-/// Each address has a ChaCha8 generator of its own, whose 256-bit key is (seed, purpose, sample, step). Gaussian numbers
+/// Each address has a ChaCha8 generator of its own, whose 256-bit key is (seed, purpose, noise index, step). Normal numbers
 /// are Box-Muller's ([`kernels::normal`]), whose bits do not depend on the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseStream {
     seed: u64,
-    stream: Purpose,
+    purpose: Purpose,
 }
 
 impl NoiseStream {
-    fn generator(&self, sample: u64, step: u64) -> ChaCha8Rng {
+    fn generator(&self, noise_index: u64, step: u64) -> ChaCha8Rng {
         let mut key = [0u8; 32];
-        let words = [self.seed, self.stream.id(), sample, step];
+        let words = [self.seed, self.purpose.id(), noise_index, step];
         for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
             bytes.copy_from_slice(&word.to_le_bytes());
         }
@@ -98,8 +104,8 @@ impl NoiseStream {
     }
 
     /// Fills `out` with standard normal numbers (mean 0, variance 1, |x| < 6.8).
-    pub fn normal(&self, sample: u64, step: u64, out: &mut [f32]) {
-        let mut generator = self.generator(sample, step);
+    pub fn normal(&self, noise_index: u64, step: u64, out: &mut [f32]) {
+        let mut generator = self.generator(noise_index, step);
         for block in out.chunks_mut(NORMAL_BLOCK) {
             let bits: [u32; NORMAL_BLOCK] = core::array::from_fn(|_| generator.next_u32());
             normal(&bits, block);
@@ -107,20 +113,20 @@ impl NoiseStream {
     }
 
     /// Fills `out` with uniform numbers in (0, 1), never 0 or 1.
-    pub fn uniform(&self, sample: u64, step: u64, out: &mut [f32]) {
-        let mut generator = self.generator(sample, step);
+    pub fn uniform(&self, noise_index: u64, step: u64, out: &mut [f32]) {
+        let mut generator = self.generator(noise_index, step);
         for value in out {
             // 23 bits and a half keep the rounding to f32 inside the open interval
             *value = ((f64::from(generator.next_u32() >> 9) + 0.5) / f64::from(1u32 << 23)) as f32;
         }
     }
 
-    /// One integer, uniform in `0..bound` without bias (Lemire's multiplication with rejection); 0 if `bound` is 0.
-    pub fn below(&self, sample: u64, step: u64, bound: u64) -> u64 {
+    /// Draws one integer, uniform in `0..bound` without bias (Lemire's multiplication with rejection); 0 if `bound` is 0.
+    pub fn below(&self, noise_index: u64, step: u64, bound: u64) -> u64 {
         if bound == 0 {
             return 0;
         }
-        let mut generator = self.generator(sample, step);
+        let mut generator = self.generator(noise_index, step);
         loop {
             let product = u128::from(generator.next_u64()) * u128::from(bound);
             let low = product as u64;
@@ -130,42 +136,57 @@ impl NoiseStream {
         }
     }
 
-    /// True with the given `probability` in [0, 1].
-    pub fn chance(&self, sample: u64, step: u64, probability: f64) -> bool {
+    /// Draws true with the given `probability` in [0, 1].
+    pub fn chance(&self, noise_index: u64, step: u64, probability: f64) -> bool {
         let mut value = [0f32];
-        self.uniform(sample, step, &mut value);
+        self.uniform(noise_index, step, &mut value);
         f64::from(value[0]) < probability
     }
 
-    /// Standard normal images on `device`, shape `[samples.len(), channels, height, width]`; image i is addressed by
-    /// `(samples[i], step)`, whatever else is in the batch.
-    pub fn normal_images(&self, samples: &[u64], step: u64, image: [usize; 3], device: &Device) -> Tensor<4> {
-        self.offset_images(samples, step, image, 0.0, device)
+    /// Draws standard normal images on `device`, shape `[noise_indices.len(), channels, height, width]`; image i depends on
+    /// `(noise_indices[i], step)` alone, not on the rest of the batch.
+    pub fn normal_images(&self, noise_indices: &[u64], step: u64, image: [usize; 3], device: &Device) -> Tensor<4> {
+        self.offset_images(noise_indices, step, image, 0.0, device)
+    }
+
+    /// [`normal_images`](Self::normal_images) of the shape of `like`, on its device and in its number format.
+    ///
+    /// # Panics
+    /// If there is not one noise index for each image of `like`.
+    pub fn normal_like(&self, noise_indices: &[u64], step: u64, like: &Tensor<4>) -> Tensor<4> {
+        let [batch, channels, height, width] = like.dims();
+        assert_eq!(noise_indices.len(), batch, "one noise index for each image");
+        let images = self.image_data(noise_indices, step, [channels, height, width], 0.0);
+        Tensor::from_data(images, (&like.device(), like.dtype()))
     }
 
     /// [`normal_images`](Self::normal_images) plus `strength` times one further normal number for each image and
-    /// channel: offset noise, which lets a model learn images that are dark or bright on the whole (Guttenberg 2023,
+    /// channel: offset noise, with which a model learns images that are dark or bright on the whole (Guttenberg 2023,
     /// crosslabs.org/blog/diffusion-with-offset-noise; lucidrains' `offset_noise_strength`).
     pub fn offset_images(
         &self,
-        samples: &[u64],
+        noise_indices: &[u64],
         step: u64,
         image: [usize; 3],
         strength: f64,
         device: &Device,
     ) -> Tensor<4> {
+        Tensor::from_data(self.image_data(noise_indices, step, image, strength), device)
+    }
+
+    fn image_data(&self, noise_indices: &[u64], step: u64, image: [usize; 3], strength: f64) -> TensorData {
         let [channels, height, width] = image;
         let size = channels * height * width;
-        let mut values = vec![0f32; samples.len() * size];
+        let mut values = vec![0f32; noise_indices.len() * size];
         if size > 0 {
-            values.par_chunks_mut(size).zip(samples).for_each(|(out, &sample)| {
+            values.par_chunks_mut(size).zip(noise_indices).for_each(|(out, &noise_index)| {
                 if strength == 0.0 {
-                    self.normal(sample, step, out);
+                    self.normal(noise_index, step, out);
                 } else {
-                    // the offsets follow the image in the stream, so the image itself is the same at any strength
+                    // the offsets are drawn after the image, which is therefore the same at any strength
                     let padded = size + size % 2;
                     let mut all = vec![0f32; padded + channels];
-                    self.normal(sample, step, &mut all);
+                    self.normal(noise_index, step, &mut all);
                     out.copy_from_slice(&all[..size]);
                     for (plane, offset) in out.chunks_mut(height * width).zip(&all[padded..]) {
                         plane.iter_mut().for_each(|value| *value += (strength * f64::from(*offset)) as f32);
@@ -173,21 +194,18 @@ impl NoiseStream {
                 }
             });
         }
-        Tensor::from_data(TensorData::new(values, [samples.len(), channels, height, width]), device)
+        TensorData::new(values, [noise_indices.len(), channels, height, width])
     }
 }
-
-/// Numbers that are made of their bits together: even, so that no pair is torn apart.
-const NORMAL_BLOCK: usize = 256;
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn draw(stream: Purpose, sample: u64, step: u64, count: usize) -> Vec<f32> {
+    fn draw(purpose: Purpose, noise_index: u64, step: u64, count: usize) -> Vec<f32> {
         let mut out = vec![0f32; count];
-        Noise::new(7).stream(stream).normal(sample, step, &mut out);
+        Noise::new(7).stream(purpose).normal(noise_index, step, &mut out);
         out
     }
 
@@ -196,7 +214,7 @@ mod tests {
         let count = 1_000_000;
         let values = draw(Purpose::Epsilon, 0, 0, count);
         let moment = |power: i32| values.iter().map(|&v| f64::from(v).powi(power)).sum::<f64>() / count as f64;
-        // standard errors: 1/sqrt(n), sqrt(2/n), sqrt(15/n), sqrt(96/n); four of them
+        // four standard errors, which are 1/sqrt(n), sqrt(2/n), sqrt(15/n) and sqrt(96/n)
         let allowed = |variance: f64| 4.0 * (variance / count as f64).sqrt();
         assert!(moment(1).abs() < allowed(1.0), "mean {}", moment(1));
         assert!((moment(2) - 1.0).abs() < allowed(2.0), "variance {}", moment(2));
@@ -215,7 +233,7 @@ mod tests {
 
     #[test]
     fn bits_are_frozen() {
-        // A change here changes every run that was ever seeded: raise the format version if it must be.
+        // a change here changes the result of every seed: it needs a new format version
         let bits: Vec<u32> = draw(Purpose::Epsilon, 17, 3, 4).iter().map(|v| v.to_bits()).collect();
         assert_eq!(bits, FROZEN);
     }
@@ -237,13 +255,24 @@ mod tests {
     fn an_image_is_the_same_alone_or_in_a_batch_on_any_number_of_threads() {
         let device = Device::flex();
         let stream = Noise::new(5).stream(Purpose::InitialNoise);
-        let values = |samples: &[u64]| -> Vec<f32> {
-            stream.normal_images(samples, 0, [3, 5, 7], &device).into_data().try_to_vec().expect("f32")
+        let values = |noise_indices: &[u64]| -> Vec<f32> {
+            stream.normal_images(noise_indices, 0, [3, 5, 7], &device).into_data().try_to_vec().expect("f32")
         };
         let batch = values(&(0..20).collect::<Vec<_>>());
         assert_eq!(values(&[17]), batch[17 * 105..18 * 105]);
         let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
         assert_eq!(one_thread.install(|| values(&(0..20).collect::<Vec<_>>())), batch);
+    }
+
+    #[test]
+    fn images_like_a_tensor_have_its_shape_and_number_format() {
+        let device = Device::flex();
+        let stream = Noise::new(5).stream(Purpose::InitialNoise);
+        let like = Tensor::<4>::zeros([2, 3, 5, 7], (&device, burn::tensor::DType::F64));
+        let images = stream.normal_like(&[17, 3], 4, &like);
+        assert_eq!((images.dims(), images.dtype()), (like.dims(), like.dtype()));
+        let plain = stream.normal_images(&[17, 3], 4, [3, 5, 7], &device);
+        assert!(images.into_data().iter::<f64>().eq(plain.into_data().iter::<f64>()));
     }
 
     #[test]
@@ -266,8 +295,8 @@ mod tests {
     fn below_is_uniform() {
         let stream = Noise::new(1).stream(Purpose::Timesteps);
         let mut counts = [0f64; 7];
-        for sample in 0..70_000 {
-            counts[stream.below(sample, 0, 7) as usize] += 1.0;
+        for noise_index in 0..70_000 {
+            counts[stream.below(noise_index, 0, 7) as usize] += 1.0;
         }
         let chi_squared: f64 = counts.iter().map(|count| (count - 1e4).powi(2) / 1e4).sum();
         assert!(chi_squared < 22.5, "99.9 % of chi-squared with 6 degrees of freedom is 22.46, got {chi_squared}");
@@ -276,16 +305,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn uniform_stays_inside(seed: u64, sample: u64, step: u64) {
+        fn uniform_numbers_lie_in_the_open_interval(seed: u64, noise_index: u64, step: u64) {
             let mut values = [0f32; 64];
-            Noise::new(seed).stream(Purpose::Flips).uniform(sample, step, &mut values);
+            Noise::new(seed).stream(Purpose::Flips).uniform(noise_index, step, &mut values);
             prop_assert!(values.iter().all(|value| *value > 0.0 && *value < 1.0));
         }
 
         #[test]
-        fn a_longer_draw_begins_with_the_shorter(sample: u64, step: u64, length in 1usize..64) {
-            let long = draw(Purpose::SamplerNoise, sample, step, 64);
-            prop_assert_eq!(&draw(Purpose::SamplerNoise, sample, step, length)[..], &long[..length]);
+        fn a_longer_draw_begins_with_the_shorter(noise_index: u64, step: u64, length in 1usize..64) {
+            let long = draw(Purpose::SamplerNoise, noise_index, step, 64);
+            prop_assert_eq!(&draw(Purpose::SamplerNoise, noise_index, step, length)[..], &long[..length]);
         }
     }
 }

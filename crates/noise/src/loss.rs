@@ -1,34 +1,31 @@
-//! Losses: one number for each sample, so that each can have the weight of its noise level.
+//! Losses, one value for each sample, so that each can be weighted by its noise level.
 
 use burn::tensor::{Tensor, TensorData, assert_shape};
 use kernels::{Loss, loss};
 use serde::{Deserialize, Serialize};
 
-/// How a prediction is compared with its target, element by element. The article's `loss_type`.
+/// The loss of one element of a prediction (lucidrains' `loss_type`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossType {
-    /// |difference|
+    /// `|difference|`.
     L1,
-    /// difference^2, the loss of the DDPM paper
+    /// `difference^2`, the loss of Ho et al. 2020.
     #[default]
     L2,
-    /// Huber's with threshold 1 (PyTorch's `smooth_l1`): quadratic within 1, linear beyond
+    /// Huber's with threshold 1 (PyTorch's `smooth_l1`): quadratic within 1, linear beyond.
     Huber,
 }
 
 impl core::fmt::Display for LossType {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        formatter.write_str(match self {
-            Self::L1 => "l1",
-            Self::L2 => "l2",
-            Self::Huber => "huber",
-        })
+        // serde writes the name of a unit variant
+        self.serialize(formatter)
     }
 }
 
 impl LossType {
-    /// The mean over channels and pixels, one for each sample.
+    /// Returns the mean over channels and pixels, one for each sample.
     ///
     /// # Shapes
     /// - `prediction`, `target`: `[batch, channels, height, width]`
@@ -38,7 +35,11 @@ impl LossType {
         self.weighted_per_sample(prediction, target, &ones)
     }
 
-    /// The weighted mean over the batch: `sum_i weight_i loss_i / batch` (lucidrains' `p_losses`).
+    /// Returns the weighted mean over the batch: `sum_i weight_i loss_i / batch` (lucidrains' `p_losses`).
+    ///
+    /// # Shapes
+    /// - `prediction`, `target`: `[batch, channels, height, width]`; `weights`: one for each sample
+    /// - result: `[1]`
     ///
     /// # Panics
     /// If there is not one weight for each sample.
@@ -46,7 +47,11 @@ impl LossType {
         self.weighted_per_sample(prediction, target, weights).mean()
     }
 
-    /// The mean over channels and pixels times the weight of the sample, one for each sample.
+    /// Returns the mean over channels and pixels times the weight of the sample, one for each sample.
+    ///
+    /// # Shapes
+    /// - `prediction`, `target`: `[batch, channels, height, width]`; `weights`: one for each sample
+    /// - result: `[batch]`
     ///
     /// # Panics
     /// If there is not one weight for each sample.
@@ -77,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_forms() {
+    fn losses_have_their_closed_forms() {
         assert_eq!(one(LossType::L1, -2.0), 2.0);
         assert_eq!(one(LossType::L2, -2.0), 4.0);
         assert_eq!(one(LossType::Huber, 0.5), 0.125);

@@ -1,20 +1,20 @@
-//! The terms of the variational bound as a loss: what a learned variance learns from.
+//! The terms of the variational bound as the loss of a learned variance.
 
 use core::f64::consts::LN_2;
 
 use burn::tensor::{Tensor, assert_shape};
 use schedule::Schedule;
 
-use crate::forward::coefficients;
+use crate::{decoder::discrete_log_likelihoods, forward::coefficients};
 
-/// The term of the variational bound of each sample at its timestep, in bits for each dimension: the Kullback-Leibler
-/// divergence of the model's step from the posterior, at t = 0 the discrete decoder's negative log-likelihood (Nichol and
-/// Dhariwal 2021, arXiv:2102.09672, section 3.1, with improved-diffusion's decoder, which approximates the normal
-/// distribution function by a tanh). Gradients reach `variance`, and `x_0_prediction` if it has not been detached.
+/// The term of the variational bound of each sample at its timestep, in bits per dimension: the Kullback-Leibler divergence
+/// of the model's step from the posterior, and at t = 0 the negative log-likelihood of the [discrete decoder](crate::decoder)
+/// (Nichol and Dhariwal 2021, arXiv:2102.09672, section 3.1). Gradients reach `variance`, and `x_0_prediction` unless it is
+/// detached.
 ///
 /// # Shapes
-/// - `x_0`, `x_t`, `x_0_prediction`, `variance`: `[batch, channels, height, width]`; `timesteps`: one for each sample
-/// - `variance`: where between that of the posterior (-1) and beta (1) the logarithm of the variance lies
+/// - `x_0`, `x_t`, `x_0_prediction`: `[batch, channels, height, width]`; `timesteps`: one for each sample
+/// - `variance`: the same shape; the place of the logarithm of the variance between those of the posterior (-1) and beta (1)
 /// - result: `[batch]`
 ///
 /// # Panics
@@ -37,38 +37,20 @@ pub fn variational_terms(
     let least = |t: usize| schedule.posterior_log_variance_first_replaced()[t];
     let most = |t: usize| schedule.betas()[t].ln();
     let log_variance = of(&least) + (variance + 1.0) / 2.0 * of(&|t| most(t) - least(t));
-    let to_x_0 = of(&|t| schedule.posterior_mean_coef1()[t]);
+    let of_x_0 = of(&|t| schedule.posterior_mean_coef1()[t]);
 
-    let difference = to_x_0.clone() * (x_0.clone() - x_0_prediction.clone());
+    let difference = of_x_0.clone() * (x_0.clone() - x_0_prediction.clone());
     let ratio = of(&least) - log_variance.clone();
     let divergence = (ratio.clone().exp() - 1.0 - ratio + difference.square() * log_variance.clone().neg().exp()) / 2.0;
-    let nats = match timesteps.contains(&0) {
-        false => divergence,
-        true => {
-            let mean = to_x_0 * x_0_prediction + of(&|t| schedule.posterior_mean_coef2()[t]) * x_t;
-            let decoder = discrete_log_likelihood(x_0.clone(), mean, log_variance / 2.0).neg();
-            let is_first = of(&|t| if t == 0 { 1.0 } else { 0.0 });
-            divergence * (is_first.clone().neg() + 1.0) + decoder * is_first
-        }
+    let nats = if timesteps.contains(&0) {
+        let mean = of_x_0 * x_0_prediction + of(&|t| schedule.posterior_mean_coef2()[t]) * x_t;
+        let decoder = discrete_log_likelihoods(x_0.clone(), mean, log_variance / 2.0).neg();
+        let is_first = of(&|t| if t == 0 { 1.0 } else { 0.0 });
+        divergence * (is_first.clone().neg() + 1.0) + decoder * is_first
+    } else {
+        divergence
     };
     nats.reshape([batch as i32, -1]).mean_dim(1).squeeze_dim::<1>(1) / LN_2
-}
-
-/// `ln p(x)` of pixel values of which there are 256 in [-1, 1], element by element; see crate `likelihood`, whose function of
-/// this name is the same on numbers.
-fn discrete_log_likelihood(x: Tensor<4>, mean: Tensor<4>, log_deviation: Tensor<4>) -> Tensor<4> {
-    let inverse = log_deviation.neg().exp();
-    let cdf = |x: Tensor<4>| {
-        let inner = (x.clone() + x.powi_scalar(3) * 0.044_715) * (2.0 / core::f64::consts::PI).sqrt();
-        (inner.tanh() + 1.0) / 2.0
-    };
-    let centered = x.clone() - mean;
-    let upper = cdf((centered.clone() + 1.0 / 255.0) * inverse.clone());
-    let lower = cdf((centered - 1.0 / 255.0) * inverse);
-    // the outermost values take the tails
-    let lower = lower.mask_fill(x.clone().lower_elem(-0.999), 0.0);
-    let upper = upper.mask_fill(x.greater_elem(0.999), 1.0);
-    (upper - lower).clamp_min(1e-12).log()
 }
 
 #[cfg(test)]
@@ -78,7 +60,7 @@ mod tests {
     use burn::tensor::Device;
     use schedule::BetaSchedule;
 
-    /// Terms and the gradient of their mean at the variances, of a prediction that is off by 0.05.
+    /// The terms of a prediction that is off by 0.05, and the gradient of their mean with respect to the variance.
     fn terms(variance: f64) -> (Vec<f32>, Vec<f32>) {
         let device = Device::flex().autodiff();
         let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
@@ -98,11 +80,11 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_those_of_differences() {
+    fn gradients_equal_finite_differences() {
         let step = 1e-2;
         let ((above, _), (below, _), (_, gradients)) = (terms(0.2 + step), terms(0.2 - step), terms(0.2));
         for ((above, below), gradient) in above.iter().zip(&below).zip(gradients) {
-            // of the mean over four samples, and for each of 16 elements
+            // of the mean over four samples, for one of 16 elements
             let slope = f64::from(above - below) / (2.0 * step) / 4.0 / 16.0;
             assert!((slope - f64::from(gradient)).abs() < 0.02 * slope.abs() + 1e-6, "{gradient} is not {slope}");
         }

@@ -1,4 +1,4 @@
-//! Equal to lucidrains' `GaussianDiffusion` 2.3.4 in x_t, v and x_0, on each of its schedules. The files hold `x0`, `eps`,
+//! x_t, v and x_0 equal those of lucidrains' `GaussianDiffusion` 2.3.4, on each of its schedules. The files hold `x0`, `eps`,
 //! `t` and the results, written by PyTorch in f32.
 
 use std::path::Path;
@@ -40,10 +40,10 @@ fn close(what: &str, ours: Tensor<4>, theirs: Tensor<4>, levels: &[NoiseLevel]) 
     }
 }
 
-fn check(family: &str, file: &str) {
+fn check(schedule: &str, file: &str) {
     let device = Device::flex();
     let golden = Golden::open(file);
-    let schedule = Schedule::new(&family.parse::<BetaSchedule>().expect("a name"), 1000).expect("a schedule");
+    let schedule = Schedule::new(&schedule.parse::<BetaSchedule>().expect("a name"), 1000).expect("a schedule");
     let levels: Vec<NoiseLevel> = golden.timesteps().into_iter().map(|t| schedule.level(t)).collect();
     let get = |name: &str| golden.images(name, &device);
     let (x_0, epsilon) = (get("x0"), get("eps"));
@@ -53,22 +53,22 @@ fn check(family: &str, file: &str) {
     let v = target(Objective::V, x_0.clone(), epsilon.clone(), &levels);
     close("v", v.clone(), get("v"), &levels);
     close("x_0 from v", Prediction::from_v(v, x_t, &levels).x_0, get("x0_from_v"), &levels);
-    // at the noisy end this division magnifies the rounding of x_t, so it starts from theirs
+    // from their x_t: at the noisy end the division magnifies its rounding
     let x_0 = Prediction::from_epsilon(epsilon, get("xt"), &levels).x_0;
     close("x_0 from epsilon", x_0, get("x0_from_eps"), &levels);
 }
 
 #[test]
-fn linear() {
+fn the_linear_schedule_equals_lucidrains() {
     check("linear", "forward_linear_pred_noise.safetensors");
 }
 
 #[test]
-fn cosine() {
+fn the_cosine_schedule_equals_lucidrains() {
     check("cosine", "forward_cosine_pred_v.safetensors");
 }
 
 #[test]
-fn sigmoid() {
+fn the_sigmoid_schedule_equals_lucidrains() {
     check("sigmoid", "forward_sigmoid_pred_x0.safetensors");
 }

@@ -1,55 +1,55 @@
-//! What can go wrong between ranks.
+//! Errors of process groups.
 
-/// A group that does not come about, or falls apart.
+/// A group that cannot be joined, or lost a rank.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GroupError {
-    /// The build has no MPI.
+    /// A build without MPI.
     #[error(
         "{launcher} started {size} processes that are to train together, and this build cannot: build it with MPI, as in \
          `cargo build --package cli --features mpi` (Debian: libopenmpi-dev openmpi-bin libclang-dev), or start it once, \
          without {launcher}"
     )]
     NotBuilt {
-        /// What started the process.
+        /// The launcher.
         launcher: &'static str,
-        /// How many processes it started.
+        /// The number of processes that it started.
         size: usize,
     },
-    /// MPI and what started the processes do not belong together.
+    /// A launcher of another MPI library.
     #[error(
         "{launcher} started {expected} processes, and MPI knows of {found}: it is not the launcher of the MPI library that this \
          program was built with. Use the library's own mpirun, or `srun --mpi=pmix`"
     )]
     OtherLauncher {
-        /// What started the process.
+        /// The launcher.
         launcher: &'static str,
-        /// How many processes it started.
+        /// The number of processes that it started.
         expected: usize,
-        /// How many MPI knows of.
+        /// The number of processes that MPI found.
         found: usize,
     },
-    /// MPI does not start.
+    /// An MPI library that does not initialize.
     #[error("MPI does not start: {reason}")]
     NotStarted {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// A rank has ended.
     #[error("another of the {size} ranks has ended")]
     Gone {
-        /// Ranks in the group.
+        /// The number of ranks.
         size: usize,
     },
-    /// This process was told to stop, and waited for the others in vain.
+    /// This process was asked to stop while it waited for other ranks.
     #[error(
-        "told to stop, this rank waited {milliseconds} ms for the others ({size} in all): one of them has died, or is not done with \
-         its share yet"
+        "asked to stop, this rank waited {milliseconds} ms for the others ({size} in all): one of them has died, or has not finished \
+         its shard"
     )]
     Unanswered {
-        /// Ranks in the group.
+        /// The number of ranks.
         size: usize,
-        /// How long it waited.
+        /// The time that it waited.
         milliseconds: u128,
     },
 }

@@ -1,4 +1,4 @@
-//! Whether `mpirun` or `srun` started this process, and the group that it belongs to.
+//! Detection of `mpirun` and `srun`, and the group of this process.
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -7,34 +7,34 @@ use std::{
 
 use crate::{GroupError, ProcessGroup, SingleProcess};
 
-/// How long rank 0, told to stop, waits for the others. Open MPI's mpirun kills a second after it told the ranks to stop,
-/// and in the rest of that second the state is to be saved.
+/// The time that rank 0 waits for the others after it was asked to stop. Open MPI's mpirun kills a second later; the rest of that
+/// second is for saving the state.
 pub const PATIENCE: Duration = Duration::from_millis(400);
 
-/// How long the others wait: they have nothing to save, and rank 0 may be busy with what it does alone. Whoever ends with an error
-/// makes the launcher end all.
+/// The time that other ranks wait: they have nothing to save, and rank 0 may be saving. A rank that ends with an error makes the
+/// launcher end all.
 pub const PATIENCE_OF_OTHERS: Duration = Duration::from_secs(60);
 
-/// What started this process, with others.
+/// The launcher of this process and others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Launch {
     /// Its name.
     pub launcher: &'static str,
-    /// How many processes it started.
+    /// The number of processes that it started.
     pub size: usize,
 }
 
-/// Variables of the environment in which a launcher says how many processes it started.
+/// Environment variables with the number of processes, and their launchers.
 const SIZES: [(&str, &str); 5] = [
     ("OMPI_COMM_WORLD_SIZE", "mpirun"),
     ("MV2_COMM_WORLD_SIZE", "mpirun"),
     ("PMI_SIZE", "mpirun"),
     ("PALS_SIZE", "mpiexec"),
-    // not SLURM_NTASKS, which a batch script has before it starts anything
+    // not SLURM_NTASKS, which is set in a batch script before srun
     ("SLURM_STEP_NUM_TASKS", "srun"),
 ];
 
-/// What started this process, if it started more than this one.
+/// The launcher of this process, if it started more than one.
 pub fn launched() -> Option<Launch> {
     launched_by(|name| std::env::var(name).ok())
 }
@@ -47,13 +47,12 @@ fn launched_by(variable: impl Fn(&str) -> Option<String>) -> Option<Launch> {
     SIZES.into_iter().find_map(launch).filter(|launch| launch.size > 1)
 }
 
-/// The group of this process: the processes that a launcher started with it, else alone. MPI is started only if there are
-/// others.
+/// Joins the processes that a launcher started with this one over MPI; a [`SingleProcess`] without a launcher.
 ///
-/// While `is_asked_to_stop` is set a rank waits for the others no longer than [`PATIENCE`] or [`PATIENCE_OF_OTHERS`].
+/// While `is_asked_to_stop` is set, a rank waits for others at most [`PATIENCE`] or [`PATIENCE_OF_OTHERS`].
 ///
 /// # Errors
-/// [`GroupError`] if there are others, and this build or its MPI cannot talk to them.
+/// [`GroupError`] if there are other processes and MPI is missing or fails.
 pub fn start(is_asked_to_stop: &Arc<AtomicBool>) -> Result<Arc<dyn ProcessGroup>, GroupError> {
     match launched() {
         None => Ok(Arc::new(SingleProcess)),

@@ -1,37 +1,37 @@
-//! Where the ranks of a group run: what of a machine each of them can use.
+//! The placement of ranks on machines and cores.
 
 use std::collections::BTreeSet;
 
 use crate::{GroupError, ProcessGroup};
 
-/// What a rank has of its machine.
+/// The place of a rank on its machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// Its number among the ranks of its machine, from 0.
+    /// Its rank among those of its machine, from 0.
     pub local_rank: usize,
-    /// Ranks on its machine.
+    /// The number of ranks on its machine.
     pub local_size: usize,
-    /// Machines that the ranks of the group run on.
+    /// The number of machines of the group.
     pub machines: usize,
-    /// Threads that it can compute with, at least 1: the cores that it may use, shared with the ranks that may use the same.
+    /// Threads to compute with, at least 1: its share of the cores that it may use.
     pub threads: usize,
 }
 
-/// Where this rank runs, which all ranks tell each other.
+/// The placement of this rank; a collective operation.
 ///
 /// # Errors
-/// As all exchanges of a [`ProcessGroup`].
+/// As the operations of [`ProcessGroup`].
 pub fn placement(group: &dyn ProcessGroup) -> Result<Placement, GroupError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let all = group.all_gather(format!("{}\n{}", machine(), allowed_cores()).into_bytes())?;
     Ok(place(&all, group.rank(), cores))
 }
 
-/// The placement of a rank, from what each said: its machine, a new line, the cores that it may use.
+/// The placement of `rank`, from a text of each rank: its machine, a new line, the cores that it may use.
 fn place(all: &[Vec<u8>], rank: usize, cores: usize) -> Placement {
     let machine = |said: &[u8]| said.split(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
     let on_same = |other: &&Vec<u8>| machine(other) == machine(&all[rank]);
-    // a launcher that binds ranks to cores gives each its own; else they share all
+    // a launcher may bind ranks to cores of their own; otherwise they share all
     let sharing = all.iter().filter(|other| **other == all[rank]).count();
     let machines: BTreeSet<Vec<u8>> = all.iter().map(|other| machine(other)).collect();
     Placement {
@@ -42,14 +42,14 @@ fn place(all: &[Vec<u8>], rank: usize, cores: usize) -> Placement {
     }
 }
 
-/// The name of this machine; empty where the system does not say, as if all were one.
+/// The name of this machine; empty if unknown, as if all ranks were on one.
 fn machine() -> String {
     let read =
         std::fs::read_to_string("/proc/sys/kernel/hostname").or_else(|_| std::fs::read_to_string("/etc/hostname"));
     read.map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
-/// The cores that this process may run on, as the system writes them; empty where it does not say.
+/// The cores that this process may run on, in the system's notation; empty if unknown.
 fn allowed_cores() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
@@ -62,7 +62,7 @@ mod tests {
     use crate::SingleProcess;
 
     #[test]
-    fn cores_are_shared_with_those_that_may_use_the_same() {
+    fn cores_are_shared_by_ranks_with_the_same_cores() {
         let said = |lines: &[&str]| -> Vec<Vec<u8>> { lines.iter().map(|line| line.as_bytes().to_vec()).collect() };
         // two machines, free to use all of their 8 cores
         let all = said(&["one\n0-7", "one\n0-7", "two\n0-7", "one\n0-7"]);
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn one_alone_has_the_machine() {
+    fn a_single_process_has_the_machine() {
         let cores = std::thread::available_parallelism().unwrap().get();
         assert_eq!(
             placement(&SingleProcess),

@@ -1,4 +1,4 @@
-//! The same over MPI: `cargo test --workspace --features mpi --test mpi`. This test starts itself with `mpirun`.
+//! Process groups over MPI: `cargo test --workspace --features mpi --test mpi`. This test starts itself with `mpirun`.
 #![cfg(feature = "mpi")]
 
 use std::{
@@ -12,13 +12,13 @@ use parallel::ProcessGroup;
 const WITHIN: &str = "PARALLEL_TEST_WITHIN_MPIRUN";
 
 #[test]
-fn exchanges_over_mpi_are_those_of_threads() {
+fn operations_over_mpi_have_the_results_of_threads() {
     if std::env::var_os(WITHIN).is_none() {
         let test = std::env::current_exe().expect("the path of this test");
         let output = Command::new("mpirun")
             .args(["--allow-run-as-root", "--oversubscribe", "-n", "3"])
             .arg(test)
-            .args(["--exact", "exchanges_over_mpi_are_those_of_threads", "--nocapture"])
+            .args(["--exact", "operations_over_mpi_have_the_results_of_threads", "--nocapture"])
             .env(WITHIN, "1")
             .output()
             .expect("mpirun is installed (Debian: openmpi-bin)");
@@ -28,29 +28,29 @@ fn exchanges_over_mpi_are_those_of_threads() {
         return;
     }
     let group = parallel::start(&Arc::new(AtomicBool::new(false))).expect("a group");
-    let (over_mpi, rank) = (exchanges(&*group), group.rank());
+    let (over_mpi, rank) = (operations(&*group), group.rank());
     assert_eq!(group.world_size(), 3);
     let on_threads = std::thread::scope(|scope| {
         let ranks = parallel::threads(3).into_iter();
-        let running: Vec<_> = ranks.map(|rank| scope.spawn(move || exchanges(&rank))).collect();
+        let running: Vec<_> = ranks.map(|rank| scope.spawn(move || operations(&rank))).collect();
         running.into_iter().map(|thread| thread.join().expect("no panic")).nth(rank)
     });
     assert_eq!(Some(over_mpi), on_threads);
     group.finalize().expect("all finish");
 }
 
-/// What came of exchanges.
+/// The results of collective operations.
 #[derive(Debug, Default, PartialEq)]
-struct Exchanged {
+struct Results {
     sums: Vec<Vec<f32>>,
     gathered: Vec<Vec<Vec<u8>>>,
     broadcasts: Vec<Vec<u8>>,
     flags: Vec<bool>,
 }
 
-/// Many exchanges, long, short and empty ones.
-fn exchanges(group: &dyn ProcessGroup) -> Exchanged {
-    let mut all = Exchanged::default();
+/// Collective operations on long, short and empty values.
+fn operations(group: &dyn ProcessGroup) -> Results {
+    let mut all = Results::default();
     for round in 0..20 {
         // whole numbers, whose sums are exact in any order
         let values = (0..round * round * 1000).map(|index| (index % 1000 + group.rank() * round) as f32).collect();

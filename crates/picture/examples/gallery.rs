@@ -1,16 +1,16 @@
-//! Draws one of everything into a folder, to be looked at: `cargo run -p picture --example gallery -- FOLDER`.
+//! Draws every kind of picture into a folder: `cargo run -p picture --example gallery -- FOLDER`.
 
 use std::path::PathBuf;
 
 use picture::{LineChart, Panels, Pixels, grid, labeled_grid, save_gif, save_png, strip};
 
-/// From the time in `[0, 1]` to what is left of the signal.
-type Family = fn(f64) -> f64;
+/// The signal that is left at a time in `[0, 1]`.
+type Signal = fn(f64) -> f64;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: gallery FOLDER")?);
 
-    // Discs of growing size stand in for digits.
+    // discs of growing size
     let disc = |radius: f64| {
         let values: Vec<f32> = (0..28 * 28)
             .map(|index| {
@@ -27,16 +27,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     save_png(&labeled_grid(&discs, 10, 2, 2, &names)?, folder.join("labeled.png"))?;
     save_gif(&discs, folder.join("chain.gif"), 5, 100)?;
 
-    // Noise, so that lines turn sharply; a plain linear congruential generator will do.
+    // a linear congruential generator, for lines that turn sharply
     let mut state = 1u64;
     let mut noise = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f64 / f64::from(1 << 24) - 0.5
     };
     let mut loss = |floor: f64, spread: f64| -> Vec<(f64, f64)> {
-        (0..3000)
-            .map(|step| (f64::from(step), (floor + 0.9 * (-f64::from(step) / 150.0).exp()) * (1.0 + spread * noise())))
-            .collect()
+        let steps = (0..3000).map(f64::from);
+        steps.map(|step| (step, (floor + 0.9 * (-step / 150.0).exp()) * (1.0 + spread * noise()))).collect()
     };
     let losses = LineChart::new("Loss while training", "step", "mean squared error")
         .with_series("each batch", loss(0.03, 0.6))
@@ -46,7 +45,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     losses.save_png(folder.join("loss.png"))?;
     losses.save_svg(folder.join("loss.svg"))?;
 
-    let families: [(&str, Family); 9] = [
+    let signals: [(&str, Signal); 9] = [
         ("linear", |time| (-10.0 * time * time).exp()),
         ("scaled linear", |time| (-7.0 * time * time).exp()),
         ("cosine", |time| (time * std::f64::consts::FRAC_PI_2).cos().powi(2)),
@@ -57,21 +56,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("v-prediction", |time| 1.0 - time * time),
         ("a dashed one", |time| (1.0 - time).sqrt()),
     ];
-    let curve = |family: Family| (0..1000).map(move |step| (f64::from(step), family(f64::from(step) / 999.0)));
-    let mut signal = LineChart::new("Signal left, ᾱ", "t", "alpha bar").with_size(560, 380);
+    let mut left = LineChart::new("Signal left, ᾱ", "t", "alpha bar").with_size(560, 380);
     let mut beta = LineChart::new("Noise added per step, β", "t", "beta").with_size(560, 380).with_log_y();
-    for (name, family) in families {
-        signal = signal.with_series(name, curve(family));
-        beta = beta.with_series(
-            name,
-            (1..1000).map(move |step| {
-                let at = |step: i32| family(f64::from(step) / 999.0);
-                (f64::from(step), 1.0 - at(step) / at(step - 1))
-            }),
-        );
+    for (name, signal) in signals {
+        let at = move |step: i32| signal(f64::from(step) / 999.0);
+        left = left.with_series(name, (0..1000).map(|step| (f64::from(step), at(step))));
+        beta = beta.with_series(name, (1..1000).map(|step| (f64::from(step), 1.0 - at(step) / at(step - 1))));
     }
     let short = LineChart::new("One short line", "", "").with_size(560, 380).with_series("", [(0.0, -2e7), (3.0, 5e6)]);
-    let panels = Panels { charts: vec![signal, beta, short], columns: 2 };
+    let panels = Panels { charts: vec![left, beta, short], columns: 2 };
     panels.save_png(folder.join("panels.png"))?;
     panels.save_svg(folder.join("panels.svg"))?;
     Ok(())

@@ -7,13 +7,13 @@ use gif::{Encoder, Frame, Repeat};
 use crate::pixels::all_alike;
 use crate::{PictureError, Pixels};
 
-/// How carefully a palette is chosen for a frame of more than 256 colors: 1 is best, 30 is quickest.
+/// The effort for the palette of a frame of more than 256 colors: 1 is best, 30 is fastest.
 const PALETTE_SPEED: i32 = 5;
 
-/// The pictures as the bytes of a GIF file that repeats for ever.
+/// Encodes the pictures as a GIF file that repeats without end.
 ///
 /// `frames` have one shape. Each is shown for `delay` hundredths of a second, the last for `last_delay`; viewers take
-/// delays under 2 as 10. Gray frames are kept exactly, and so are RGB frames of at most 256 colors; others get the best
+/// delays under 2 as 10. Gray frames and RGB frames of at most 256 colors are exact; others are reduced to the best
 /// 256 colors of the frame. RGBA is laid over white.
 ///
 /// # Errors
@@ -47,12 +47,12 @@ pub fn to_gif(frames: &[Pixels], delay: u16, last_delay: u16) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-/// Writes the pictures to `path` as a GIF file, whole or not at all; a file that stands there is replaced.
+/// Writes the pictures to `path` as a GIF file, whole or not at all; an existing file is replaced.
 ///
 /// `delay` and `last_delay` are in hundredths of a second, see [`to_gif`].
 ///
 /// # Errors
-/// As [`to_gif`]; and where the file cannot be written ([`PictureError::File`], which names it).
+/// As [`to_gif`]; and [`PictureError::File`] where the file cannot be written.
 pub fn save_gif(frames: &[Pixels], path: impl AsRef<Path>, delay: u16, last_delay: u16) -> Result<(), PictureError> {
     Ok(files::write_atomically(path.as_ref(), &to_gif(frames, delay, last_delay)?)?)
 }

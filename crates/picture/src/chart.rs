@@ -1,27 +1,29 @@
 //! Line charts as SVG and PNG, alone or several in one picture.
 
+use std::ops::Range;
 use std::path::Path;
 
 use plotters::coord::Shift;
-use plotters::element::DashedPathElement;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::data::float::pretty_print_float;
+use plotters::element::{DashedPathElement, DynElement, IntoDynElement};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::text::{self, printable};
-use crate::ticks::{Axis, Tick};
-use crate::{PictureError, Pixels, to_png};
+use crate::{PictureError, Pixels, save_png};
 
 /// Pixels of a PNG per pixel of a chart's size, in each direction: text stays sharp on dense screens.
 pub const PNG_DENSITY: u32 = 2;
 
-/// The smallest size of one chart, in pixels.
-const LEAST: (u32, u32) = (240, 180);
+/// The smallest size of a chart, in pixels.
+pub(crate) const MIN_SIZE: (u32, u32) = (240, 180);
 /// The largest area of a picture of charts, in pixels (before [`PNG_DENSITY`]).
-const LARGEST_AREA: u32 = 1 << 22;
-/// The drawing grid is this much finer than a pixel: the library has whole coordinates only.
+const MAX_AREA: usize = 1 << 22;
+/// Charts are drawn this many times larger than they are shown, because plotters rounds coordinates to whole pixels.
 const FINE: u32 = 4;
 
-/// Okabe and Ito's colors, which color-blind people tell apart too, those of good contrast on white first.
+/// The colors of Okabe and Ito, which color-blind people can tell apart; those of good contrast on white come first.
 const COLORS: [RGBColor; 7] = [
     RGBColor(0x00, 0x72, 0xB2), // blue
     RGBColor(0xD5, 0x5E, 0x00), // vermillion
@@ -32,30 +34,31 @@ const COLORS: [RGBColor; 7] = [
     RGBColor(0x00, 0x00, 0x00), // black
 ];
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
-const FAINT_INK: RGBColor = RGBColor(0x55, 0x55, 0x55);
-const AXIS_LINE: RGBColor = RGBColor(0x88, 0x88, 0x88);
-const GRID_LINE: RGBColor = RGBColor(0xE2, 0xE2, 0xE2);
-const MINOR_LINE: RGBColor = RGBColor(0xF1, 0xF1, 0xF1);
+const AXIS: RGBColor = RGBColor(0x88, 0x88, 0x88);
+const GRID: RGBColor = RGBColor(0xE2, 0xE2, 0xE2);
+const MINOR_GRID: RGBColor = RGBColor(0xF1, 0xF1, 0xF1);
 
-// Sizes in pixels.
-const MARGIN: f64 = 14.0;
-const TITLE_EM: f64 = 17.0;
-const TEXT_EM: f64 = 13.0;
-const TICK_EM: f64 = 12.0;
-const LEGEND_LINE: f64 = 21.0;
-const SWATCH: f64 = 24.0;
+// sizes on the fine grid
+const MARGIN: u32 = 14 * FINE;
+const TITLE_EM: u32 = 17 * FINE;
+const TEXT_EM: u32 = 13 * FINE;
+const TICK_EM: u32 = 12 * FINE;
+const TICK: u32 = 4 * FINE;
+const SWATCH: u32 = 24 * FINE;
+const SPACE: u32 = 7 * FINE;
+const LEGEND_LINE: u32 = 21 * FINE;
 
 /// One line of a chart.
-#[derive(Debug, Clone, PartialEq, Default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Series {
-    /// What the legend calls it; an empty name is left out of the legend.
+    /// The name in the legend; an empty one is left out.
     pub name: String,
     /// The points `(x, y)` in the order in which the line connects them. A point that is not finite (or beyond 1e300, or
-    /// at or below 0 on a logarithmic axis) is left out and leaves a gap.
+    /// at or below 0 on a logarithmic axis) leaves a gap.
     pub points: Vec<(f64, f64)>,
 }
 
-/// A chart of lines: title, legend, thin grid, one line per series in colors that color-blind people tell apart.
+/// A chart of lines, with a title, a legend and a thin grid.
 ///
 /// ```
 /// use picture::LineChart;
@@ -69,13 +72,13 @@ pub struct Series {
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct LineChart {
-    /// What the chart shows; may be empty.
+    /// The title; may be empty.
     pub title: String,
-    /// What the horizontal axis counts, with its unit; may be empty.
+    /// The quantity on the horizontal axis, with its unit; may be empty.
     pub x_label: String,
-    /// What the vertical axis measures, with its unit; may be empty.
+    /// The quantity on the vertical axis, with its unit; may be empty.
     pub y_label: String,
-    /// The lines, at least one, each with at least one point to draw.
+    /// The lines, at least one, each with at least one point that can be drawn.
     pub series: Vec<Series>,
     /// Whether the vertical axis is logarithmic.
     pub log_y: bool,
@@ -83,66 +86,53 @@ pub struct LineChart {
     pub size: (u32, u32),
 }
 
-impl Default for LineChart {
-    /// A chart of 720 x 440 pixels without text or lines.
-    fn default() -> Self {
-        Self {
-            title: String::new(),
-            x_label: String::new(),
-            y_label: String::new(),
-            series: vec![],
-            log_y: false,
-            size: (720, 440),
-        }
-    }
-}
-
 impl LineChart {
-    /// A chart with these texts, no series yet, of 720 x 440 pixels.
+    /// A chart of 720 x 440 pixels without lines.
     pub fn new(title: impl Into<String>, x_label: impl Into<String>, y_label: impl Into<String>) -> Self {
-        Self { title: title.into(), x_label: x_label.into(), y_label: y_label.into(), ..Self::default() }
+        let (title, x_label, y_label) = (title.into(), x_label.into(), y_label.into());
+        Self { title, x_label, y_label, series: vec![], log_y: false, size: (720, 440) }
     }
 
-    /// The chart with one more line; see [`Series`].
+    /// Adds a line; see [`Series`].
     pub fn with_series(mut self, name: impl Into<String>, points: impl IntoIterator<Item = (f64, f64)>) -> Self {
         self.series.push(Series { name: name.into(), points: points.into_iter().collect() });
         self
     }
 
-    /// The chart with a logarithmic vertical axis.
+    /// Makes the vertical axis logarithmic.
     pub fn with_log_y(mut self) -> Self {
         self.log_y = true;
         self
     }
 
-    /// The chart in another size, in pixels; see [`LineChart::size`].
+    /// Sets the size, in pixels; see [`LineChart::size`].
     pub fn with_size(mut self, width: u32, height: u32) -> Self {
         self.size = (width, height);
         self
     }
 
-    /// The chart as an SVG document; equal charts give equal text.
+    /// Draws the chart as an SVG document; equal charts give equal text.
     ///
     /// # Errors
-    /// No series, a series without a point to draw, or a size that is too small or too large.
+    /// No series, a series without a point that can be drawn, or a size that is too small or too large.
     pub fn to_svg(&self) -> Result<String, PictureError> {
-        panels_to_svg(std::slice::from_ref(self), 1)
+        self.alone().to_svg()
     }
 
-    /// The chart as an RGB picture, [`PNG_DENSITY`] times its size in each direction.
+    /// Draws the chart as an RGB picture, [`PNG_DENSITY`] times its size in each direction.
     ///
     /// # Errors
     /// As [`LineChart::to_svg`].
     pub fn to_pixels(&self) -> Result<Pixels, PictureError> {
-        panels_to_pixels(std::slice::from_ref(self), 1)
+        self.alone().to_pixels()
     }
 
     /// Writes the chart to `path` as an SVG file, whole or not at all.
     ///
     /// # Errors
-    /// As [`LineChart::to_svg`]; and where the file cannot be written ([`PictureError::File`], which names it).
+    /// As [`LineChart::to_svg`]; and [`PictureError::File`] where the file cannot be written.
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
+        self.alone().save_svg(path)
     }
 
     /// Writes the chart to `path` as a PNG file, whole or not at all.
@@ -150,7 +140,11 @@ impl LineChart {
     /// # Errors
     /// As [`LineChart::save_svg`].
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        Ok(files::write_atomically(path.as_ref(), &to_png(&self.to_pixels()?)?)?)
+        self.alone().save_png(path)
+    }
+
+    fn alone(&self) -> Panels {
+        Panels { charts: vec![self.clone()], columns: 1 }
     }
 }
 
@@ -174,26 +168,37 @@ pub struct Panels {
 }
 
 impl Panels {
-    /// The charts as one SVG document; equal charts give equal text.
+    /// Draws the charts as one SVG document; equal charts give equal text.
     ///
     /// # Errors
     /// No charts, `columns` of 0, or as [`LineChart::to_svg`] for any of the charts.
     pub fn to_svg(&self) -> Result<String, PictureError> {
-        panels_to_svg(&self.charts, self.columns)
+        let (width, height) = self.size()?;
+        let fine = (width * FINE, height * FINE);
+        let mut svg = String::new();
+        self.draw(SVGBackend::with_string(&mut svg, fine), false)?;
+        let drawn = format!("width=\"{}\" height=\"{}\"", fine.0, fine.1);
+        let shown = format!("width=\"{width}\" height=\"{height}\" stroke-linejoin=\"round\"");
+        Ok(svg.replacen(&drawn, &shown, 1))
     }
 
-    /// The charts as one RGB picture, [`PNG_DENSITY`] times their size in each direction.
+    /// Draws the charts as one RGB picture, [`PNG_DENSITY`] times their size in each direction.
     ///
     /// # Errors
     /// As [`Panels::to_svg`].
     pub fn to_pixels(&self) -> Result<Pixels, PictureError> {
-        panels_to_pixels(&self.charts, self.columns)
+        let (width, height) = self.size()?;
+        let fine = (width * FINE, height * FINE);
+        let mut buffer = vec![255; fine.0 as usize * fine.1 as usize * 3];
+        self.draw(BitMapBackend::with_buffer(&mut buffer, fine), true)?;
+        let averaged = text::average(&buffer, fine.0 as usize, fine.1 as usize, (FINE / PNG_DENSITY) as usize);
+        Pixels::new((height * PNG_DENSITY) as usize, (width * PNG_DENSITY) as usize, 3, averaged)
     }
 
     /// Writes the charts to `path` as one SVG file, whole or not at all.
     ///
     /// # Errors
-    /// As [`Panels::to_svg`]; and where the file cannot be written ([`PictureError::File`], which names it).
+    /// As [`Panels::to_svg`]; and [`PictureError::File`] where the file cannot be written.
     pub fn save_svg(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
         Ok(files::write_atomically(path.as_ref(), self.to_svg()?.as_bytes())?)
     }
@@ -203,388 +208,253 @@ impl Panels {
     /// # Errors
     /// As [`Panels::save_svg`].
     pub fn save_png(&self, path: impl AsRef<Path>) -> Result<(), PictureError> {
-        Ok(files::write_atomically(path.as_ref(), &to_png(&self.to_pixels()?)?)?)
+        save_png(&self.to_pixels()?, path)
     }
-}
 
-/// Points that a line connects without a gap.
-type Run = Vec<(f64, f64)>;
-
-/// The cells of a picture of charts.
-struct Cells {
-    columns: u32,
-    /// Size of one cell, in pixels.
-    cell: (u32, u32),
-    /// Size of the picture, in pixels.
-    size: (u32, u32),
-}
-
-impl Cells {
-    fn of(charts: &[LineChart], columns: usize) -> Result<Self, PictureError> {
-        let what = "charts";
-        if charts.is_empty() {
-            return Err(PictureError::Empty { what });
+    /// The numbers of rows and columns.
+    fn cells(&self) -> Result<(usize, usize), PictureError> {
+        if self.charts.is_empty() {
+            return Err(PictureError::Empty { what: "charts" });
         }
-        if columns == 0 {
+        if self.columns == 0 {
             return Err(PictureError::Zero { what: "the number of columns" });
         }
-        let mut cell = (0, 0);
-        for chart in charts {
-            let (width, height) = chart.size;
-            if width < LEAST.0 || height < LEAST.1 {
-                let (least_width, least_height) = LEAST;
-                return Err(PictureError::TooSmall {
-                    title: chart.title.clone(),
-                    width,
-                    height,
-                    least_width,
-                    least_height,
-                });
-            }
-            cell = (cell.0.max(width), cell.1.max(height));
-        }
-        let columns = columns.min(charts.len());
-        let rows = charts.len().div_ceil(columns);
-        let side = |count: usize, pixels: u32| (pixels as usize).saturating_mul(count);
-        let (width, height) = (side(columns, cell.0), side(rows, cell.1));
-        if width.saturating_mul(height) > LARGEST_AREA as usize {
+        let columns = self.columns.min(self.charts.len());
+        Ok((self.charts.len().div_ceil(columns), columns))
+    }
+
+    /// Width and height of the picture, in pixels.
+    fn size(&self) -> Result<(u32, u32), PictureError> {
+        let (rows, columns) = self.cells()?;
+        self.charts.iter().try_for_each(LineChart::check)?;
+        let side = |count: usize, pixels: fn(&LineChart) -> u32| {
+            self.charts.iter().map(pixels).max().map_or(0, |largest| (largest as usize).saturating_mul(count))
+        };
+        let (width, height) = (side(columns, |chart| chart.size.0), side(rows, |chart| chart.size.1));
+        if width.saturating_mul(height) > MAX_AREA {
             return Err(PictureError::TooLarge { what: "the chart", width, height, limit: "2^22 in all" });
         }
-        Ok(Self { columns: columns as u32, cell, size: (width as u32, height as u32) })
+        Ok((width as u32, height as u32))
     }
 
-    /// The top left corner of the cell of the chart `index`, in pixels.
-    fn corner(&self, index: usize) -> (f64, f64) {
-        let (row, column) = (index as u32 / self.columns, index as u32 % self.columns);
-        (f64::from(column * self.cell.0), f64::from(row * self.cell.1))
+    fn draw<DB: DrawingBackend>(&self, backend: DB, bitmap: bool) -> Result<(), PictureError> {
+        let cells = self.cells()?;
+        let area = backend.into_drawing_area();
+        let draw = || {
+            area.fill(&WHITE)?;
+            for (chart, cell) in self.charts.iter().zip(area.split_evenly(cells)) {
+                chart.draw(&cell, bitmap)?;
+            }
+            area.present()
+        };
+        draw().map_err(|error| PictureError::Draw { reason: error.to_string() })
     }
 }
 
-fn panels_to_svg(charts: &[LineChart], columns: usize) -> Result<String, PictureError> {
-    let cells = Cells::of(charts, columns)?;
-    let (width, height) = cells.size;
-    let fine = (width * FINE, height * FINE);
-    let mut drawn = String::new();
-    draw(SVGBackend::with_string(&mut drawn, fine), Target::Svg, charts, &cells)?;
-    // The library's first line opens the document in the fine grid's size; ours says the size in pixels.
-    let Some((_, body)) = drawn.split_once('\n').filter(|(first, _)| first.starts_with("<svg ")) else {
-        let reason = "the SVG does not start with its <svg> line".to_owned();
-        return Err(PictureError::Draw { title: charts[0].title.clone(), reason });
-    };
-    Ok(format!(
-        "<svg width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {} {}\" stroke-linejoin=\"round\" \
-         xmlns=\"http://www.w3.org/2000/svg\">\n{body}",
-        fine.0, fine.1
-    ))
-}
-
-fn panels_to_pixels(charts: &[LineChart], columns: usize) -> Result<Pixels, PictureError> {
-    let cells = Cells::of(charts, columns)?;
-    let fine = (cells.size.0 * FINE, cells.size.1 * FINE);
-    let mut buffer = vec![255; fine.0 as usize * fine.1 as usize * 3];
-    draw(BitMapBackend::with_buffer(&mut buffer, fine), Target::Bitmap, charts, &cells)?;
-    let factor = (FINE / PNG_DENSITY) as usize;
-    let averaged = text::average(&buffer, fine.0 as usize, fine.1 as usize, factor);
-    let [height, width] = [cells.size.1, cells.size.0].map(|side| (side * PNG_DENSITY) as usize);
-    Pixels::new(height, width, 3, averaged)
-}
-
-fn draw<Backend: DrawingBackend>(
-    backend: Backend,
-    target: Target,
-    charts: &[LineChart],
-    cells: &Cells,
-) -> Result<(), PictureError> {
-    let area = backend.into_drawing_area();
-    let title = |index: usize| charts.get(index).map(|chart: &LineChart| chart.title.clone()).unwrap_or_default();
-    area.fill(&WHITE).map_err(|error| PictureError::Draw { title: title(0), reason: error.to_string() })?;
-    for (index, chart) in charts.iter().enumerate() {
-        let canvas = Canvas { area: &area, target, origin: cells.corner(index) };
-        let lines = chart.lines()?;
-        chart
-            .draw(&canvas, cells.cell, &lines)
-            .map_err(|error| PictureError::Draw { title: title(index), reason: error.to_string() })?;
-    }
-    area.present().map_err(|error| PictureError::Draw { title: title(0), reason: error.to_string() })
-}
+type Drawn<DB> = Result<(), DrawingAreaErrorKind<<DB as DrawingBackend>::ErrorType>>;
 
 impl LineChart {
-    /// Per series the connected runs of points that can be drawn.
-    fn lines(&self) -> Result<Vec<Vec<Run>>, PictureError> {
+    fn check(&self) -> Result<(), PictureError> {
+        let (title, (width, height)) = (self.title.clone(), self.size);
+        if width < MIN_SIZE.0 || height < MIN_SIZE.1 {
+            return Err(PictureError::TooSmall { title, width, height });
+        }
         if self.series.is_empty() {
             return Err(PictureError::Empty { what: "series" });
         }
-        let drawable = |&(x, y): &(f64, f64)| x.abs() <= 1e300 && y.abs() <= 1e300 && (!self.log_y || y > 1e-300);
-        self.series
-            .iter()
-            .map(|series| {
-                let runs: Vec<Run> = series
-                    .points
-                    .split(|point| !drawable(point))
-                    .filter(|run| !run.is_empty())
-                    .map(<[(f64, f64)]>::to_vec)
-                    .collect();
-                if runs.is_empty() {
-                    return Err(PictureError::NoPoints {
-                        title: self.title.clone(),
-                        series: series.name.clone(),
-                        points: series.points.len(),
-                        log_y: self.log_y,
-                    });
-                }
-                Ok(runs)
-            })
-            .collect()
-    }
-
-    fn draw<Backend: DrawingBackend>(
-        &self,
-        canvas: &Canvas<'_, Backend>,
-        (width, height): (u32, u32),
-        lines: &[Vec<Run>],
-    ) -> Drawn<Backend> {
-        let (width, height) = (f64::from(width), f64::from(height));
-        let range = |pick: fn(&(f64, f64)) -> f64| {
-            lines
-                .iter()
-                .flatten()
-                .flatten()
-                .map(pick)
-                .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
-        };
-        let ((x_low, x_high), (y_low, y_high)) = (range(|point| point.0), range(|point| point.1));
-        let (x_axis, y_axis) =
-            (Axis::around(x_low, x_high, false, false), Axis::around(y_low, y_high, self.log_y, true));
-
-        // From the top: title, legend, plot, marks, label of the x axis.
-        let mut top = MARGIN;
-        if !self.title.is_empty() {
-            top += TITLE_EM + 6.0;
-        }
-        let legend = self.legend(width - 2.0 * MARGIN);
-        let legend_top = top;
-        top += legend.iter().map(|entry| entry.line + 1).max().unwrap_or(0) as f64 * LEGEND_LINE + 6.0;
-        let bottom = height - MARGIN - TICK_EM - 8.0 - if self.x_label.is_empty() { 0.0 } else { TEXT_EM + 7.0 };
-        let y_ticks = y_axis.ticks(((bottom - top) / 55.0).clamp(2.0, 8.0) as usize);
-        let y_text = y_ticks.iter().map(|tick| text::width(&tick.label, TICK_EM)).fold(0.0, f64::max);
-        let left = MARGIN + if self.y_label.is_empty() { 0.0 } else { TEXT_EM + 10.0 } + y_text + 8.0;
-        let x_ticks = x_axis.ticks(((width - left) / 90.0).clamp(2.0, 10.0) as usize);
-        let overhang = x_ticks.last().map_or(0.0, |tick| text::width(&tick.label, TICK_EM) / 2.0);
-        let right = width - MARGIN.max(overhang + 4.0);
-        let frame = Frame { left, right, top, bottom, x_axis, y_axis };
-
-        canvas.text(&self.title, (MARGIN, MARGIN + TITLE_EM * 0.8), TITLE_EM, INK, HPos::Left)?;
-        for entry in &legend {
-            let middle = legend_top + (entry.line as f64 + 0.5) * LEGEND_LINE;
-            let style = Stroke::of_series(entry.series);
-            let from = MARGIN + entry.left;
-            canvas.line(&[(from, middle), (from + SWATCH, middle)], &style)?;
-            let baseline = middle + TEXT_EM * text::CAPITAL / 2.0;
-            canvas.text(&entry.name, (from + SWATCH + 7.0, baseline), TEXT_EM, INK, HPos::Left)?;
-        }
-        frame.draw(canvas, &x_ticks, &y_ticks)?;
-        let x_middle = (left + right) / 2.0;
-        canvas.text(&self.x_label, (x_middle, height - MARGIN), TEXT_EM, INK, HPos::Center)?;
-        canvas.vertical_text(&self.y_label, (MARGIN + TEXT_EM * 0.8, (top + bottom) / 2.0), TEXT_EM, INK)?;
-        for (index, runs) in lines.iter().enumerate() {
-            for run in runs {
-                let places: Vec<(f64, f64)> = run.iter().map(|&point| frame.place(point)).collect();
-                canvas.line(&thinned(places), &Stroke::of_series(index))?;
-            }
+        if let Some(series) = self.series.iter().find(|series| series.runs(self.log_y).next().is_none()) {
+            let (series, points) = (series.name.clone(), series.points.len());
+            return Err(PictureError::NoPoints { title, series, points, log_y: self.log_y });
         }
         Ok(())
     }
 
-    /// The named series, set in lines of at most `width` pixels.
-    fn legend(&self, width: f64) -> Vec<LegendEntry> {
-        let (mut line, mut left) = (0, 0.0);
-        let mut entries = vec![];
-        for (series, Series { name, .. }) in self.series.iter().enumerate().filter(|(_, one)| !one.name.is_empty()) {
-            let name = printable(name);
-            let needed = SWATCH + 7.0 + text::width(&name, TEXT_EM);
-            if left > 0.0 && left + needed > width {
-                (line, left) = (line + 1, 0.0);
-            }
-            entries.push(LegendEntry { series, name, line, left });
-            left += needed + 22.0;
+    fn draw<DB: DrawingBackend>(&self, area: &DrawingArea<DB, Shift>, bitmap: bool) -> Drawn<DB> {
+        let extent = |pick: fn(&(f64, f64)) -> f64| {
+            let values = self.series.iter().flat_map(|series| series.runs(self.log_y)).flatten().map(pick);
+            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        };
+        let (x, y) = (widened(extent(|point| point.0)), extent(|point| point.1));
+        if self.log_y {
+            self.draw_on(area, bitmap, x.0..x.1, decades(y).log_scale())
+        } else {
+            self.draw_on(area, bitmap, x.0..x.1, padded(y))
         }
-        entries
-    }
-}
-
-struct LegendEntry {
-    series: usize,
-    name: String,
-    line: usize,
-    /// Pixels from the left end of the line.
-    left: f64,
-}
-
-/// The plot itself: where it stands (in pixels of the chart) and what its axes mean.
-struct Frame {
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
-    x_axis: Axis,
-    y_axis: Axis,
-}
-
-impl Frame {
-    fn place(&self, (x, y): (f64, f64)) -> (f64, f64) {
-        let across = self.left + self.x_axis.place(x) * (self.right - self.left);
-        (across, self.bottom - self.y_axis.place(y) * (self.bottom - self.top))
     }
 
-    fn draw<Backend: DrawingBackend>(
+    /// Draws title, axes, lines and legend; `bitmap` tells which backend it is.
+    fn draw_on<DB: DrawingBackend, Y: AsRangedCoord<Value = f64>>(
         &self,
-        canvas: &Canvas<'_, Backend>,
-        x_ticks: &[Tick],
-        y_ticks: &[Tick],
-    ) -> Drawn<Backend> {
-        let middle = TICK_EM * text::CAPITAL / 2.0;
-        let color = |tick: &Tick| if tick.label.is_empty() { MINOR_LINE } else { GRID_LINE };
-        for tick in y_ticks {
-            let height = self.place((self.x_axis.low, tick.value)).1;
-            canvas.line(&[(self.left, height), (self.right, height)], &Stroke::thin(color(tick)))?;
-            canvas.text(&tick.label, (self.left - 7.0, height + middle), TICK_EM, FAINT_INK, HPos::Right)?;
+        area: &DrawingArea<DB, Shift>,
+        bitmap: bool,
+        x: Range<f64>,
+        y: Y,
+    ) -> Drawn<DB>
+    where
+        Y::CoordDescType: ValueFormatter<f64>,
+    {
+        let (width, height) = area.dim_in_pixel();
+        let legend = self.legend_width().min(width / 2);
+        let mut builder = ChartBuilder::on(area);
+        if !self.title.is_empty() {
+            builder.caption(printable(&self.title), ink(TITLE_EM));
         }
-        for tick in x_ticks {
-            let across = self.place((tick.value, self.y_axis.low)).0;
-            canvas.line(&[(across, self.top), (across, self.bottom)], &Stroke::thin(color(tick)))?;
-            canvas.line(&[(across, self.bottom), (across, self.bottom + 4.0)], &Stroke::thin(AXIS_LINE))?;
-            let baseline = self.bottom + 8.0 + TICK_EM * text::CAPITAL;
-            canvas.text(&tick.label, (across, baseline), TICK_EM, FAINT_INK, HPos::Center)?;
+        let label_area = |label: &str, size: u32| size + if label.is_empty() { 0 } else { TEXT_EM + SPACE };
+        let mut chart = builder
+            .margin(MARGIN)
+            .margin_right(MARGIN + legend)
+            .x_label_area_size(label_area(&self.x_label, 2 * TICK + TICK_EM))
+            .y_label_area_size(label_area(&self.y_label, 2 * TICK + 4 * TICK_EM))
+            .build_cartesian_2d(x.clone(), y)?;
+        chart
+            .configure_mesh()
+            .x_desc(printable(&self.x_label))
+            .y_desc(printable(&self.y_label))
+            .axis_desc_style(ink(TEXT_EM))
+            .label_style(ink(TICK_EM))
+            .x_labels((width / FINE / 90).clamp(3, 10) as usize)
+            .y_labels((height / FINE / 50).clamp(3, 8) as usize)
+            .x_label_formatter(&|value| tick_label(*value))
+            .y_label_formatter(&|value| tick_label(*value))
+            .y_label_offset(lowered(bitmap))
+            .x_max_light_lines(1)
+            .y_max_light_lines(if self.log_y { 10 } else { 1 })
+            .axis_style(AXIS.stroke_width(FINE))
+            .bold_line_style(GRID.stroke_width(FINE))
+            .light_line_style(MINOR_GRID.stroke_width(FINE))
+            .set_all_tick_mark_size(TICK)
+            .draw()?;
+        for (index, series) in self.series.iter().enumerate() {
+            let column = |place: f64| ((place - x.start) / (x.end - x.start) * f64::from(width)) as i64;
+            chart.draw_series(series.runs(self.log_y).flat_map(|run| line(thinned(run, column), index, bitmap)))?;
         }
-        canvas.line(
-            &[(self.left, self.top), (self.left, self.bottom), (self.right, self.bottom)],
-            &Stroke::thin(AXIS_LINE),
-        )
+        let top = chart.plotting_area().get_base_pixel().1 - area.get_base_pixel().1;
+        self.draw_legend(area, bitmap, ((width - MARGIN - legend + SPACE) as i32, top))
+    }
+
+    fn legend_width(&self) -> u32 {
+        let widths = self.series.iter().map(|series| text::width(&series.name, f64::from(TEXT_EM)));
+        let widest = widths.fold(0.0, f64::max).ceil() as u32;
+        if widest == 0 { 0 } else { SPACE + SWATCH + SPACE + widest }
+    }
+
+    /// Draws the legend to the right of the plot; that of plotters would cover curves.
+    fn draw_legend<DB: DrawingBackend>(
+        &self,
+        area: &DrawingArea<DB, Shift>,
+        bitmap: bool,
+        (left, mut middle): (i32, i32),
+    ) -> Drawn<DB> {
+        let style = ink(TEXT_EM).pos(Pos::new(HPos::Left, VPos::Center));
+        let right = left + SWATCH as i32;
+        for (index, series) in self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty()) {
+            middle += LEGEND_LINE as i32;
+            for element in line(vec![(left, middle), (right, middle)], index, bitmap) {
+                area.draw(&element)?;
+            }
+            area.draw_text(&printable(&series.name), &style, (right + SPACE as i32, middle + lowered(bitmap)))?;
+        }
+        Ok(())
     }
 }
 
-/// The line without what cannot be seen: of neighbors in one column of the fine grid, the first, the last and the two
-/// extremes are left. A run of a million steps draws as fast as one of a thousand.
-fn thinned(places: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    let column = |place: &(f64, f64)| (place.0 * f64::from(FINE)).round() as i64;
-    let mut kept = Vec::with_capacity(places.len().min(16_384));
-    for group in places.chunk_by(|one, next| column(one) == column(next)) {
-        if group.len() <= 4 {
-            kept.extend_from_slice(group);
-            continue;
-        }
+fn ink(em: u32) -> TextStyle<'static> {
+    text::font(f64::from(em)).color(&INK)
+}
+
+/// The distance by which text moves down to be centered: plotters' bitmap backend puts it too high.
+fn lowered(bitmap: bool) -> i32 {
+    if bitmap { (TEXT_EM / 5) as i32 } else { 0 }
+}
+
+impl Series {
+    /// The points that can be drawn, as runs without a gap.
+    fn runs(&self, log_y: bool) -> impl Iterator<Item = &[(f64, f64)]> {
+        let drawable = move |&(x, y): &(f64, f64)| x.abs() <= 1e300 && y.abs() <= 1e300 && (!log_y || y > 1e-300);
+        self.points.split(move |point| !drawable(point)).filter(|run| !run.is_empty())
+    }
+}
+
+/// The range, or a wider one around it if its ends (nearly) coincide.
+fn widened((low, high): (f64, f64)) -> (f64, f64) {
+    let size = low.abs().max(high.abs());
+    if high - low > 1e-9 * size && high - low > 1e-250 {
+        return (low, high);
+    }
+    let air = if size < 1e-250 { 1.0 } else { size * 0.1 };
+    (low - air, high + air)
+}
+
+/// The range of a linear axis: the values with a margin of 4 %, from zero where that wastes less than a third.
+fn padded((low, high): (f64, f64)) -> Range<f64> {
+    let (low, high) = widened((if low >= 0.0 && low <= 0.3 * high { 0.0 } else { low }, high));
+    let air = 0.04 * (high - low);
+    (if low == 0.0 { 0.0 } else { low - air })..high + air
+}
+
+/// The range of a logarithmic axis: it starts at a power of ten and holds the next one.
+fn decades((low, high): (f64, f64)) -> Range<f64> {
+    let start = 10f64.powf(low.log10().floor());
+    start * (1.0 - 1e-9)..(1.1 * high).max(10.0 * start) * (1.0 + 1e-9)
+}
+
+/// The shortest form of a value, such as `0.001`, `2500` or `1e-5`; large and small ones have an exponent.
+fn tick_label(value: f64) -> String {
+    pretty_print_float(value, !(9.99e-5..9.99e5).contains(&value.abs()))
+}
+
+/// The run with at most four points per `column`: the first, the last and the two extremes, which look the same. A run of
+/// a million steps draws as fast as one of a thousand.
+fn thinned(run: &[(f64, f64)], column: impl Fn(f64) -> i64) -> Vec<(f64, f64)> {
+    let groups = run.chunk_by(|one, next| column(one.0) == column(next.0));
+    let kept = groups.flat_map(|group| {
         let by_height = |one: &usize, other: &usize| group[*one].1.total_cmp(&group[*other].1);
         let lowest = (0..group.len()).min_by(by_height).unwrap_or(0);
         let highest = (0..group.len()).max_by(by_height).unwrap_or(0);
-        let mut order = [0, lowest.min(highest), lowest.max(highest), group.len() - 1].to_vec();
-        order.dedup();
-        kept.extend(order.into_iter().map(|index| group[index]));
-    }
-    kept
+        let mut kept = vec![0, lowest.min(highest), lowest.max(highest), group.len() - 1];
+        kept.dedup();
+        kept.into_iter().map(|index| group[index])
+    });
+    kept.collect()
 }
 
-/// How a line is drawn; lengths in pixels.
-struct Stroke {
-    color: RGBColor,
-    width: f64,
-    /// Length of dashes and of the gaps between them.
-    dashes: Option<(f64, f64)>,
+/// The color of the series `index`, and its lengths of dashes and gaps: every color is solid first, then dashed, then dotted.
+fn look(index: usize) -> (RGBColor, Option<(u32, u32)>) {
+    let dashes = match index / COLORS.len() {
+        0 => None,
+        1 => Some((8 * FINE, 4 * FINE)),
+        _ => Some((2 * FINE, 3 * FINE)),
+    };
+    (COLORS[index % COLORS.len()], dashes)
 }
 
-impl Stroke {
-    fn thin(color: RGBColor) -> Self {
-        Self { color, width: 1.0, dashes: None }
-    }
-
-    /// Each color once in full; then again dashed, then dotted.
-    fn of_series(index: usize) -> Self {
-        let dashes = match index / COLORS.len() {
-            0 => None,
-            1 => Some((8.0, 4.0)),
-            _ => Some((2.0, 3.0)),
-        };
-        Self { color: COLORS[index % COLORS.len()], width: 2.0, dashes }
-    }
-}
-
-/// Which back end is drawn to: they place text differently.
-#[derive(Clone, Copy, PartialEq)]
-enum Target {
-    Svg,
-    Bitmap,
-}
-
-type Drawn<Backend> = Result<(), DrawingAreaErrorKind<<Backend as DrawingBackend>::ErrorType>>;
-
-/// A part of a picture, in pixels from its corner.
-struct Canvas<'area, Backend: DrawingBackend> {
-    area: &'area DrawingArea<Backend, Shift>,
-    target: Target,
-    /// The part's top left corner, in pixels.
-    origin: (f64, f64),
-}
-
-impl<Backend: DrawingBackend> Canvas<'_, Backend> {
-    /// A place in the fine grid.
-    fn fine(&self, (x, y): (f64, f64)) -> (i32, i32) {
-        let fine = |value: f64| (value * f64::from(FINE)).round() as i32;
-        (fine(self.origin.0 + x), fine(self.origin.1 + y))
-    }
-
-    /// A line through `places`, or a dot where they are a single place.
-    fn line(&self, places: &[(f64, f64)], stroke: &Stroke) -> Drawn<Backend> {
-        let width = (stroke.width * f64::from(FINE)).round() as u32;
-        let style = ShapeStyle { color: stroke.color.to_rgba(), filled: true, stroke_width: width };
-        let mut points: Vec<(i32, i32)> = places.iter().map(|&place| self.fine(place)).collect();
-        points.dedup();
-        if let [point] = points[..] {
-            return self.area.draw(&Circle::new(point, width, style));
+/// The elements of a line through the points, as the series `index` looks; a single point is a dot.
+///
+/// Plotters' bitmap backend draws spikes where a thick line turns sharply. For it the line is cut into its pieces, with a
+/// disc at each joint.
+fn line<DB: DrawingBackend, Point: Clone + 'static>(
+    points: Vec<Point>,
+    index: usize,
+    bitmap: bool,
+) -> Vec<DynElement<'static, DB, Point>> {
+    let (color, dashes) = look(index);
+    let style = ShapeStyle { color: color.into(), filled: true, stroke_width: 2 * FINE };
+    let path = |points: &[Point]| PathElement::new(points, style).into_dyn();
+    let disc = |point: &Point, radius: u32| Circle::new(point.clone(), radius, style).into_dyn();
+    match (&points[..], dashes) {
+        ([point], _) => vec![disc(point, 2 * FINE)],
+        (_, Some((dash, gap))) => vec![DashedPathElement::new(points, dash, gap, style).into_dyn()],
+        (_, None) if bitmap => {
+            points.windows(2).map(path).chain(points.iter().map(|point| disc(point, FINE))).collect()
         }
-        if let Some((dash, gap)) = stroke.dashes {
-            let [dash, gap] = [dash, gap].map(|length| (length * f64::from(FINE)) as u32);
-            return self.area.draw(&DashedPathElement::new(points, dash, gap, style));
-        }
-        if self.target == Target::Svg || stroke.width <= 1.0 {
-            return self.area.draw(&PathElement::new(points, style));
-        }
-        // The library's joins of thick lines grow spikes at sharp turns: separate pieces with round joins do not.
-        for pair in points.windows(2) {
-            self.area.draw(&PathElement::new(pair.to_vec(), style))?;
-        }
-        for &point in &points[1..points.len() - 1] {
-            self.area.draw(&Circle::new(point, width / 2, style))?;
-        }
-        Ok(())
-    }
-
-    /// Text whose baseline passes through `place`, at `em` pixels per em.
-    fn text(&self, text: &str, place: (f64, f64), em: f64, color: RGBColor, side: HPos) -> Drawn<Backend> {
-        let (size_per_em, baseline) = self.font_measures();
-        let font = text::font(em * f64::from(FINE), size_per_em);
-        let style = font.color(&color).pos(Pos::new(side, VPos::Top));
-        self.area.draw_text(&printable(text), &style, self.fine((place.0, place.1 - baseline * em)))
-    }
-
-    /// Text that reads upwards, centered at `place`.
-    fn vertical_text(&self, text: &str, place: (f64, f64), em: f64, color: RGBColor) -> Drawn<Backend> {
-        let (size_per_em, baseline) = self.font_measures();
-        let font = text::font(em * f64::from(FINE), size_per_em).transform(FontTransform::Rotate270);
-        let style = font.color(&color).pos(Pos::new(HPos::Center, VPos::Top));
-        self.area.draw_text(&printable(text), &style, self.fine((place.0 - baseline * em, place.1)))
-    }
-
-    /// The back end's font size per em, and how far below the anchor (in em) it puts the baseline.
-    fn font_measures(&self) -> (f64, f64) {
-        match self.target {
-            Target::Svg => (text::SVG_SIZE_PER_EM, text::SVG_BASELINE),
-            Target::Bitmap => (text::BITMAP_SIZE_PER_EM, text::BITMAP_BASELINE),
-        }
+        (_, None) => vec![path(&points)],
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn chart() -> LineChart {
         LineChart::new("Title & more", "step", "loss <mean>")
@@ -618,7 +488,7 @@ mod tests {
         assert_eq!(picture, chart().with_size(400, 300).to_pixels().unwrap());
     }
 
-    /// The points of the first line in the color of series 0 which is not the legend's.
+    /// The lines in the color of series 0, the legend's last.
     fn polylines(svg: &str) -> Vec<Vec<(i32, i32)>> {
         svg.lines()
             .filter(|line| line.starts_with("<polyline") && line.contains("#0072B2"))
@@ -634,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn values_stand_where_the_axes_say() {
+    fn points_lie_where_the_axes_say() {
         let line = |log_y: bool| {
             let mut chart =
                 LineChart::new("", "", "").with_series("", [(0.0, 0.01), (1.0, 0.1), (3.0, 1.0), (4.0, 10.0)]);
@@ -657,7 +527,7 @@ mod tests {
         let svg = LineChart::new("", "", "").with_series("", points).to_svg().unwrap();
         let lines = polylines(&svg);
         assert_eq!(lines.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
-        assert_eq!(svg.matches("<circle").count(), 1, "the lonely point is a dot");
+        assert_eq!(svg.matches("<circle").count(), 1, "a point between gaps is a dot");
         assert!(!svg.contains("NaN") && !svg.contains("inf"));
     }
 
@@ -665,7 +535,7 @@ mod tests {
     fn long_runs_are_thinned_but_keep_their_extremes() {
         let places: Vec<(f64, f64)> =
             (0..100_000).map(|index| (f64::from(index) / 200.0, if index == 77_777 { 9.0 } else { 1.0 })).collect();
-        let kept = thinned(places.clone());
+        let kept = thinned(&places, |x| (4.0 * x).round() as i64);
         assert!(kept.len() < 10_000, "{}", kept.len());
         assert!(kept.contains(&places[77_777]));
         assert_eq!((kept.first(), kept.last()), (places.first(), places.last()));
@@ -673,20 +543,28 @@ mod tests {
     }
 
     #[test]
-    fn a_legend_wraps_and_many_series_differ() {
+    fn many_series_differ_and_the_legend_names_them_all() {
         let mut chart = LineChart::new("", "", "");
         for index in 0..16 {
             chart = chart.with_series(format!("series number {index}"), [(0.0, f64::from(index)), (1.0, 3.0)]);
         }
-        let entries = chart.legend(600.0);
-        assert_eq!(entries.len(), 16);
-        assert!(entries.last().unwrap().line >= 3);
-        assert!(entries.iter().all(|entry| entry.left + text::width(&entry.name, TEXT_EM) + SWATCH + 7.0 <= 600.0));
-        let looks: Vec<String> =
-            (0..16).map(Stroke::of_series).map(|stroke| format!("{:?} {:?}", stroke.color, stroke.dashes)).collect();
-        let distinct: std::collections::BTreeSet<&String> = looks.iter().collect();
-        assert_eq!(distinct.len(), 16);
+        let looks: std::collections::BTreeSet<String> = (0..16).map(|index| format!("{:?}", look(index))).collect();
+        assert_eq!(looks.len(), 16);
+        let svg = chart.to_svg().unwrap();
+        assert!((0..16).all(|index| svg.contains(&format!("series number {index}\n"))));
         chart.to_pixels().unwrap();
+    }
+
+    #[test]
+    fn the_legend_stands_beside_the_plot() {
+        let chart = chart().with_size(240, 180);
+        let named = polylines(&chart.to_svg().unwrap());
+        let (line, swatch) = (&named[0], &named[1]);
+        assert!(line.iter().all(|place| place.0 < swatch[0].0), "{line:?} {swatch:?}");
+        let long = LineChart::new("", "", "")
+            .with_size(240, 180)
+            .with_series("long name ".repeat(99), [(0.0, 1.0), (1.0, 2.0)]);
+        assert!(polylines(&long.to_svg().unwrap())[0].iter().all(|place| place.0 < 4 * 120));
     }
 
     #[test]
@@ -712,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_drawn_is_an_error() {
+    fn charts_that_cannot_be_drawn_are_errors() {
         let empty = LineChart::new("Empty", "", "");
         assert!(empty.to_svg().unwrap_err().to_string().contains("no series"));
         let message = empty.clone().with_series("loss", [(0.0, f64::NAN)]).to_svg().unwrap_err().to_string();
@@ -730,6 +608,55 @@ mod tests {
     }
 
     #[test]
+    fn axes_start_at_zero_or_a_power_of_ten_or_have_air() {
+        assert_eq!(padded((0.1, 10.0)), 0.0..10.4);
+        let far = padded((90.0, 100.0));
+        assert!((far.start - 89.6).abs() < 1e-9 && (far.end - 100.4).abs() < 1e-9);
+        let zero = padded((0.0, 0.0));
+        assert!(zero.start < 0.0 && zero.end > 0.0);
+        assert_eq!(widened((3.0, 7.0)), (3.0, 7.0));
+        let one = widened((5.0, 5.0));
+        assert!(one.0 < 5.0 && one.1 > 5.0);
+        let near = |range: Range<f64>, low: f64, high: f64| {
+            (range.start / low - 1.0).abs() < 1e-6 && (range.end / high - 1.0).abs() < 1e-6
+        };
+        assert!(near(decades((0.02, 1.0)), 0.01, 1.1));
+        assert!(near(decades((0.02, 0.03)), 0.01, 0.1));
+    }
+
+    #[test]
+    fn labels_of_ticks_are_short() {
+        let cases = [
+            (0.0, "0"),
+            (0.1 + 0.2, "0.3"),
+            (-2.5, "-2.5"),
+            (12_000.0, "12000"),
+            (500_000.0, "500000"),
+            (1e6, "1e6"),
+            (-1.5e7, "-1.5e7"),
+            (1e-4, "0.0001"),
+            (10f64.powf(-5.0), "1e-5"),
+            (2e-30, "2e-30"),
+        ];
+        for (value, label) in cases {
+            assert_eq!(tick_label(value), label);
+        }
+    }
+
+    /// The texts of the SVG that are numbers, in the order in which they are drawn: those of y, then those of x.
+    fn ticks(chart: &LineChart) -> Vec<f64> {
+        chart.to_svg().unwrap().lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
+    #[test]
+    fn logarithmic_ticks_are_powers_of_ten() {
+        let chart =
+            |low: f64, high: f64| LineChart::new("", "", "").with_series("", [(0.0, low), (0.1, high)]).with_log_y();
+        assert_eq!(ticks(&chart(1e-5, 1.0))[..6], [1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0]);
+        assert_eq!(ticks(&chart(0.02, 0.03))[..2], [0.01, 0.1]);
+    }
+
+    #[test]
     fn extreme_values_are_drawn() {
         for points in [
             vec![(0.0, 0.0)],
@@ -742,5 +669,31 @@ mod tests {
         }
         let svg = LineChart::new("a\u{0}b\nc", "", "").with_series("x\u{1}", [(0.0, 1.0)]).to_svg().unwrap();
         assert!(svg.contains("a b c") && !svg.contains('\u{0}') && !svg.contains('\u{1}'));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// Axes hold their values, and have a sensible number of different ticks.
+        #[test]
+        fn any_range_is_drawn(
+            start in prop_oneof![-1e300..1e300f64, -10.0..10.0f64, Just(0.0)],
+            length in prop_oneof![0.0..1e300f64, 0.0..1e-12f64, Just(0.0)],
+        ) {
+            let end = (start + length).min(1e300);
+            let range = padded((start, end));
+            prop_assert!(range.start <= start && range.end >= end && range.start < range.end, "{range:?}");
+            let chart = LineChart::new("", "", "").with_series("", [(start, start), (end, end)]);
+            let count = ticks(&chart).len();
+            prop_assert!((2..=20).contains(&count), "{count} ticks of {range:?}");
+        }
+
+        #[test]
+        fn any_logarithmic_range_is_drawn(low in -290.0..290.0f64, length in prop_oneof![0.0..0.5f64, 0.0..8.0f64]) {
+            let (low, high) = (10f64.powf(low), 10f64.powf(low + length));
+            let range = decades((low, high));
+            prop_assert!(range.start <= low && range.end >= high && range.start > 0.0, "{range:?}");
+            LineChart::new("", "", "").with_series("", [(0.0, low), (1.0, high)]).with_log_y().to_svg().unwrap();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Pictures of 16 bits a value, for models that learned such.
+//! Pictures of 16 bits per value.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ pub struct DeepPixels {
 }
 
 impl DeepPixels {
-    /// The pictures of a batch: `values` in `[-1, 1]` in the order image, channels, height, width. Each value becomes
+    /// The pictures of a batch, from `values` in `[-1, 1]` in the order image, channels, height, width. Each value becomes
     /// `round((value + 1) * 32767.5)`, clamped to `[0, 65535]`; a NaN becomes 0.
     ///
     /// # Errors
@@ -41,7 +41,7 @@ impl DeepPixels {
     }
 }
 
-/// The picture as the bytes of a PNG file: 16 bits per channel, without loss; equal pictures give equal bytes.
+/// Encodes the picture as a PNG file of 16 bits per channel, without loss; equal pictures give equal bytes.
 ///
 /// # Errors
 /// A picture of more than 2^32 - 1 pixels in one direction.
@@ -55,10 +55,10 @@ pub fn to_png_sixteen_bits(picture: &DeepPixels) -> Result<Vec<u8>, PictureError
     encode(picture.height, picture.width, &data, color)
 }
 
-/// Writes the picture to `path` as a PNG file, whole or not at all; a file that stands there is replaced.
+/// Writes the picture to `path` as a PNG file, whole or not at all; an existing file is replaced.
 ///
 /// # Errors
-/// As [`to_png_sixteen_bits`]; and where the file cannot be written ([`PictureError::File`], which names it).
+/// As [`to_png_sixteen_bits`]; and [`PictureError::File`] where the file cannot be written.
 pub fn save_png_sixteen_bits(picture: &DeepPixels, path: impl AsRef<Path>) -> Result<(), PictureError> {
     Ok(files::write_atomically(path.as_ref(), &to_png_sixteen_bits(picture)?)?)
 }

@@ -1,6 +1,8 @@
-//! What can go wrong while a picture is made or written.
+//! Errors of this crate.
 
-/// An error of this crate: what happened, to which value or file, and what to do about it.
+use crate::chart::MIN_SIZE;
+
+/// A picture or a file that cannot be made.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PictureError {
@@ -22,33 +24,33 @@ pub enum PictureError {
         actual: usize,
     },
 
-    /// A number of channels that no picture format has.
+    /// A number of channels other than 1, 3 and 4.
     #[error("a picture has 1 (gray), 3 (RGB) or 4 (RGBA) channels, not {channels}; choose or mix channels first")]
     Channels {
-        /// The number of channels asked for.
+        /// The number of channels.
         channels: usize,
     },
 
-    /// Something that must be at least one is zero.
+    /// A size or count of zero.
     #[error("{what} is 0; it must be at least 1")]
     Zero {
-        /// Which size or count.
+        /// The size or count.
         what: &'static str,
     },
 
-    /// There is nothing to draw.
+    /// An empty list.
     #[error("there is nothing to draw: no {what} given; pass at least one")]
     Empty {
-        /// What is missing.
+        /// The missing elements, in the plural.
         what: &'static str,
     },
 
-    /// Pictures that must be alike are not.
+    /// Pictures of different shapes where one is needed.
     #[error(
         "picture {index} is {actual} (height x width x channels), but picture 0 is {expected}; all must be of one shape"
     )]
     ShapeMismatch {
-        /// Position of the first picture that differs.
+        /// Index of the first picture that differs from picture 0.
         index: usize,
         /// Its shape, `HxWxC`.
         actual: String,
@@ -65,10 +67,10 @@ pub enum PictureError {
         labels: usize,
     },
 
-    /// The result would be larger than the format or reason allows.
+    /// A result that is larger than the format or this crate allows.
     #[error("{what} would be {width} x {height} pixels, more than {limit}; use fewer pictures or a smaller size")]
     TooLarge {
-        /// What was asked for.
+        /// The kind of result.
         what: &'static str,
         /// Width in pixels (saturated at the largest `usize`).
         width: usize,
@@ -78,21 +80,18 @@ pub enum PictureError {
         limit: &'static str,
     },
 
-    /// A chart that is too small for its own text.
+    /// A chart that is too small for its text.
     #[error(
-        "the chart \"{title}\" is {width} x {height} pixels; its text needs at least {least_width} x {least_height}"
+        "the chart \"{title}\" is {width} x {height} pixels; its text needs at least {} x {}",
+        MIN_SIZE.0, MIN_SIZE.1
     )]
     TooSmall {
         /// Title of the chart.
         title: String,
-        /// Width asked for, in pixels.
+        /// Width in pixels.
         width: u32,
-        /// Height asked for, in pixels.
+        /// Height in pixels.
         height: u32,
-        /// Smallest width, in pixels.
-        least_width: u32,
-        /// Smallest height, in pixels.
-        least_height: u32,
     },
 
     /// A series without a point that can be drawn.
@@ -106,18 +105,18 @@ pub enum PictureError {
         title: String,
         /// Name of the series.
         series: String,
-        /// Points given, all of which were left out.
+        /// Number of points, all of which are left out.
         points: usize,
         /// Whether the y axis is logarithmic.
         log_y: bool,
     },
 
-    /// A file could not be written; no partly written file is left behind.
+    /// A file that cannot be written; no part of it is left behind.
     #[error(transparent)]
     File(#[from] files::FileError),
 
-    /// An encoder refused the picture.
-    #[error("the {format} encoder failed: {reason}; this is a fault of this program, please report it")]
+    /// A failure of an encoder.
+    #[error("the {format} encoder failed: {reason}; this is a bug of this program, please report it")]
     Encode {
         /// `PNG` or `GIF`.
         format: &'static str,
@@ -125,11 +124,9 @@ pub enum PictureError {
         reason: String,
     },
 
-    /// The plotting library refused the chart.
-    #[error("drawing \"{title}\" failed: {reason}; this is a fault of this program, please report it")]
+    /// A failure of the plotting library.
+    #[error("drawing failed: {reason}; this is a bug of this program, please report it")]
     Draw {
-        /// Title of the chart, or the label.
-        title: String,
         /// The library's reason.
         reason: String,
     },

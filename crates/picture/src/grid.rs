@@ -1,18 +1,18 @@
-//! Many pictures in one.
+//! Grids of pictures.
 
 use crate::pixels::all_alike;
 use crate::{PictureError, Pixels, text};
 
-/// The color of gaps and of places without a picture.
+/// The color of gaps and empty cells.
 const GAP: u8 = 255;
 
-/// Sets `images`, all of one shape, in rows of `columns` from left to right, top to bottom.
+/// Places `images`, all of one shape, in rows of `columns` from left to right, top to bottom.
 ///
-/// Each pixel becomes a square of `scale` x `scale` pixels (1 leaves it; 2 or 3 make a 28 x 28 picture comfortable to
-/// see); between neighbors lie `gap` white pixels, which are not scaled, and there is no outer border. The last row is
-/// filled up with white; fewer images than `columns` make a single row of just these.
+/// Each pixel becomes a square of `scale` x `scale` pixels. Between neighbors lie `gap` white pixels, which are not scaled;
+/// there is no outer border. Empty cells of the last row are white; fewer images than `columns` make one shorter row.
 ///
-/// The result is `rows * height * scale + (rows - 1) * gap` pixels high, and wide likewise, with the images' channels.
+/// The result is `rows * height * scale + (rows - 1) * gap` pixels high, as wide by the same rule, and has the channels of
+/// the images.
 ///
 /// ```
 /// use picture::{Pixels, grid};
@@ -46,7 +46,7 @@ pub fn grid(images: &[Pixels], columns: usize, gap: usize, scale: usize) -> Resu
     Ok(picture)
 }
 
-/// Sets `frames`, all of one shape, in a single row from left to right: [`grid`] with as many columns as frames.
+/// Places `frames`, all of one shape, in a single row from left to right: [`grid`] with one column per frame.
 ///
 /// # Errors
 /// As [`grid`].
@@ -54,13 +54,13 @@ pub fn strip(frames: &[Pixels], gap: usize, scale: usize) -> Result<Pixels, Pict
     grid(frames, frames.len().max(1), gap, scale)
 }
 
-/// A [`grid`] with a label to the left of each row, such as the class that the row shows.
+/// A [`grid`] with a label to the left of each row, such as its class.
 ///
 /// `labels` has one text per row, drawn right-aligned in black on white, at two fifths of a row's height and between 9
-/// and 22 pixels per em. The result is as high as the grid, and wider by the widest label and a margin.
+/// and 22 pixels per em. The result is as high as the grid, and wider by the widest label and margins.
 ///
 /// # Errors
-/// As [`grid`]; and [`PictureError::Labels`] where there is not one label per row.
+/// As [`grid`]; and [`PictureError::Labels`] if there is not one label per row.
 pub fn labeled_grid(
     images: &[Pixels],
     columns: usize,
@@ -91,7 +91,7 @@ pub fn labeled_grid(
     Ok(picture)
 }
 
-/// A gray picture in 1, 3 or 4 channels, opaque.
+/// The gray picture in 1, 3 or 4 channels, opaque.
 fn with_channels(gray: &Pixels, channels: usize) -> Result<Pixels, PictureError> {
     let data = match channels {
         1 => gray.data().to_vec(),
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_keep_their_orientation_and_colors() {
+    fn pictures_keep_orientation_and_colors() {
         let image = Pixels::new(2, 1, 3, vec![1, 2, 3, 4, 5, 6]).unwrap();
         let picture = grid(&[image.clone(), image], 2, 0, 1).unwrap();
         assert_eq!(picture.data(), [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6]);
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_stand_at_the_left_of_their_rows() {
+    fn labels_are_left_of_their_rows() {
         for channels in [1, 3, 4] {
             let images = vec![Pixels::filled(16, 16, &[10; 4][..channels]).unwrap(); 4];
             let plain = grid(&images, 2, 3, 2).unwrap();

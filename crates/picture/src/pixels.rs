@@ -1,9 +1,9 @@
-//! A picture in memory.
+//! Pictures in memory.
 
 use crate::PictureError;
 
-/// No picture of this crate holds more values than this (1 GiB): larger ones are mistakes.
-const LARGEST: usize = 1 << 30;
+/// The largest number of values of a picture, 1 GiB: a larger one is a mistake.
+const MAX_LENGTH: usize = 1 << 30;
 
 /// A picture in memory: `u8` values in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA.
 ///
@@ -49,9 +49,8 @@ impl Pixels {
         Self::new(height, width, color.len(), data)
     }
 
-    /// A picture from `values` in `[-1, 1]`, in the order channels, height, width (one image of a model's output).
-    ///
-    /// Each becomes `round((value + 1) * 127.5)`, clamped to `[0, 255]`; a NaN becomes 0.
+    /// A picture from `values` in `[-1, 1]`, in the order channels, height, width. Each value becomes
+    /// `round((value + 1) * 127.5)`, clamped to `[0, 255]`; a NaN becomes 0.
     ///
     /// # Errors
     /// As [`Pixels::new`].
@@ -69,10 +68,10 @@ impl Pixels {
         Self::new(height, width, channels, data)
     }
 
-    /// The pictures of a batch: `values` in `[-1, 1]` in the order image, channels, height, width.
+    /// The pictures of a batch, from `values` in `[-1, 1]` in the order image, channels, height, width.
     ///
     /// # Errors
-    /// As [`Pixels::new`], and [`PictureError::Length`] where `values` is not a whole number of images.
+    /// As [`Pixels::new`], and [`PictureError::Length`] if `values` is not a whole number of images.
     pub fn from_nchw(height: usize, width: usize, channels: usize, values: &[f32]) -> Result<Vec<Self>, PictureError> {
         let length = checked_length("the picture", height, width, channels)?;
         values.chunks(length).map(|image| Self::from_chw(height, width, channels, image)).collect()
@@ -103,7 +102,7 @@ impl Pixels {
         self.data
     }
 
-    /// The values of the pixel in `row` and `column` (one per channel), or `None` outside of the picture.
+    /// The values of the pixel in `row` and `column`, one per channel, or `None` outside of the picture.
     pub fn pixel(&self, row: usize, column: usize) -> Option<&[u8]> {
         if row >= self.height || column >= self.width {
             return None;
@@ -112,12 +111,12 @@ impl Pixels {
         self.data.get(start..start + self.channels)
     }
 
-    /// How many times a small picture is best enlarged to be seen on a screen: to about 64 rows, 4 times at the most.
+    /// The factor that enlarges a small picture for a screen: to about 64 rows, at most 4 times.
     pub fn display_scale(&self) -> usize {
         (64 / self.height.max(1)).clamp(1, 4)
     }
 
-    /// The picture with each pixel as a square of `scale` x `scale` equal pixels: nothing is blurred.
+    /// The picture with each pixel as a square of `scale` x `scale` equal pixels.
     ///
     /// # Errors
     /// A `scale` of 0, or a result of more than 2^30 values.
@@ -152,8 +151,8 @@ impl Pixels {
         Self { height: self.height, width: self.width, channels: 3, data }
     }
 
-    /// Copies `other`, which has as many channels, into this picture with its top left corner at `row`, `column`.
-    /// What lies outside of this picture is cut off.
+    /// Copies `other`, of the same number of channels, into this picture with its top left corner at `row`, `column`.
+    /// A part outside of this picture is cut off.
     pub(crate) fn paste(&mut self, other: &Self, row: usize, column: usize) {
         debug_assert_eq!(self.channels, other.channels);
         let columns = other.width.min(self.width.saturating_sub(column)) * self.channels;
@@ -164,20 +163,20 @@ impl Pixels {
         }
     }
 
-    /// The shape in words for messages: `HxWxC`.
+    /// The shape for messages: `HxWxC`.
     pub(crate) fn shape(&self) -> String {
         format!("{}x{}x{}", self.height, self.width, self.channels)
     }
 }
 
 impl std::fmt::Debug for Pixels {
-    /// The shape only: a picture's values fill the terminal.
+    /// Writes the shape only.
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(formatter, "Pixels({})", self.shape())
     }
 }
 
-/// Checks that `pictures` is not empty and that all have one shape; returns the first. `what` names them in the error.
+/// Returns the first of `pictures`, which must all have its shape. `what` names them in the error.
 pub(crate) fn all_alike<'pictures>(
     pictures: &'pictures [Pixels],
     what: &'static str,
@@ -191,7 +190,7 @@ pub(crate) fn all_alike<'pictures>(
     Ok(first)
 }
 
-/// The number of values of a picture, if that is a picture.
+/// Returns the number of values of a picture of this size, or an error if there cannot be one.
 pub(crate) fn checked_length(
     what: &'static str,
     height: usize,
@@ -209,16 +208,16 @@ pub(crate) fn checked_length(
     height
         .checked_mul(width)
         .and_then(|area| area.checked_mul(channels))
-        .filter(|&length| length <= LARGEST)
+        .filter(|&length| length <= MAX_LENGTH)
         .ok_or(PictureError::TooLarge { what, width, height, limit: "2^30 values" })
 }
 
-/// `[-1, 1]` to `[0, 255]`; the cast saturates, and makes 0 of NaN.
+/// Maps `[-1, 1]` to `[0, 255]`; the cast saturates and makes NaN 0.
 fn unit_to_byte(value: f32) -> u8 {
     ((value + 1.0) * 127.5).round() as u8
 }
 
-/// One RGBA pixel laid over white.
+/// An RGBA pixel laid over white, as RGB.
 fn over_white(pixel: &[u8]) -> [u8; 3] {
     let alpha = u32::from(pixel[3]);
     [0, 1, 2].map(|channel| ((u32::from(pixel[channel]) * alpha + 255 * (255 - alpha) + 127) / 255) as u8)

@@ -7,7 +7,7 @@ use image::{ExtendedColorType, ImageEncoder};
 
 use crate::{PictureError, Pixels};
 
-/// The picture as the bytes of a PNG file: 8 bits per channel, without loss; equal pictures give equal bytes.
+/// Encodes the picture as a PNG file of 8 bits per channel, without loss; equal pictures give equal bytes.
 ///
 /// # Errors
 /// A picture of more than 2^32 - 1 pixels in one direction.
@@ -20,7 +20,7 @@ pub fn to_png(picture: &Pixels) -> Result<Vec<u8>, PictureError> {
     encode(picture.height(), picture.width(), picture.data(), color)
 }
 
-/// The bytes of a PNG file; those of `data` are as `color` says, in the machine's own order.
+/// Encodes `data`, values as `color` says in native byte order, as a PNG file.
 pub(crate) fn encode(
     height: usize,
     width: usize,
@@ -37,10 +37,10 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
-/// Writes the picture to `path` as a PNG file, whole or not at all; a file that stands there is replaced.
+/// Writes the picture to `path` as a PNG file, whole or not at all; an existing file is replaced.
 ///
 /// # Errors
-/// As [`to_png`]; and where the file cannot be written ([`PictureError::File`], which names it).
+/// As [`to_png`]; and [`PictureError::File`] where the file cannot be written.
 pub fn save_png(picture: &Pixels, path: impl AsRef<Path>) -> Result<(), PictureError> {
     Ok(files::write_atomically(path.as_ref(), &to_png(picture)?)?)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_read_back_exactly() {
+    fn pictures_are_read_back_exactly() {
         let folder = tempfile::tempdir().unwrap();
         for channels in [1, 3, 4] {
             let data: Vec<u8> = (0..5 * 7 * channels).map(|index| (index * 37 % 256) as u8).collect();

@@ -1,4 +1,4 @@
-//! Text without the system's fonts: one embedded font, its widths, and labels as pictures.
+//! Text in an embedded font: widths, and labels as pictures.
 
 use std::sync::OnceLock;
 
@@ -8,40 +8,36 @@ use plotters::style::{FontDesc, register_font};
 
 use crate::{PictureError, Pixels};
 
-/// The font as drawn into PNGs; see `assets/README.md`.
+/// The font of PNGs; see `assets/README.md`.
 static FONT: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
-/// The name of the font: what an SVG viewer looks for, in this order. Verdana has the widths of DejaVu Sans.
-pub(crate) const FAMILY: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
+/// The font families that an SVG viewer tries, in this order. Verdana has the widths of DejaVu Sans.
+const FAMILY: &str = "DejaVu Sans, Verdana, Helvetica, Arial, sans-serif";
 
-/// Bitmaps: the library's font size per em (DejaVu's ascent + descent), and the baseline below the anchor, in em.
-pub(crate) const BITMAP_SIZE_PER_EM: f64 = 1.164;
-/// See [`BITMAP_SIZE_PER_EM`]: the library puts the baseline half a font size below the top anchor.
-pub(crate) const BITMAP_BASELINE: f64 = BITMAP_SIZE_PER_EM / 2.0;
-/// SVG: the library's font size per em.
-pub(crate) const SVG_SIZE_PER_EM: f64 = 1.24;
-/// SVG: the baseline below the top anchor, in em.
-pub(crate) const SVG_BASELINE: f64 = 0.76;
+/// Plotters' font size per em: DejaVu's ascent + descent.
+const SIZE_PER_EM: f64 = 1.164;
+/// The baseline below a top anchor, in em: plotters puts it half a font size below.
+const BASELINE: f64 = SIZE_PER_EM / 2.0;
 /// The height of capitals and digits, in em.
-pub(crate) const CAPITAL: f64 = 0.729;
+const CAPITAL: f64 = 0.729;
 
-/// The embedded font at `em` pixels per em; `size_per_em` is the back end's.
-pub(crate) fn font(em: f64, size_per_em: f64) -> FontDesc<'static> {
+/// The embedded font at `em` pixels per em.
+pub(crate) fn font(em: f64) -> FontDesc<'static> {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
-    // Where the font were broken, every use of it would return an error.
+    // if the font were broken, every use of it would return an error
     REGISTERED.get_or_init(|| register_font(FAMILY, FontStyle::Normal, FONT).is_ok());
-    FontDesc::new(FontFamily::Name(FAMILY), em * size_per_em, FontStyle::Normal)
+    FontDesc::new(FontFamily::Name(FAMILY), em * SIZE_PER_EM, FontStyle::Normal)
 }
 
 /// The width of `text` at `em` pixels per em, in pixels.
 pub(crate) fn width(text: &str, em: f64) -> f64 {
-    // Measured large: the library rounds to whole pixels.
+    // measured large, because plotters rounds to whole pixels
     let large = 64.0;
-    let measured = font(large, BITMAP_SIZE_PER_EM).box_size(text).map_or(0, |(width, _)| width);
+    let measured = font(large).box_size(text).map_or(0, |(width, _)| width);
     f64::from(measured) * em / large
 }
 
-/// `text` without characters that would break a line or an XML document.
+/// The text without characters that break a line or an XML document.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|letter| if letter.is_control() { ' ' } else { letter })
@@ -49,10 +45,10 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// `text` in black on white as a gray picture `height` pixels high, centered vertically between its capitals' top and
-/// the baseline; as wide as the text at `em` pixels per em, and at least 1.
+/// Draws `text` in black on white as a gray picture of `height` pixels, as wide as the text at `em` pixels per em and at
+/// least 1. Capitals are centered vertically.
 pub(crate) fn label(text: &str, em: f64, height: usize) -> Result<Pixels, PictureError> {
-    /// Drawn larger and averaged, so that letters stand where they belong.
+    /// Text is drawn this many times larger and averaged, because plotters rounds the places of letters to whole pixels.
     const FINE: u32 = 4;
     let text = printable(text);
     let wide = (width(&text, em).ceil() as usize).max(1);
@@ -62,10 +58,10 @@ pub(crate) fn label(text: &str, em: f64, height: usize) -> Result<Pixels, Pictur
     {
         let fine_em = em * f64::from(FINE);
         let baseline = f64::from(size.1) / 2.0 + fine_em * CAPITAL / 2.0;
-        let top = (baseline - fine_em * BITMAP_BASELINE).round() as i32;
-        let style = font(fine_em, BITMAP_SIZE_PER_EM).color(&BLACK).pos(Pos::new(HPos::Left, VPos::Top));
+        let top = (baseline - fine_em * BASELINE).round() as i32;
+        let style = font(fine_em).color(&BLACK).pos(Pos::new(HPos::Left, VPos::Top));
         let area = BitMapBackend::with_buffer(&mut buffer, size).into_drawing_area();
-        let failed = |reason: String| PictureError::Draw { title: text.clone(), reason };
+        let failed = |reason: String| PictureError::Draw { reason };
         area.draw_text(&text, &style, (0, top)).map_err(|error| failed(error.to_string()))?;
         area.present().map_err(|error| failed(error.to_string()))?;
     }
@@ -73,7 +69,7 @@ pub(crate) fn label(text: &str, em: f64, height: usize) -> Result<Pixels, Pictur
     Pixels::new(height, wide, 1, averaged.chunks_exact(3).map(|rgb| rgb[0]).collect())
 }
 
-/// Averages squares of `factor` x `factor` pixels of an RGB buffer whose sides are multiples of `factor`.
+/// Averages squares of `factor` x `factor` pixels of an RGB buffer; `width` and `height` are multiples of `factor`.
 pub(crate) fn average(buffer: &[u8], width: usize, height: usize, factor: usize) -> Vec<u8> {
     let (columns, rows) = (width / factor, height / factor);
     let area = (factor * factor) as u32;
@@ -100,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_font_is_there_and_has_widths() {
+    fn widths_are_those_of_the_embedded_font() {
         let (narrow, wide) = (width("iiii", 12.0), width("WWWW", 12.0));
         assert!(narrow > 5.0 && narrow * 2.0 < wide, "{narrow} and {wide}");
         assert!((width("WWWW", 24.0) - 2.0 * wide).abs() < 0.5);

@@ -2,22 +2,23 @@
 
 use burn::tensor::Tensor;
 use noise::Noise;
-use schedule::NoiseLevel;
+use schedule::{NoiseLevel, Posterior};
 
 use crate::{
-    denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check, check_clip, check_range},
-    step::{fresh_noise, numbered, predict},
+    denoiser::{Denoiser, Observer},
+    error::{SamplerError, check_eta},
+    step::{Interval, StepNoise, walk},
 };
 
-/// How [`ddim`] walks.
+/// Options of [`ddim`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DdimOptions {
-    /// How random a step is: 0 not at all, 1 as random as DDPM's with the posterior variance. At least 0.
+    /// Share of the posterior's standard deviation that each step adds as noise: 0 is deterministic, 1 as random as DDPM
+    /// with the posterior variance. At least 0.
     pub eta: f64,
-    /// x_0 is clipped to ± this and epsilon derived anew (lucidrains); None leaves both as they are.
+    /// x_0 is clipped to ± this and epsilon derived from it (lucidrains); None leaves both unchanged.
     pub clip: Option<f64>,
-    /// Which image of the seed each one in the batch is; None numbers them from 0. Matters only for `eta` above 0.
+    /// Noise index of each image; None numbers them from 0. Used only for `eta` above 0.
     pub noise_indices: Option<Vec<u64>>,
 }
 
@@ -27,10 +28,11 @@ impl Default for DdimOptions {
     }
 }
 
-/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there.
+/// Samples by DDIM, from `x_t` at `levels[0]` to the last of `levels`: each step is equation 12 of the paper,
+/// `x' = sqrt(a') x_0 + sqrt(1 - a' - sigma^2) epsilon + sigma z`, where a' is alpha_bar of the next level.
 ///
-/// Each step is equation 12 of the paper: `x' = sqrt(a') x_0 + sqrt(1 - a' - sigma^2) epsilon + sigma z`, where a' is
-/// alpha_bar of the next level.
+/// # Shapes
+/// - `x_t` and the result: `[batch, channels, height, width]`
 ///
 /// # Errors
 /// [`SamplerError`] if the levels do not get cleaner or an option is out of range.
@@ -42,27 +44,13 @@ pub fn ddim(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.noise_indices.as_deref())?;
-    check_range("eta", options.eta, options.eta >= 0.0 && options.eta.is_finite(), "0 or more")?;
-    check_clip(options.clip)?;
-    let noise_indices = numbered(options.noise_indices, &x_t);
-    let count = levels.len() - 1;
-    let (mut x, mut estimate) = (x_t, None);
-
-    for (index, pair) in levels.windows(2).enumerate() {
-        let (level, next) = (pair[0], pair[1]);
-        let prediction = predict(denoiser, &x, level, options.clip, estimate.as_ref());
-        // equation 16; never more than the whole noise of the next level
-        let variance = (1.0 - next.alpha_bar) / (1.0 - level.alpha_bar) * (1.0 - level.alpha_bar / next.alpha_bar);
-        let sigma = (options.eta * variance.max(0.0).sqrt()).min(next.noise_scale());
+    check_eta(options.eta)?;
+    let step_noise = StepNoise::new(noise, options.noise_indices, &x_t)?;
+    walk(denoiser, x_t, levels, options.clip, observe, |Interval { index, level, next, .. }, _, prediction| {
+        // equation 16; at most the whole noise of the next level
+        let sigma = (options.eta * Posterior::between(level, next).variance.sqrt()).min(next.noise_scale());
         let direction = (1.0 - next.alpha_bar - sigma * sigma).max(0.0).sqrt();
-
-        x = prediction.x_0.clone() * next.signal_scale() + prediction.epsilon * direction;
-        if sigma > 0.0 {
-            x = x.clone() + fresh_noise(noise, &noise_indices, index, &x) * sigma;
-        }
-        observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
-        estimate = Some(prediction.x_0);
-    }
-    Ok(x)
+        let x = prediction.x_0 * next.signal_scale() + prediction.epsilon * direction;
+        Ok(step_noise.add(x, index, sigma))
+    })
 }

@@ -2,13 +2,13 @@
 
 use burn::tensor::Tensor;
 use noise::Noise;
-use schedule::NoiseLevel;
+use schedule::{NoiseLevel, Posterior};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check, check_clip},
-    step::{Posterior, fresh_noise, numbered},
+    denoiser::{Denoiser, Observer},
+    error::SamplerError,
+    step::{Interval, StepNoise, walk},
 };
 
 /// The variance of a reverse step.
@@ -20,18 +20,19 @@ pub enum Variance {
     Posterior,
     /// beta, the upper bound ("fixed large").
     Beta,
-    /// Between the two on a logarithmic scale, as the network says (Nichol and Dhariwal 2021, equation 15).
+    /// Between the two on a logarithmic scale, predicted by the network (Nichol and Dhariwal 2021, arXiv:2102.09672,
+    /// equation 15).
     Learned,
 }
 
-/// How [`ddpm`] walks.
+/// Options of [`ddpm`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DdpmOptions {
     /// The variance of each step.
     pub variance: Variance,
-    /// x_0 is clipped to ± this; None leaves it as it is.
+    /// x_0 is clipped to ± this; None leaves it unclipped.
     pub clip: Option<f64>,
-    /// Which image of the seed each one in the batch is; None numbers them from 0.
+    /// Noise index of each image; None numbers them from 0.
     pub noise_indices: Option<Vec<u64>>,
 }
 
@@ -41,18 +42,17 @@ impl Default for DdpmOptions {
     }
 }
 
-/// The posterior variance is never taken below this, so that its logarithm exists (lucidrains, OpenAI).
-const SMALLEST_VARIANCE: f64 = 1e-20;
-
-/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there.
+/// Samples by the ancestral sampler of DDPM, from `x_t` at `levels[0]` to the last of `levels`: each step draws from the
+/// [`Posterior`] of the two levels, with the denoiser's x_0. The last step adds no noise.
 ///
-/// Between two levels the chain is that of a schedule with these alpha_bars alone: `alpha = alpha_bar /
-/// alpha_bar_next`, `beta = 1 - alpha`, and the posterior of equations 6 and 7. Over fewer levels than the training had
-/// steps this is OpenAI's respaced sampling. The last step adds no noise.
+/// Over fewer levels than timesteps of the training this is OpenAI's respaced sampling.
+///
+/// # Shapes
+/// - `x_t` and the result: `[batch, channels, height, width]`
 ///
 /// # Errors
-/// [`SamplerError`] if the levels do not get cleaner, an option is out of range, or the variance is to be learned and the
-/// denoiser has none.
+/// [`SamplerError`] if the levels do not get cleaner, an option is out of range, or the variance is `Learned` and the
+/// denoiser predicts none.
 pub fn ddpm(
     denoiser: &dyn Denoiser,
     x_t: Tensor<4>,
@@ -61,42 +61,26 @@ pub fn ddpm(
     noise: &Noise,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, options.noise_indices.as_deref())?;
-    check_clip(options.clip)?;
-    let noise_indices = numbered(options.noise_indices, &x_t);
-    let count = levels.len() - 1;
-    let (mut x, mut estimate) = (x_t, None);
-
-    for (index, pair) in levels.windows(2).enumerate() {
-        let (level, next) = (pair[0], pair[1]);
-        let mut prediction = denoiser.denoise(x.clone(), level, estimate.as_ref());
+    let step_noise = StepNoise::new(noise, options.noise_indices, &x_t)?;
+    walk(denoiser, x_t, levels, options.clip, observe, |Interval { index, count, level, next }, x, prediction| {
         if options.variance == Variance::Learned && prediction.variance.is_none() {
             return Err(SamplerError::NoLearnedVariance);
         }
-        if let Some(limit) = options.clip {
-            prediction.x_0 = prediction.x_0.clamp(-limit, limit);
+        let posterior = Posterior::between(level, next);
+        let mean = prediction.x_0 * posterior.of_x_0 + x * posterior.of_x_t;
+        if index + 1 == count {
+            return Ok(mean);
         }
-        let Posterior { of_x_0, of_x_t, variance, beta } = Posterior::new(level, next);
-        let mean = prediction.x_0.clone() * of_x_0 + x * of_x_t;
-
-        x = if index + 1 == count {
-            mean
-        } else {
-            let z = fresh_noise(noise, &noise_indices, index, &mean);
-            let posterior = variance.max(SMALLEST_VARIANCE);
-            match options.variance {
-                Variance::Posterior => mean + z * posterior.sqrt(),
-                Variance::Beta => mean + z * beta.sqrt(),
-                Variance::Learned => {
-                    let Some(between) = prediction.variance else { return Err(SamplerError::NoLearnedVariance) };
-                    let fraction = (between + 1.0) * 0.5;
-                    let log_variance = fraction * (beta.ln() - posterior.ln()) + posterior.ln();
-                    mean + z * (log_variance * 0.5).exp()
-                }
+        let (smallest, largest) = (posterior.clipped_variance(), posterior.beta);
+        Ok(match (options.variance, prediction.variance) {
+            (Variance::Learned, Some(place)) => {
+                let fraction = (place + 1.0) * 0.5;
+                let log_variance = fraction * (largest.ln() - smallest.ln()) + smallest.ln();
+                let z = step_noise.draw(index, &mean);
+                mean + z * (log_variance * 0.5).exp()
             }
-        };
-        observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
-        estimate = Some(prediction.x_0);
-    }
-    Ok(x)
+            (Variance::Beta, _) => step_noise.add(mean, index, largest.sqrt()),
+            _ => step_noise.add(mean, index, smallest.sqrt()),
+        })
+    })
 }

@@ -7,20 +7,19 @@ use burn::tensor::Tensor;
 use schedule::NoiseLevel;
 
 use crate::{
-    denoiser::{Denoiser, Observer, Step},
-    dpm_solver::SHORT_RUN,
-    error::{SamplerError, check, check_clip, check_finite_sigma, check_range},
-    step::predict,
+    denoiser::{Denoiser, Observer},
+    error::{SamplerError, check_levels_with_signal, check_order},
+    step::{Interval, walk},
 };
 
-/// How [`deis`] walks.
+/// Options of [`deis`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeisOptions {
-    /// How many predictions of epsilon a step uses, 1 to 3. The first steps have fewer.
+    /// Number of predictions of epsilon that a step uses, 1 to 3. The first steps have fewer.
     pub order: usize,
-    /// Whether a run of fewer than 15 steps ends in steps of lower order, as diffusers does.
+    /// Whether a run of fewer than 15 steps ends in steps of lower order, as in diffusers.
     pub lower_order_final: bool,
-    /// x_0 is clipped to ± this and epsilon derived anew; None leaves both as they are.
+    /// x_0 is clipped to ± this and epsilon derived from it; None leaves both unchanged.
     pub clip: Option<f64>,
 }
 
@@ -30,10 +29,13 @@ impl Default for DeisOptions {
     }
 }
 
-/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there.
+/// Samples by tAB-DEIS, from `x_t` at `levels[0]` to the last of `levels`.
 ///
-/// With rho the noise-to-signal ratio, `d(x / alpha) / d rho = epsilon`; epsilon is taken for the polynomial in ln(rho)
-/// through its last values, which can be integrated exactly (paper, equations 14 and 15).
+/// With rho the noise-to-signal ratio, `d(x / alpha) / d rho = epsilon`; epsilon is approximated by the polynomial in ln(rho)
+/// through its last values, which is integrated exactly (paper, equations 14 and 15).
+///
+/// # Shapes
+/// - `x_t` and the result: `[batch, channels, height, width]`
 ///
 /// # Errors
 /// [`SamplerError`] if the levels do not get cleaner, the first has no signal at all, or an option is out of range.
@@ -44,32 +46,23 @@ pub fn deis(
     options: DeisOptions,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, None)?;
-    check_finite_sigma(levels)?;
-    check_clip(options.clip)?;
-    check_range("order", options.order as f64, (1..=3).contains(&options.order), "1, 2 or 3")?;
-    let count = levels.len() - 1;
-    let (mut x, mut estimate) = (x_t, None);
-    let mut history = VecDeque::<(f64, Tensor<4>)>::new(); // rho and epsilon, the newest first
-
-    for (index, pair) in levels.windows(2).enumerate() {
-        let (level, next) = (pair[0], pair[1]);
-        let prediction = predict(denoiser, &x, level, options.clip, estimate.as_ref());
+    check_levels_with_signal(levels)?;
+    check_order(options.order)?;
+    // rho and epsilon, the newest first
+    let mut history = VecDeque::<(f64, Tensor<4>)>::new();
+    walk(denoiser, x_t, levels, options.clip, observe, |interval, x, prediction| {
+        let Interval { level, next, .. } = interval;
         history.push_front((level.sigma(), prediction.epsilon));
         history.truncate(options.order);
-        let short = options.lower_order_final && count < SHORT_RUN;
-        let order = if short { history.len().min(count - index) } else { history.len() };
+        let order = interval.order(history.len(), options.lower_order_final);
 
         let rhos: Vec<f64> = history.iter().take(order).map(|(rho, _)| *rho).collect();
         let mut scaled = x / level.signal_scale();
         for (weight, (_, epsilon)) in weights(&rhos, next.sigma()).into_iter().zip(&history) {
             scaled = scaled + epsilon.clone() * weight;
         }
-        x = scaled * next.signal_scale();
-        observe(Step { index, count, level: next, x_t: &x, x_0: &prediction.x_0 });
-        estimate = Some(prediction.x_0);
-    }
-    Ok(x)
+        Ok(scaled * next.signal_scale())
+    })
 }
 
 /// The integrals over rho, from `rhos[0]` to `end`, of the Lagrange polynomials in w = ln(rho / rhos[0]) through `rhos`
@@ -101,7 +94,7 @@ fn weights(rhos: &[f64], end: f64) -> Vec<f64> {
 mod tests {
     use super::weights;
 
-    /// The weights integrate every polynomial in ln(rho) that the nodes can tell apart, here against Simpson's rule.
+    /// The weights integrate every polynomial in ln(rho) that the nodes determine, here compared with Simpson's rule.
     #[test]
     fn polynomials_are_integrated_exactly() {
         let rhos = [5.0, 7.0, 11.0];
@@ -125,6 +118,7 @@ mod tests {
     #[test]
     fn the_last_step_may_end_at_clean_data() {
         let sum: f64 = weights(&[0.1, 0.2, 0.4], 0.0).iter().sum();
-        assert!((sum + 0.1).abs() < 1e-15, "{sum}"); // a constant epsilon
+        // a constant epsilon
+        assert!((sum + 0.1).abs() < 1e-15, "{sum}");
     }
 }

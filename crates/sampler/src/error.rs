@@ -1,16 +1,15 @@
-//! What can be wrong with the arguments of a sampler.
+//! Errors in the arguments of a sampler.
 
-use burn::tensor::Tensor;
 use schedule::NoiseLevel;
 
-/// Arguments that a sampler cannot work with.
+/// Arguments with which a sampler cannot run.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SamplerError {
     /// Fewer than two noise levels.
     #[error("a sampler needs at least two noise levels, the noisiest first and `NoiseLevel::CLEAN` last; got {found}")]
     TooFewLevels {
-        /// How many were given.
+        /// Number of levels.
         found: usize,
     },
     /// The levels do not get cleaner.
@@ -18,7 +17,7 @@ pub enum SamplerError {
         "noise levels must get cleaner from step to step, but number {index} has alpha_bar {alpha_bar} after {previous}"
     )]
     NotCleaner {
-        /// Which level.
+        /// Index of the level.
         index: usize,
         /// Its alpha_bar.
         alpha_bar: f64,
@@ -31,30 +30,30 @@ pub enum SamplerError {
          ddpm, ddim, dpm_solver_plus_plus or unipc, or a schedule without zero terminal SNR"
     )]
     NoSignal,
-    /// A number out of range.
+    /// An option out of range.
     #[error("{name} = {value} is not possible: it must be {range}")]
     OutOfRange {
-        /// What it is.
+        /// Name of the option.
         name: &'static str,
         /// Its value.
         value: f64,
-        /// What it must be.
+        /// The range, in words.
         range: &'static str,
     },
-    /// As many stream indices as images are needed.
-    #[error("there are {images} images but {indices} sample indices: give one index for each image")]
-    Indices {
+    /// The number of noise indices is not that of images.
+    #[error("there are {images} images but {indices} noise indices: give one index for each image")]
+    NoiseIndices {
         /// Images in the batch.
         images: usize,
-        /// Indices given.
+        /// Noise indices.
         indices: usize,
     },
-    /// The denoiser learned no variance.
+    /// A learned variance is requested and the denoiser predicts none.
     #[error("`Variance::Learned` needs a denoiser that predicts the variance, and this one does not: use `Posterior`")]
     NoLearnedVariance,
 }
 
-pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, noise_indices: Option<&[u64]>) -> Result<(), SamplerError> {
+pub(crate) fn check_levels(levels: &[NoiseLevel]) -> Result<(), SamplerError> {
     if levels.len() < 2 {
         return Err(SamplerError::TooFewLevels { found: levels.len() });
     }
@@ -64,21 +63,31 @@ pub(crate) fn check(levels: &[NoiseLevel], x_t: &Tensor<4>, noise_indices: Optio
             return Err(SamplerError::NotCleaner { index: index + 1, alpha_bar, previous });
         }
     }
-    match noise_indices {
-        Some(noise_indices) if noise_indices.len() != x_t.dims()[0] => {
-            Err(SamplerError::Indices { images: x_t.dims()[0], indices: noise_indices.len() })
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
-/// For samplers that divide by alpha or walk in sigma.
-pub(crate) fn check_finite_sigma(levels: &[NoiseLevel]) -> Result<(), SamplerError> {
-    if levels.iter().all(|level| level.alpha_bar > 0.0) { Ok(()) } else { Err(SamplerError::NoSignal) }
+/// [`check_levels`], for samplers that divide by alpha or whose time variable is sigma.
+pub(crate) fn check_levels_with_signal(levels: &[NoiseLevel]) -> Result<(), SamplerError> {
+    check_levels(levels)?;
+    if levels[0].alpha_bar > 0.0 { Ok(()) } else { Err(SamplerError::NoSignal) }
 }
 
-pub(crate) fn check_range(name: &'static str, value: f64, good: bool, range: &'static str) -> Result<(), SamplerError> {
-    if good { Ok(()) } else { Err(SamplerError::OutOfRange { name, value, range }) }
+pub(crate) fn check_range(
+    name: &'static str,
+    value: f64,
+    is_in_range: bool,
+    range: &'static str,
+) -> Result<(), SamplerError> {
+    if is_in_range { Ok(()) } else { Err(SamplerError::OutOfRange { name, value, range }) }
+}
+
+pub(crate) fn check_eta(eta: f64) -> Result<(), SamplerError> {
+    check_range("eta", eta, eta >= 0.0 && eta.is_finite(), "0 or more")
+}
+
+/// The order of a multistep solver.
+pub(crate) fn check_order(order: usize) -> Result<(), SamplerError> {
+    check_range("order", order as f64, (1..=3).contains(&order), "1, 2 or 3")
 }
 
 pub(crate) fn check_clip(clip: Option<f64>) -> Result<(), SamplerError> {

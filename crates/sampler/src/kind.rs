@@ -1,8 +1,9 @@
-//! All samplers under one roof, for those who choose by name.
+//! A choice among all samplers by name.
 
 use burn::tensor::Tensor;
 use noise::Noise;
 use schedule::NoiseLevel;
+use serde::de::{IntoDeserializer, value::Error};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     edm_stochastic, euler, euler_ancestral, heun, pndm, unipc,
 };
 
-/// Which sampler, by the name that files and command lines have for it.
+/// A sampler, by its name in files and on command lines: `ddpm`, `dpmpp_2m_sde`, ….
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SamplerKind {
@@ -48,7 +49,7 @@ pub enum SamplerKind {
     Pndm,
 }
 
-/// What the samplers differ in, as far as a name leaves it open.
+/// The options that a name does not determine.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KindOptions {
     /// [`DdimOptions::eta`].
@@ -57,14 +58,14 @@ pub struct KindOptions {
     pub churn: f64,
     /// [`DdpmOptions::variance`].
     pub variance: Variance,
-    /// x_0 is clipped to ± this; None leaves it as it is.
+    /// x_0 is clipped to ± this; None leaves it unclipped.
     pub clip: Option<f64>,
-    /// Which image of the seed each one in the batch is; None numbers them from 0.
+    /// Noise index of each image; None numbers them from 0.
     pub noise_indices: Option<Vec<u64>>,
 }
 
 impl SamplerKind {
-    /// All of them.
+    /// All samplers.
     pub const ALL: [Self; 13] = [
         Self::Ddpm,
         Self::Ddim,
@@ -81,26 +82,7 @@ impl SamplerKind {
         Self::Pndm,
     ];
 
-    /// Its name: `ddpm`, `dpmpp_2m_sde`, …
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Ddpm => "ddpm",
-            Self::Ddim => "ddim",
-            Self::Euler => "euler",
-            Self::EulerAncestral => "euler_ancestral",
-            Self::Heun => "heun",
-            Self::Edm => "edm",
-            Self::Dpmpp2m => "dpmpp_2m",
-            Self::Dpmpp3m => "dpmpp_3m",
-            Self::Dpmpp2mSde => "dpmpp_2m_sde",
-            Self::Dpmpp3mSde => "dpmpp_3m_sde",
-            Self::Unipc => "unipc",
-            Self::Deis => "deis",
-            Self::Pndm => "pndm",
-        }
-    }
-
-    /// How often a run of `steps` steps to clean data asks the denoiser.
+    /// Number of network evaluations (NFE) of a run of `steps` steps to clean data.
     pub const fn nfe(self, steps: usize) -> usize {
         match self {
             Self::Heun | Self::Edm => (2 * steps).saturating_sub(1),
@@ -109,12 +91,15 @@ impl SamplerKind {
         }
     }
 
-    /// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there. `level_at` is what
-    /// [`edm_stochastic`] asks for levels between them.
+    /// Samples from `x_t` at `levels[0]` to the last of `levels`. [`edm_stochastic`] takes the levels between them from
+    /// `level_at`.
+    ///
+    /// # Shapes
+    /// - `x_t` and the result: `[batch, channels, height, width]`
     ///
     /// # Errors
     /// Those of the sampler.
-    #[expect(clippy::too_many_arguments, reason = "what one or another of the samplers takes")]
+    #[expect(clippy::too_many_arguments, reason = "the arguments of all samplers")]
     pub fn sample(
         self,
         denoiser: &dyn Denoiser,
@@ -126,14 +111,6 @@ impl SamplerKind {
         observe: &mut Observer,
     ) -> Result<Tensor<4>, SamplerError> {
         let KindOptions { eta, churn, variance, clip, noise_indices } = options;
-        let dpm_solver = |order: usize, eta: f64, noise_indices: Option<Vec<u64>>| DpmSolverOptions {
-            order,
-            eta,
-            third_order: ThirdOrder::Exact,
-            clip,
-            noise_indices,
-            ..DpmSolverOptions::default()
-        };
         match self {
             Self::Ddpm => ddpm(denoiser, x_t, levels, DdpmOptions { variance, clip, noise_indices }, noise, observe),
             Self::Ddim => ddim(denoiser, x_t, levels, DdimOptions { eta, clip, noise_indices }, noise, observe),
@@ -147,17 +124,16 @@ impl SamplerKind {
                 let options = EdmOptions { churn, clip, noise_indices, ..EdmOptions::default() };
                 edm_stochastic(denoiser, x_t, levels, level_at, options, noise, observe)
             }
-            Self::Dpmpp2m => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 0.0, noise_indices), noise, observe)
-            }
-            Self::Dpmpp3m => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 0.0, noise_indices), noise, observe)
-            }
-            Self::Dpmpp2mSde => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(2, 1.0, noise_indices), noise, observe)
-            }
-            Self::Dpmpp3mSde => {
-                dpm_solver_plus_plus(denoiser, x_t, levels, dpm_solver(3, 1.0, noise_indices), noise, observe)
+            Self::Dpmpp2m | Self::Dpmpp3m | Self::Dpmpp2mSde | Self::Dpmpp3mSde => {
+                let options = DpmSolverOptions {
+                    order: if matches!(self, Self::Dpmpp3m | Self::Dpmpp3mSde) { 3 } else { 2 },
+                    eta: if matches!(self, Self::Dpmpp2mSde | Self::Dpmpp3mSde) { 1.0 } else { 0.0 },
+                    third_order: ThirdOrder::Exact,
+                    clip,
+                    noise_indices,
+                    ..DpmSolverOptions::default()
+                };
+                dpm_solver_plus_plus(denoiser, x_t, levels, options, noise, observe)
             }
             Self::Unipc => unipc(denoiser, x_t, levels, UniPcOptions { clip, ..UniPcOptions::default() }, observe),
             Self::Deis => deis(denoiser, x_t, levels, DeisOptions { clip, ..DeisOptions::default() }, observe),
@@ -168,17 +144,18 @@ impl SamplerKind {
 
 impl core::fmt::Display for SamplerKind {
     fn fmt(&self, formatter: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        formatter.pad(self.name())
+        // serde writes the name of a unit variant
+        self.serialize(formatter)
     }
 }
 
 impl core::str::FromStr for SamplerKind {
     type Err = String;
 
-    /// The error names all samplers.
+    /// The error lists the names of all samplers.
     fn from_str(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let names = Self::ALL.map(Self::name).join(", ");
+        Self::deserialize(name.into_deserializer()).map_err(|_: Error| {
+            let names = Self::ALL.map(|kind| kind.to_string()).join(", ");
             format!("`{name}` is not a sampler: use one of {names}")
         })
     }

@@ -1,7 +1,10 @@
-//! The reverse chain: from pure noise back to an image, over any [`Denoiser`].
+//! Samplers: the reverse process from noise to an image, over any [`Denoiser`].
 //!
-//! A sampler is one function that reads like its paper: it walks over a list of noise levels, from the noisiest to
-//! [`NoiseLevel::CLEAN`], and shows each step to an observer. There are no scheduler objects with hidden state.
+//! DDPM, DDIM and its inversion, DPM-Solver++ (2M, 3M, SDE), UniPC, DEIS, PNDM, Euler, Euler ancestral, Heun and EDM's
+//! stochastic sampler are one function each, equal to diffusers' where it has one, and of the order of convergence of its
+//! paper. A sampler visits a list of noise levels, from the noisiest to [`NoiseLevel::CLEAN`], and calls an observer after
+//! each step; it has no state outside the function. [`SamplerKind`] chooses one by name. Guidance ([`Guided`],
+//! [`ClassifierGuided`], [`CfgPlusPlus`]) wraps a denoiser.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
@@ -12,7 +15,7 @@
 //! let device = Device::flex();
 //! let schedule = Schedule::new(&BetaSchedule::default(), 1000)?;
 //! let levels = schedule.levels(Spacing::Lucidrains, 50)?;
-//! // two points; a trained network is a `Denoiser` just the same
+//! // data of two points, whose denoiser is a closed form; a trained network is a `Denoiser` as well
 //! let mixture = GaussianMixture::new(vec![(0.5, -0.8, 0.1), (0.5, 0.8, 0.1)]);
 //! let noise = Noise::new(1);
 //! let x_t = noise.stream(Purpose::InitialNoise).normal_images(&[0, 1, 2, 3], 0, [1, 1, 1], &device);

@@ -1,4 +1,4 @@
-//! A denoiser with an exact answer: data that is a mixture of Gaussians, pixel by pixel.
+//! A denoiser in closed form: data that is a mixture of Gaussians, pixel by pixel.
 
 use burn::tensor::Tensor;
 use noise::Prediction;
@@ -6,8 +6,8 @@ use schedule::NoiseLevel;
 
 use crate::denoiser::Denoiser;
 
-/// The ideal denoiser of data whose every pixel is drawn, independently, from a mixture of Gaussians. Its estimate is
-/// the true conditional mean E[x_0 | x_t], so a sampler's result has a known distribution.
+/// The ideal denoiser of data whose pixels are drawn independently from a mixture of Gaussians. Its x_0 is the conditional
+/// mean E[x_0 | x_t], so that the distribution of a sampler's result is known.
 #[derive(Clone, Debug)]
 pub struct GaussianMixture {
     components: Vec<(f64, f64, f64)>,
@@ -33,37 +33,28 @@ impl GaussianMixture {
 }
 
 impl Denoiser for GaussianMixture {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _estimate: Option<&Tensor<4>>) -> Prediction {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _self_condition: Option<&Tensor<4>>) -> Prediction {
         let (signal, alpha_bar) = (level.signal_scale(), level.alpha_bar);
-        // under component k: x_t ~ N(signal mean_k, total_k), and E[x_0 | x_t, k] is the usual Gaussian update
-        let mut numerator: Option<Tensor<4>> = None;
-        let mut denominator: Option<Tensor<4>> = None;
-        let add = |sum: Option<Tensor<4>>, term: Tensor<4>| Some(sum.map_or(term.clone(), |sum| sum + term));
+        // under component k, x_t ~ N(signal mean_k, total_k)
         let total = |sd: f64| alpha_bar * sd * sd + 1.0 - alpha_bar;
-        let logits: Vec<Tensor<4>> = self
-            .components
-            .iter()
-            .map(|&(weight, mean, sd)| {
-                let distance = x_t.clone() - signal * mean;
-                distance.clone() * distance * (-0.5 / total(sd)) + (weight.ln() - 0.5 * total(sd).ln())
-            })
-            .collect();
-        let largest = logits.iter().cloned().reduce(|a, b| a.max_pair(b));
-        for (logit, &(_, mean, sd)) in logits.into_iter().zip(&self.components) {
-            let density = match &largest {
-                Some(largest) => (logit - largest.clone()).exp(),
-                None => logit,
-            };
+        let log_density = |&(weight, mean, sd): &(f64, f64, f64)| {
+            let distance = x_t.clone() - signal * mean;
+            distance.clone() * distance * (-0.5 / total(sd)) + (weight.ln() - 0.5 * total(sd).ln())
+        };
+        let log_densities: Vec<Tensor<4>> = self.components.iter().map(log_density).collect();
+        let levels = vec![level; x_t.dims()[0]];
+        let Some(largest) = log_densities.iter().cloned().reduce(|a, b| a.max_pair(b)) else {
+            return Prediction::from_x_0(x_t.zeros_like(), x_t, &levels);
+        };
+        // E[x_0 | x_t, k] is the Gaussian update of mean_k; densities are relative to the largest
+        let terms = log_densities.into_iter().zip(&self.components).map(|(log_density, &(_, mean, sd))| {
             let gain = signal * sd * sd / total(sd);
             let posterior_mean = (x_t.clone() - signal * mean) * gain + mean;
-            numerator = add(numerator, density.clone() * posterior_mean);
-            denominator = add(denominator, density);
-        }
-        let x_0 = match (numerator, denominator) {
-            (Some(numerator), Some(denominator)) => numerator / denominator,
-            _ => x_t.zeros_like(),
-        };
-        let batch = x_t.dims()[0];
-        Prediction::from_x_0(x_0, x_t, &vec![level; batch])
+            let density = (log_density - largest.clone()).exp();
+            (density.clone() * posterior_mean, density)
+        });
+        let sums = terms.reduce(|sum, term| (sum.0 + term.0, sum.1 + term.1));
+        let x_0 = sums.map_or(x_t.zeros_like(), |(mean, density)| mean / density);
+        Prediction::from_x_0(x_0, x_t, &levels)
     }
 }

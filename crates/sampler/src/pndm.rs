@@ -7,18 +7,18 @@ use schedule::NoiseLevel;
 
 use crate::{
     denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check, check_clip},
+    error::{SamplerError, check_clip, check_levels},
     step::predict,
 };
 
-/// How [`pndm`] walks.
+/// Options of [`pndm`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct PndmOptions {
-    /// Levels half-way through each of the first three steps: then these are of the pseudo Runge-Kutta method (four
-    /// evaluations each), as in the paper. None begins with an Euler step that is taken again, and lower orders (PLMS,
-    /// diffusers' `skip_prk_steps`).
+    /// Levels half-way through each of the first three steps, which are then of the pseudo Runge-Kutta method (four network
+    /// evaluations each), as in the paper. None begins with a repeated Euler step and lower orders (PLMS, diffusers'
+    /// `skip_prk_steps`).
     pub midpoints: Option<[NoiseLevel; 3]>,
-    /// x_0 is clipped to ± this and epsilon derived anew; None leaves both as they are.
+    /// x_0 is clipped to ± this and epsilon derived from it; None leaves both unchanged.
     pub clip: Option<f64>,
 }
 
@@ -28,8 +28,11 @@ impl Default for PndmOptions {
     }
 }
 
-/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there: a linear multistep method of
-/// fourth order for epsilon, and DDIM's transfer between levels (equations 11 and 12; the first steps 13).
+/// Samples by PNDM, from `x_t` at `levels[0]` to the last of `levels`: a linear multistep method of fourth order for epsilon,
+/// and DDIM's transfer between levels (equations 11 and 12; the first steps 13). There is no self-conditioning.
+///
+/// # Shapes
+/// - `x_t` and the result: `[batch, channels, height, width]`
 ///
 /// # Errors
 /// [`SamplerError`] if the levels do not get cleaner, there are midpoints and fewer than four steps, or an option is out
@@ -41,16 +44,15 @@ pub fn pndm(
     options: PndmOptions,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, None)?;
+    check_levels(levels)?;
     check_clip(options.clip)?;
-    let count = levels.len() - 1;
-    if let Some(midpoints) = options.midpoints {
-        for (pair, middle) in levels.windows(2).zip(midpoints) {
-            check(&[pair[0], middle, pair[1]], &x_t, None)?;
-        }
+    for (pair, middle) in levels.windows(2).zip(options.midpoints.into_iter().flatten()) {
+        check_levels(&[pair[0], middle, pair[1]])?;
     }
+    let count = levels.len() - 1;
     let mut x = x_t;
-    let mut history = VecDeque::<Tensor<4>>::new(); // epsilon, the newest first
+    // epsilon, the newest first
+    let mut history = VecDeque::<Tensor<4>>::new();
 
     for (index, pair) in levels.windows(2).enumerate() {
         let (level, next) = (pair[0], pair[1]);
@@ -71,7 +73,7 @@ pub fn pndm(
                 (e_1 + e_2 * 2.0 + e_3 * 2.0 + e_4) / 6.0
             }
             (None, 1) if next.alpha_bar < 1.0 => {
-                // Euler, and once more with the mean of both ends
+                // Euler's step, repeated with the mean slope of both ends
                 let e_1 = e(0);
                 let end = evaluate(&transfer(&x, &e_1, level, next), next).epsilon;
                 (e_1 + end) / 2.0
@@ -87,7 +89,7 @@ pub fn pndm(
     Ok(x)
 }
 
-/// The transfer part, equation 11: DDIM's step with this epsilon.
+/// The transfer part (equation 11): DDIM's step with this epsilon.
 fn transfer(x: &Tensor<4>, epsilon: &Tensor<4>, level: NoiseLevel, next: NoiseLevel) -> Tensor<4> {
     let x_0 = (x.clone() - epsilon.clone() * level.noise_scale()) / level.signal_scale();
     x_0 * next.signal_scale() + epsilon.clone() * next.noise_scale()

@@ -1,5 +1,5 @@
 //! UniPC (Zhao, Bai, Rao, Zhou and Lu 2023, arXiv:2302.04867): a predictor and a corrector of any order, at the cost of
-//! one evaluation a step.
+//! one network evaluation per step.
 
 use std::collections::VecDeque;
 
@@ -7,12 +7,12 @@ use burn::tensor::Tensor;
 use schedule::NoiseLevel;
 
 use crate::{
-    denoiser::{Denoiser, Observer, Step},
-    error::{SamplerError, check, check_clip, check_range},
-    step::{lambda, predict},
+    denoiser::{Denoiser, Observer},
+    error::{SamplerError, check_order},
+    step::{Interval, lambda, walk},
 };
 
-/// The function B(h) of the paper, section 3.2, which is free but for its behavior at 0.
+/// The function B(h) of the paper, section 3.2, which is arbitrary except for its behavior at 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UniPcVariant {
     /// `B(h) = h`.
@@ -22,19 +22,19 @@ pub enum UniPcVariant {
     Bh2,
 }
 
-/// How [`unipc`] walks.
+/// Options of [`unipc`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct UniPcOptions {
-    /// How many estimates of x_0 the predictor uses, 1 to 3; with the corrector the order is one more.
+    /// Number of estimates of x_0 that the predictor uses, 1 to 3; with the corrector the order is one more.
     pub order: usize,
     /// The function B(h).
     pub variant: UniPcVariant,
-    /// Whether each step is corrected once its end has been evaluated, which costs nothing.
+    /// Whether each step is corrected after the evaluation at its end, without further evaluations.
     pub corrector: bool,
     /// Whether the last steps are of lower order, as in the paper and in diffusers. The step to clean data is always of
     /// first order.
     pub lower_order_final: bool,
-    /// x_0 is clipped to ± this; None leaves it as it is.
+    /// x_0 is clipped to ± this; None leaves it unclipped.
     pub clip: Option<f64>,
 }
 
@@ -44,11 +44,14 @@ impl Default for UniPcOptions {
     }
 }
 
-/// An estimate of x_0 and the lambda at which it was made.
+/// lambda and the estimate of x_0 there.
 type Estimate = (f64, Tensor<4>);
 
-/// Walks from `x_t` at `levels[0]` to the last of `levels` and returns the image there: algorithms 5 and 6 of the paper
-/// (prediction of x_0). The estimate made at the end of a step first corrects that step, then predicts the next.
+/// Samples by UniPC, from `x_t` at `levels[0]` to the last of `levels`: algorithms 5 and 6 of the paper (prediction of x_0).
+/// The estimate at the end of a step first corrects that step, then predicts the next.
+///
+/// # Shapes
+/// - `x_t` and the result: `[batch, channels, height, width]`
 ///
 /// # Errors
 /// [`SamplerError`] if the levels do not get cleaner or an option is out of range.
@@ -59,18 +62,14 @@ pub fn unipc(
     options: UniPcOptions,
     observe: &mut Observer,
 ) -> Result<Tensor<4>, SamplerError> {
-    check(levels, &x_t, None)?;
-    check_clip(options.clip)?;
-    check_range("order", options.order as f64, (1..=3).contains(&options.order), "1, 2 or 3")?;
-    let count = levels.len() - 1;
-    let mut x = x_t;
-    let mut history = VecDeque::<Estimate>::new(); // the newest first
-    let mut step_before: Option<(Tensor<4>, NoiseLevel, usize)> = None; // where it began, and its order
-
-    for (index, pair) in levels.windows(2).enumerate() {
-        let (level, next) = (pair[0], pair[1]);
-        let x_0 = predict(denoiser, &x, level, options.clip, history.front().map(|(_, x_0)| x_0)).x_0;
-        if let Some((start, start_level, order)) = step_before
+    check_order(options.order)?;
+    // the newest first
+    let mut history = VecDeque::<Estimate>::new();
+    // the start of the previous step, its level and its order
+    let mut previous: Option<(Tensor<4>, NoiseLevel, usize)> = None;
+    walk(denoiser, x_t, levels, options.clip, observe, |Interval { index, count, level, next }, mut x, prediction| {
+        let x_0 = prediction.x_0;
+        if let Some((start, start_level, order)) = previous.take()
             && options.corrector
             && lambda(start_level).is_finite()
         {
@@ -81,15 +80,13 @@ pub fn unipc(
 
         let most = if options.lower_order_final { count - index } else { options.order };
         let order = if next.alpha_bar == 1.0 { 1 } else { history.len().min(most) };
-        step_before = Some((x.clone(), level, order));
-        x = advance(x, level, next, &history, order, None, options.variant);
-        observe(Step { index, count, level: next, x_t: &x, x_0: &history[0].1 });
-    }
-    Ok(x)
+        previous = Some((x.clone(), level, order));
+        Ok(advance(x, level, next, &history, order, None, options.variant))
+    })
 }
 
-/// One step from `x` at `level` to `next` with the newest `order` estimates, the first of them made at `level`, and, to
-/// correct it, with the one made at `next`.
+/// One step from `x` at `level` to `next` with the newest `order` estimates, the first of them at `level`, and, for the
+/// corrector, with the one at `next`.
 ///
 /// With hh = -h: `x' = sigma'/sigma x - alpha' (e^hh - 1) m0 - alpha' B(hh) sum_k rho_k D_k`, where `D_k = (m_k - m0) / r_k`
 /// and the rho solve `sum_k r_k^(i-1) rho_k = i! phi_(i+1)(hh) hh / B(hh)`, i = 1, 2, …
@@ -117,14 +114,14 @@ fn advance(
         estimates.push(x_0);
     }
 
-    // the right-hand sides: phi_(k+1) = (phi_k - 1/k!) / hh
+    // the right-hand sides, by phi_(k+1) = (phi_k - 1/k!) / hh
     let (mut right, mut phi, mut factorial) = (Vec::new(), phi_1 / hh - 1.0, 1.0);
     for i in 1..=ratios.len() {
         right.push(phi * factorial / b);
         factorial *= (i + 1) as f64;
         phi = phi / hh - 1.0 / factorial;
     }
-    // a single unknown is set to 1/2 (paper, section 3.3): of the same order, and free of the ratio
+    // a single unknown is set to 1/2 (paper, section 3.3): of the same order, and independent of the ratio
     let weights = if ratios.len() == 1 { vec![0.5] } else { solve(&ratios, right) };
 
     let mut x = x * (next.noise_scale() / level.noise_scale()) - m_0.clone() * (next.signal_scale() * phi_1);
@@ -160,7 +157,7 @@ mod tests {
     use super::solve;
 
     #[test]
-    fn the_solution_solves() {
+    fn the_solution_solves_the_equations() {
         for ratios in [vec![-0.9], vec![-1.0, 1.0], vec![-0.7, -1.9, 1.0]] {
             let right: Vec<f64> = (0..ratios.len()).map(|i| 0.3 + 0.2 * i as f64).collect();
             let unknown = solve(&ratios, right.clone());

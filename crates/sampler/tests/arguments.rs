@@ -1,4 +1,4 @@
-//! What the samplers refuse, and with which error.
+//! The errors of impossible arguments.
 
 use burn::tensor::{Device, Tensor};
 use noise::Noise;
@@ -26,20 +26,20 @@ fn try_ddpm(alpha_bars: &[f64], options: DdpmOptions) -> Result<(), SamplerError
     ddpm(&mixture(), start(), &levels(alpha_bars), options, &Noise::new(1), &mut |_| ()).map(drop)
 }
 
-/// What both samplers say of these levels.
+/// The results of both samplers for these levels.
 fn both(alpha_bars: &[f64]) -> [Result<(), SamplerError>; 2] {
     [try_ddim(alpha_bars, DdimOptions::default()), try_ddpm(alpha_bars, DdpmOptions::default())]
 }
 
 #[test]
-fn good_arguments_are_taken() {
+fn possible_arguments_are_accepted() {
     for alpha_bars in [&[0.1, 1.0][..], &[0.0, 0.5, 1.0], &[0.1, 0.2, 0.3]] {
         assert_eq!(both(alpha_bars), [Ok(()), Ok(())], "{alpha_bars:?}");
     }
 }
 
 #[test]
-fn too_few_levels() {
+fn too_few_levels_are_refused() {
     for alpha_bars in [&[][..], &[0.5]] {
         let error = Err(SamplerError::TooFewLevels { found: alpha_bars.len() });
         assert_eq!(both(alpha_bars), [error.clone(), error]);
@@ -47,7 +47,7 @@ fn too_few_levels() {
 }
 
 #[test]
-fn levels_that_do_not_get_cleaner() {
+fn levels_that_do_not_get_cleaner_are_refused() {
     let cases: [(&[f64], usize); 6] = [
         (&[1.0, 0.5, 0.1], 1),
         (&[0.1, 0.5, 0.4, 1.0], 2),
@@ -64,7 +64,7 @@ fn levels_that_do_not_get_cleaner() {
 }
 
 #[test]
-fn a_level_that_is_no_number() {
+fn a_level_that_is_nan_is_refused() {
     for (alpha_bars, expected) in [([f64::NAN, 0.5, 1.0], 1), ([0.1, f64::NAN, 1.0], 1), ([0.1, 0.5, f64::NAN], 2)] {
         for result in both(&alpha_bars) {
             let matches = matches!(result, Err(SamplerError::NotCleaner { index, .. }) if index == expected);
@@ -74,7 +74,7 @@ fn a_level_that_is_no_number() {
 }
 
 #[test]
-fn eta_below_0_or_no_number() {
+fn eta_that_is_negative_or_not_finite_is_refused() {
     for eta in [-1e-9, -1.0, f64::NAN, f64::INFINITY] {
         let result = try_ddim(&[0.1, 0.5, 1.0], DdimOptions { eta, ..DdimOptions::default() });
         assert!(matches!(result, Err(SamplerError::OutOfRange { name: "eta", .. })), "{eta}: {result:?}");
@@ -84,7 +84,7 @@ fn eta_below_0_or_no_number() {
 }
 
 #[test]
-fn a_clip_that_leaves_no_range() {
+fn a_clip_that_is_not_positive_is_refused() {
     for limit in [0.0, -1.0, f64::NAN] {
         let clip = Some(limit);
         for result in [
@@ -97,10 +97,10 @@ fn a_clip_that_leaves_no_range() {
 }
 
 #[test]
-fn one_sample_index_for_each_image() {
+fn another_number_of_noise_indices_than_images_is_refused() {
     for indices in [0, 1, 3] {
         let noise_indices = Some((0..indices as u64).collect::<Vec<_>>());
-        let error = Err(SamplerError::Indices { images: IMAGES, indices });
+        let error = Err(SamplerError::NoiseIndices { images: IMAGES, indices });
         assert_eq!(
             try_ddim(&[0.1, 1.0], DdimOptions { noise_indices: noise_indices.clone(), ..DdimOptions::default() }),
             error.clone()
@@ -112,8 +112,8 @@ fn one_sample_index_for_each_image() {
 }
 
 #[test]
-fn a_learned_variance_that_the_denoiser_has_not() {
-    // in a chain of one step, which adds no noise, too: whether it is refused must not depend on the number of steps
+fn a_learned_variance_that_the_denoiser_does_not_predict_is_refused() {
+    // also in a chain of one step, which adds no noise: the error must not depend on the number of steps
     for alpha_bars in [&[0.1, 1.0][..], &[0.1, 0.5, 1.0]] {
         let options = DdpmOptions { variance: Variance::Learned, ..DdpmOptions::default() };
         assert_eq!(try_ddpm(alpha_bars, options), Err(SamplerError::NoLearnedVariance), "{alpha_bars:?}");
@@ -121,7 +121,7 @@ fn a_learned_variance_that_the_denoiser_has_not() {
 }
 
 #[test]
-fn errors_say_what_to_do() {
+fn errors_name_the_value_and_the_range() {
     let error = try_ddim(&[0.1, 0.5, 1.0], DdimOptions { eta: -2.0, ..DdimOptions::default() }).expect_err("eta");
     assert_eq!(error.to_string(), "eta = -2 is not possible: it must be 0 or more");
     let [error, _] = both(&[0.5, 0.25]);

@@ -1,5 +1,5 @@
 //! Every solver reaches the order of convergence that its paper states, on the probability-flow ODE of a mixture of two
-//! Gaussians, whose denoiser is known in closed form: the slope of error against steps is fitted in f64.
+//! Gaussians, whose denoiser has a closed form: the slope of the error over the number of steps is fitted in f64.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use noise::Noise;
@@ -16,13 +16,13 @@ fn level(sigma: f64) -> NoiseLevel {
     NoiseLevel { timestep: sigma, alpha_bar: 1.0 / (1.0 + sigma * sigma) }
 }
 
-/// Even in ln(sigma).
+/// Levels evenly spaced in ln(sigma).
 fn levels(steps: usize) -> Vec<NoiseLevel> {
     let (first, last) = SIGMAS;
     (0..=steps).map(|index| level(first * (last / first).powf(index as f64 / steps as f64))).collect()
 }
 
-/// Where the chains begin: x / alpha at the first level.
+/// x / alpha of each chain at the first level.
 fn starts() -> Vec<f64> {
     (0..24).map(|index| SIGMAS.0 * (f64::from(index) / 23.0 - 0.5) * 3.0).collect()
 }
@@ -66,7 +66,7 @@ fn error_of(solver: &dyn Fn(&GaussianMixture, Tensor<4>, &[NoiseLevel]) -> Tenso
     (squares / found.len() as f64).sqrt()
 }
 
-/// The slope of the line of least squares through (log steps, -log error).
+/// The slope of the least-squares line through (log steps, -log error).
 fn order_of(solver: &dyn Fn(&GaussianMixture, Tensor<4>, &[NoiseLevel]) -> Tensor<4>) -> f64 {
     let steps = [40, 80, 160, 320];
     let points: Vec<(f64, f64)> = steps.map(|steps| ((steps as f64).log2(), -error_of(solver, steps).log2())).to_vec();
@@ -83,14 +83,14 @@ fn assert_order(name: &str, expected: f64, solver: &dyn Fn(&GaussianMixture, Ten
 }
 
 #[test]
-fn first_order() {
+fn solvers_of_first_order_reach_it() {
     assert_order("ddim", 1.0, &|denoiser, x, levels| {
         let options = DdimOptions { clip: None, ..DdimOptions::default() };
         ddim(denoiser, x, levels, options, &Noise::new(0), &mut |_| ()).expect("a chain")
     });
     assert_order("euler", 1.0, &|denoiser, x, levels| euler(denoiser, x, levels, None, &mut |_| ()).expect("a chain"));
     assert_order("ddim inversion", 1.0, &|denoiser, x, levels| {
-        // there by a solver that is exact enough, back by DDIM, there again
+        // to the image by an accurate solver, back by the inversion, and to the image again
         let fine: Vec<NoiseLevel> = self::levels(4 * (levels.len() - 1));
         let options = DpmSolverOptions { order: 3, clip: None, ..DpmSolverOptions::default() };
         let there = dpm_solver_plus_plus(denoiser, x, &fine, options.clone(), &Noise::new(0), &mut |_| ());
@@ -100,7 +100,7 @@ fn first_order() {
 }
 
 #[test]
-fn second_order() {
+fn solvers_of_second_order_reach_it() {
     assert_order("heun", 2.0, &|denoiser, x, levels| heun(denoiser, x, levels, None, &mut |_| ()).expect("a chain"));
     assert_order("edm without churn", 2.0, &|denoiser, x, levels| {
         let options = EdmOptions { clip: None, ..EdmOptions::default() };
@@ -131,7 +131,7 @@ fn second_order() {
 }
 
 #[test]
-fn higher_order() {
+fn solvers_of_higher_order_reach_the_order_of_their_variant() {
     let no_clip = DpmSolverOptions { clip: None, ..DpmSolverOptions::default() };
     for (third_order, expected) in [(ThirdOrder::Peers, 2.0), (ThirdOrder::Exact, 3.0)] {
         assert_order(&format!("dpm-solver++ 3M, {third_order:?}"), expected, &|denoiser, x, levels| {

@@ -1,6 +1,6 @@
-//! The samplers on data whose distribution is known: moments, determinism, and what they hand to and from a denoiser.
+//! DDPM and DDIM on data of a known distribution: moments, determinism, and the arguments of denoiser and observer.
 //!
-//! All seeds are fixed, so a test that passes once passes always.
+//! All seeds are fixed: the tests are deterministic.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use sampler::{
 };
 use schedule::{BetaSchedule, Schedule, Spacing};
 
-/// Steps of the chain; all tests use the cosine schedule.
+/// Timesteps of the cosine schedule that all tests use.
 const TIMESTEPS: usize = 200;
 /// Images and their shape: 40 960 pixels.
 const IMAGES: u64 = 40;
@@ -41,7 +41,7 @@ fn two_components() -> GaussianMixture {
     GaussianMixture::new(vec![(0.3, -0.6, 0.1), (0.7, 0.4, 0.2)])
 }
 
-/// Which sampler, with what randomness.
+/// A sampler and its amount of noise.
 #[derive(Clone, Copy, Debug)]
 enum Sampler {
     Ddpm(Variance),
@@ -92,7 +92,7 @@ fn moments(x: &Tensor<4>) -> Moments {
     }
 }
 
-/// Within four standard errors plus an allowance. The 1e-6 are for rounding, where nothing is random.
+/// Within four standard errors plus an allowance, and 1e-6 for rounding where the result is deterministic.
 fn assert_moments(x: &Tensor<4>, mean: f64, variance: f64, allowance: (f64, f64), what: &str) {
     let found = moments(x);
     let error = (found.mean - mean).abs();
@@ -102,8 +102,8 @@ fn assert_moments(x: &Tensor<4>, mean: f64, variance: f64, allowance: (f64, f64)
     assert!(error <= limit, "{what}: variance {} is not {variance}", found.variance);
 }
 
-/// The allowances are what the steps themselves cost, for mean and variance: the same chains over a million pixels in
-/// NumPy, in f64, were off by at most 0.0012 and 0.0050 with all 200 steps and by 0.0039 and 0.0159 with 50.
+/// The allowances for mean and variance are the discretization errors: the same chains over a million pixels in NumPy, in
+/// f64, were off by at most 0.0012 and 0.0050 with all 200 steps and by 0.0039 and 0.0159 with 50.
 fn check_mixture(sampler: Sampler) {
     let mixture = two_components();
     assert!((mixture.mean() - 0.1).abs() < 1e-12 && (mixture.variance() - 0.241).abs() < 1e-12);
@@ -111,34 +111,34 @@ fn check_mixture(sampler: Sampler) {
         let x = sampler.run(&mixture, big_start(), &levels(steps), (None, None), &mut |_| ());
         let what = format!("{sampler:?}, {steps} steps");
         assert_moments(&x, mixture.mean(), mixture.variance(), allowance, &what);
-        // not just two moments: as much in the left component as there should be (0.3009 of the data is below -0.2)
+        // beyond two moments, the share of the left component: 0.3009 of the data is below -0.2
         let left = x.lower_elem(-0.2).float().mean().into_scalar::<f32>();
         assert!((left - 0.3009).abs() < 0.0092 + 0.01, "{what}: {left} is left of -0.2");
     }
 }
 
 #[test]
-fn ddpm_with_the_posterior_variance_draws_the_mixture() {
+fn ddpm_with_the_posterior_variance_samples_the_mixture() {
     check_mixture(Sampler::Ddpm(Variance::Posterior));
 }
 
 #[test]
-fn ddpm_with_the_variance_beta_draws_the_mixture() {
+fn ddpm_with_the_variance_beta_samples_the_mixture() {
     check_mixture(Sampler::Ddpm(Variance::Beta));
 }
 
 #[test]
-fn ddim_without_noise_draws_the_mixture() {
+fn ddim_without_noise_samples_the_mixture() {
     check_mixture(Sampler::Ddim { eta: 0.0 });
 }
 
 #[test]
-fn ddim_with_noise_draws_the_mixture() {
+fn ddim_with_noise_samples_the_mixture() {
     check_mixture(Sampler::Ddim { eta: 1.0 });
 }
 
-/// If all data is one point the denoiser knows x_0, and every step must end on q(x_t | x_0) exactly, however few and
-/// uneven the steps: theorem 1 of the DDIM paper for any eta, and what the posterior variance is the right one for.
+/// If all data is one point, the denoiser returns x_0, and every step must end on q(x_t | x_0) exactly, with any number and
+/// spacing of steps: theorem 1 of the DDIM paper for any eta, and the case for which the posterior variance is exact.
 #[test]
 fn marginals_are_exact_where_the_data_is_one_point() {
     let point = GaussianMixture::new(vec![(1.0, 0.5, 0.0)]);
@@ -151,7 +151,7 @@ fn marginals_are_exact_where_the_data_is_one_point() {
             Sampler::Ddim { eta: 0.0 },
             Sampler::Ddim { eta: 0.5 },
             Sampler::Ddim { eta: 1.0 },
-            // cut to as much noise as the next level has
+            // limited to the noise of the next level
             Sampler::Ddim { eta: 10.0 },
         ] {
             let x_t = big_start() * levels[0].noise_scale() + levels[0].signal_scale() * 0.5;
@@ -166,8 +166,8 @@ fn marginals_are_exact_where_the_data_is_one_point() {
     }
 }
 
-/// If the data is standard normal so is every x_t, and beta is the right variance, however few the steps (Ho et al.,
-/// section 3.2). The last step adds no noise: the estimate of x_0 has the variance alpha_bar of the level before.
+/// If the data is standard normal, so is every x_t, and beta is the exact variance with any number of steps (Ho et al.,
+/// section 3.2). The last step adds no noise: the estimate of x_0 has the variance alpha_bar of the previous level.
 #[test]
 fn marginals_of_beta_are_exact_where_the_data_is_standard_normal() {
     let normal = GaussianMixture::new(vec![(1.0, 0.0, 1.0)]);
@@ -176,7 +176,7 @@ fn marginals_of_beta_are_exact_where_the_data_is_standard_normal() {
         let variance = if step.index + 1 == step.count { levels[step.index].alpha_bar } else { 1.0 };
         assert_moments(step.x_t, 0.0, variance, (0.0, 0.0), &format!("step {}", step.index));
     });
-    // and the posterior variance is too small for it, by far more than the error
+    // the posterior variance is too small here, by far more than the error
     let x = Sampler::Ddpm(Variance::Posterior).run(&normal, big_start(), &levels, (None, None), &mut |_| ());
     assert!(moments(&x).variance < 0.9 * levels[6].alpha_bar);
 }
@@ -191,7 +191,7 @@ fn an_image_is_the_same_alone_or_in_a_batch() {
         let alone = run(start(&[5], image), Some(vec![5]));
         assert_eq!(values(&alone), values(&batch)[5 * 70..6 * 70], "{sampler:?}");
         let other = run(start(&[5], image), Some(vec![6]));
-        assert_ne!(values(&alone), values(&other), "{sampler:?} must use the index");
+        assert_ne!(values(&alone), values(&other), "{sampler:?} depends on the noise index");
         let numbered = run(start(&(0..8).collect::<Vec<_>>(), image), Some((0..8).collect()));
         assert_eq!(values(&batch), values(&numbered), "{sampler:?} numbers images from 0");
     }
@@ -209,17 +209,17 @@ fn the_noise_follows_from_the_seed() {
     assert_ne!(draw(1), draw(2));
 }
 
-/// One step of both from the same x_t, with the same noise, at every pair of levels.
+/// One step of both samplers from the same x_t, with the same noise, at every pair of levels.
 #[test]
 fn a_ddim_step_with_eta_1_is_a_ddpm_step() {
     let mixture = two_components();
     let levels = levels(20);
     for clip in [None, Some(0.5)] {
         for pair in levels[..20].windows(2) {
-            let walk = [pair[0], pair[1], NoiseLevel::CLEAN];
+            let chain = [pair[0], pair[1], NoiseLevel::CLEAN];
             let first_step = |sampler: Sampler| {
                 let mut after = None;
-                sampler.run(&mixture, start(&[0, 1], IMAGE), &walk, (clip, None), &mut |step| {
+                sampler.run(&mixture, start(&[0, 1], IMAGE), &chain, (clip, None), &mut |step| {
                     after.get_or_insert_with(|| step.x_t.to_data());
                 });
                 after.expect("an observed step")
@@ -230,13 +230,13 @@ fn a_ddim_step_with_eta_1_is_a_ddpm_step() {
             let straight = first_step(Sampler::Ddim { eta: 0.0 });
             let difference =
                 Tensor::<4>::from_data(straight, &Device::flex()) - Tensor::<4>::from_data(ancestral, &Device::flex());
-            assert!(difference.abs().max().into_scalar::<f32>() > 1e-2, "without noise it is another step");
+            assert!(difference.abs().max().into_scalar::<f32>() > 1e-2, "without noise the step differs");
         }
     }
 }
 
 #[test]
-fn guidance_goes_from_the_unconditional_through_the_conditional() {
+fn guidance_is_linear_in_the_scale() {
     let conditional = GaussianMixture::new(vec![(1.0, 0.4, 0.2)]);
     let unconditional = two_components();
     let (level, x_t) = (schedule().level(120), start(&[0], IMAGE));
@@ -257,24 +257,25 @@ fn guidance_goes_from_the_unconditional_through_the_conditional() {
     }
 }
 
-/// A denoiser that learned a variance, the same everywhere.
+/// A denoiser with a learned variance that is constant over pixels.
 struct WithVariance {
     mixture: GaussianMixture,
-    between: f64,
+    /// The place of its logarithm between those of the posterior variance (-1) and of beta (1).
+    place: f64,
 }
 
 impl Denoiser for WithVariance {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
-        let variance = x_t.ones_like() * self.between;
-        Prediction { variance: Some(variance), ..self.mixture.denoise(x_t, level, estimate) }
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, self_condition: Option<&Tensor<4>>) -> Prediction {
+        let variance = x_t.ones_like() * self.place;
+        Prediction { variance: Some(variance), ..self.mixture.denoise(x_t, level, self_condition) }
     }
 }
 
 #[test]
-fn a_learned_variance_goes_from_the_posterior_s_to_beta() {
+fn a_learned_variance_interpolates_between_posterior_and_beta() {
     let (levels, x_t) = (levels(12), start(&[0, 1], IMAGE));
-    let run = |variance, between| {
-        let denoiser = WithVariance { mixture: two_components(), between };
+    let run = |variance, place| {
+        let denoiser = WithVariance { mixture: two_components(), place };
         let mut after = Vec::new();
         Sampler::Ddpm(variance).run(&denoiser, x_t.clone(), &levels, (Some(1.0), None), &mut |step| {
             after.push(step.x_t.to_data());
@@ -292,7 +293,7 @@ fn a_learned_variance_goes_from_the_posterior_s_to_beta() {
     compare(run(Variance::Learned, -1.0), posterior.clone());
     compare(run(Variance::Learned, 1.0), beta.clone());
 
-    // half way in the logarithm: the noise of the first step is the geometric mean of the two
+    // half-way in the logarithm: the noise of the first step is the geometric mean of the two
     let (half, mean) = (run(Variance::Learned, 0.0), first_mean(&x_t, levels[0], levels[1]));
     let noise = |after: &[TensorData]| (Tensor::<4>::from_data(after[0].clone(), &Device::flex()) - mean.clone()).abs();
     let geometric = (noise(&posterior) * noise(&beta)).sqrt();
@@ -328,45 +329,45 @@ fn the_observer_sees_every_step_in_order() {
         let expected: Vec<_> = levels[1..].iter().copied().enumerate().collect();
         assert_eq!(seen, expected, "{sampler:?}");
         assert_eq!(seen[8].1, NoiseLevel::CLEAN);
-        assert_eq!(last.expect("a last step"), x.into_data(), "the last image seen is the result");
+        assert_eq!(last.expect("a last step"), x.into_data(), "the image of the last step is the result");
     }
 }
 
-/// Keeps what it is given.
+/// Records its arguments.
 struct Recording {
     mixture: GaussianMixture,
     calls: RefCell<Vec<(NoiseLevel, TensorData, Option<TensorData>)>>,
 }
 
 impl Denoiser for Recording {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
-        self.calls.borrow_mut().push((level, x_t.to_data(), estimate.map(|estimate| estimate.to_data())));
-        self.mixture.denoise(x_t, level, estimate)
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, self_condition: Option<&Tensor<4>>) -> Prediction {
+        self.calls.borrow_mut().push((level, x_t.to_data(), self_condition.map(|x_0| x_0.to_data())));
+        self.mixture.denoise(x_t, level, self_condition)
     }
 }
 
 #[test]
-fn the_denoiser_is_given_the_image_its_level_and_the_last_estimate() {
+fn the_denoiser_receives_the_image_its_level_and_the_previous_x_0() {
     let levels = levels(6);
     for sampler in [Sampler::Ddpm(Variance::Posterior), Sampler::Ddim { eta: 0.5 }] {
         let recording = Recording { mixture: two_components(), calls: RefCell::default() };
         let x_t = start(&[0], IMAGE);
-        let (mut images, mut estimates) = (vec![x_t.to_data()], vec![None]);
+        let (mut images, mut self_conditions) = (vec![x_t.to_data()], vec![None]);
         sampler.run(&recording, x_t, &levels, (Some(0.5), None), &mut |step| {
             images.push(step.x_t.to_data());
-            estimates.push(Some(step.x_0.to_data()));
+            self_conditions.push(Some(step.x_0.to_data()));
         });
-        let expected: Vec<_> = levels.iter().copied().zip(images).zip(estimates).take(6).collect();
+        let expected: Vec<_> = levels.iter().copied().zip(images).zip(self_conditions).take(6).collect();
         let calls = recording.calls.into_inner();
-        assert_eq!(calls.len(), 6, "one call a step");
-        for (call, ((level, image), estimate)) in calls.into_iter().zip(expected) {
-            assert_eq!(call, (level, image, estimate), "{sampler:?}");
+        assert_eq!(calls.len(), 6, "one call per step");
+        for (call, ((level, image), self_condition)) in calls.into_iter().zip(expected) {
+            assert_eq!(call, (level, image, self_condition), "{sampler:?}");
         }
     }
 }
 
 #[test]
-fn guidance_hands_the_estimate_to_both() {
+fn guidance_passes_the_self_condition_to_both_denoisers() {
     let record = || Recording { mixture: two_components(), calls: RefCell::default() };
     let (conditional, unconditional) = (record(), record());
     let guided = Guided::new(&conditional, &unconditional, 3.0);
@@ -378,19 +379,19 @@ fn guidance_hands_the_estimate_to_both() {
 }
 
 #[test]
-fn guidance_asks_only_whom_it_needs() {
+fn guidance_evaluates_only_the_denoisers_that_it_needs() {
     for (scale, calls) in [(0.0, [0, 1]), (1.0, [1, 0]), (2.0, [1, 1])] {
         let record = || Recording { mixture: two_components(), calls: RefCell::default() };
         let guided = Guided::new(record(), record(), scale);
         guided.denoise(start(&[0], [1, 2, 2]), schedule().level(50), None);
-        let asked = [guided.conditional, guided.unconditional].map(|denoiser| denoiser.calls.into_inner().len());
-        assert_eq!(asked, calls, "scale {scale}");
+        let found = [guided.conditional, guided.unconditional].map(|denoiser| denoiser.calls.into_inner().len());
+        assert_eq!(found, calls, "scale {scale}");
     }
 }
 
 #[test]
 fn guidance_keeps_the_variance_of_the_conditional() {
-    let learned = |between| WithVariance { mixture: two_components(), between };
+    let learned = |place| WithVariance { mixture: two_components(), place };
     for (scale, expected) in [(0.0, -0.5), (1.0, 0.25), (2.0, 0.25)] {
         let guided = Guided::new(learned(0.25), learned(-0.5), scale);
         let variance = guided.denoise(start(&[0], [1, 2, 2]), schedule().level(50), None).variance;

@@ -1,4 +1,4 @@
-//! Editing where the answer is known.
+//! Interpolation, inversion and inpainting in closed form.
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use noise::{Noise, Prediction, Purpose};
@@ -19,7 +19,7 @@ fn tensor(values: Vec<f64>, shape: [usize; 4]) -> Tensor<4> {
 #[test]
 fn slerp_keeps_the_length_of_noise() {
     let noise = Noise::new(4).stream(Purpose::Custom(2));
-    let draw = |sample: u64| noise.normal_images(&[sample, sample + 10], 0, [1, 32, 32], &Device::flex());
+    let draw = |index: u64| noise.normal_images(&[index, index + 10], 0, [1, 32, 32], &Device::flex());
     let (first, second) = (draw(0), draw(1));
     let same = |a: &Tensor<4>, b: &Tensor<4>| values(a).iter().zip(values(b)).all(|(a, b)| (a - b).abs() < 1e-5);
     assert!(same(&slerp(first.clone(), second.clone(), 0.0), &first));
@@ -31,7 +31,7 @@ fn slerp_keeps_the_length_of_noise() {
             assert!((variance - 1.0).abs() < 0.15, "{variance} at {share}");
         }
     }
-    // halves of a right angle
+    // half-way on a right angle
     let (right, up) = (tensor(vec![1.0, 0.0], [1, 1, 1, 2]), tensor(vec![0.0, 1.0], [1, 1, 1, 2]));
     let middle = values(&slerp(right.clone(), up, 0.5));
     assert!(middle.iter().all(|value| (value - 0.5f64.sqrt()).abs() < 1e-12), "{middle:?}");
@@ -39,11 +39,11 @@ fn slerp_keeps_the_length_of_noise() {
 }
 
 #[test]
-fn strength_chooses_how_much_is_walked() {
+fn strength_selects_the_end_of_the_chain() {
     let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 20).expect("levels");
-    let walked = |strength| levels_for_strength(&levels, strength).expect("levels").len() - 1;
-    assert_eq!([1.0, 0.5, 0.01].map(walked), [20, 10, 1]);
+    let steps = |strength| levels_for_strength(&levels, strength).expect("levels").len() - 1;
+    assert_eq!([1.0, 0.5, 0.01].map(steps), [20, 10, 1]);
     assert!(levels_for_strength(&levels, 0.5).expect("levels").ends_with(&[NoiseLevel::CLEAN]));
     for strength in [0.0, -1.0, 1.1, f64::NAN] {
         assert!(matches!(
@@ -57,12 +57,12 @@ fn strength_chooses_how_much_is_walked() {
     assert!((mean - 0.5 * level.signal_scale()).abs() < 3.0 * level.noise_scale());
 }
 
-/// There and back: refined inversion is exact, the plain one nearly.
+/// A round trip is exact with refinements, and nearly exact without.
 #[test]
 fn ddim_inversion_finds_the_noise() {
     let mixture = GaussianMixture::new(vec![(0.5, -0.5, 0.2), (0.5, 0.6, 0.3)]);
-    // the cosine schedule's first step leads from sigma 20000 to 30, where the iteration hardly moves
-    let schedule = Schedule::new(&"linear".parse().expect("a family"), 1000).expect("a schedule");
+    // not cosine, whose first step leads from sigma 20000 to 30, where the iteration hardly moves
+    let schedule = Schedule::new(&"linear".parse().expect("a name"), 1000).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 50).expect("levels");
     let start = tensor((0..16).map(|index| f64::from(index) / 4.0 - 1.9).collect(), [1, 1, 4, 4]);
     let options = || DdimOptions { clip: None, ..DdimOptions::default() };
@@ -76,20 +76,20 @@ fn ddim_inversion_finds_the_noise() {
     assert!(refined < 1e-6 && refined < plain, "{refined:e}, without refinement {plain:e}");
 }
 
-/// Pixels in a row are always equal, +-0.6 with a little spread.
-struct Twins;
+/// The ideal denoiser of images whose pixels in a row are equal, +-0.6 with a little spread.
+struct EqualRows;
 
 /// Pixels in a row.
 const ROW: usize = 5;
 
-impl Denoiser for Twins {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _estimate: Option<&Tensor<4>>) -> Prediction {
+impl Denoiser for EqualRows {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _self_condition: Option<&Tensor<4>>) -> Prediction {
         let (signal, variance) = (level.signal_scale(), 1.0 - level.alpha_bar);
         let (mean, spread) = (0.6, 0.01);
         let clean: Vec<f64> = values(&x_t)
             .chunks_exact(ROW)
             .flat_map(|row| {
-                // the value v that all have is normal around +-mean; their sum says all of it
+                // their common value is normal around +-mean; the sum is a sufficient statistic
                 let (sum, count) = (row.iter().sum::<f64>(), ROW as f64);
                 let total = count * variance + (count * signal).powi(2) * spread;
                 let posterior = |sign: f64| {
@@ -108,9 +108,9 @@ impl Denoiser for Twins {
     }
 }
 
-/// What is filled in fits what is known, and better so with resampling.
+/// Unknown pixels agree with known ones, more often with resampling.
 #[test]
-fn repaint_fills_in_what_fits() {
+fn inpainted_pixels_agree_with_known_ones() {
     let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 40).expect("levels");
     let (images, noise) = (200, Noise::new(9));
@@ -119,24 +119,25 @@ fn repaint_fills_in_what_fits() {
     let first = |value: f64| core::array::from_fn::<f64, ROW, _>(|column| if column == 0 { value } else { 0.0 });
     let known = tensor(truth.iter().flat_map(|value| first(*value)).collect(), [images, 1, 1, ROW]);
     let mask = tensor(first(1.0).repeat(images), [images, 1, 1, ROW]);
-    let samples: Vec<u64> = (0..images as u64).collect();
-    let start = noise.stream(Purpose::InitialNoise).normal_images(&samples, 0, [1, 1, ROW], &Device::flex());
+    let noise_indices: Vec<u64> = (0..images as u64).collect();
+    let start = noise.stream(Purpose::InitialNoise).normal_images(&noise_indices, 0, [1, 1, ROW], &Device::flex());
     let start = Tensor::from_data(start.into_data(), (&Device::flex(), DType::F64));
     let wrong = |resamplings: usize| {
         let options = RepaintOptions { jump_length: 5, resamplings, ..RepaintOptions::default() };
-        let filled = repaint(&Twins, known.clone(), mask.clone(), start.clone(), &levels, options, &noise, &mut |_| ());
+        let filled =
+            repaint(&EqualRows, known.clone(), mask.clone(), start.clone(), &levels, options, &noise, &mut |_| ());
         let filled = values(&filled.expect("a chain"));
         for (row, truth) in filled.chunks(ROW).zip(&truth) {
-            assert!((row[0] - truth).abs() < 1e-12, "what is known stays: {row:?}");
+            assert!((row[0] - truth).abs() < 1e-12, "known pixels are unchanged: {row:?}");
         }
         filled.chunks(ROW).filter(|row| (row[ROW - 1] - row[0]).abs() > 0.5).count()
     };
     let (once, often) = (wrong(1), wrong(10));
-    assert!(often * 4 < once, "{often} do not fit after 10 resamplings, {once} after none");
+    assert!(often * 4 < once, "{often} disagree after 10 resamplings, {once} after none");
 }
 
 #[test]
-fn impossible_repainting_is_refused() {
+fn impossible_repaint_options_are_refused() {
     let schedule = Schedule::new(&BetaSchedule::default(), 100).expect("a schedule");
     let levels = schedule.levels(Spacing::Uniform, 4).expect("levels");
     let image = tensor(vec![0.0; ROW], [1, 1, 1, ROW]);
@@ -144,8 +145,16 @@ fn impossible_repainting_is_refused() {
         (RepaintOptions { jump_length: 0, ..RepaintOptions::default() }, "jump_length"),
         (RepaintOptions { resamplings: 0, ..RepaintOptions::default() }, "resamplings"),
     ] {
-        let found =
-            repaint(&Twins, image.clone(), image.clone(), image.clone(), &levels, options, &Noise::new(0), &mut |_| ());
+        let found = repaint(
+            &EqualRows,
+            image.clone(),
+            image.clone(),
+            image.clone(),
+            &levels,
+            options,
+            &Noise::new(0),
+            &mut |_| (),
+        );
         assert!(matches!(found, Err(SamplerError::OutOfRange { name: found, .. }) if found == name), "{name}");
     }
 }

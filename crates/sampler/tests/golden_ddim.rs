@@ -1,5 +1,5 @@
-//! Equal to lucidrains' `GaussianDiffusion.ddim_sample` 2.3.4: 20 steps of 1000, eta 0, three objectives, three
-//! schedules. The golden files hold the start `xT` and the result `y`; the weights of the network are in the first.
+//! DDIM equals lucidrains' `GaussianDiffusion.ddim_sample` 2.3.4: 20 steps of 1000, eta 0, three objectives, three
+//! schedules. The golden files hold the start `xT` and the result `y`; `ddim20_pred_noise_linear` also has the weights.
 
 use std::path::Path;
 
@@ -30,14 +30,14 @@ impl Golden {
     }
 }
 
-/// A network and what it predicts.
+/// A network and its objective.
 struct Network {
     unet: Unet,
     objective: Objective,
 }
 
 impl Denoiser for Network {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _estimate: Option<&Tensor<4>>) -> Prediction {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _self_condition: Option<&Tensor<4>>) -> Prediction {
         let batch = x_t.dims()[0];
         let t = Tensor::<1>::full([batch], level.timestep, &x_t.device());
         let output = self.unet.forward(x_t.clone(), t, Condition::default());
@@ -51,7 +51,7 @@ fn relative_error(ours: &TensorData, theirs: &TensorData) -> f64 {
     let (ours, theirs) = (ours.as_slice::<f32>().expect("f32"), theirs.as_slice::<f32>().expect("f32"));
     let largest = theirs.iter().fold(0f64, |largest, value| largest.max(f64::from(value.abs())));
     let difference = |(a, b): (&f32, &f32)| f64::from((a - b).abs());
-    // not `f64::max`, which would pass over a NaN
+    // not `f64::max`, which ignores NaN
     ours.iter().zip(theirs).map(difference).fold(0.0, |most, one| if one <= most { most } else { one }) / largest
 }
 
@@ -65,28 +65,28 @@ fn check(objective: Objective, peer_objective: &str) {
         .load_state_dict(|name| weights.get(&format!("weights.{name}")))
         .expect("lucidrains' names and shapes");
     let network = Network { unet, objective };
-    for family in ["linear", "cosine", "sigmoid"] {
-        let golden = Golden::open(&format!("ddim20_{peer_objective}_{family}"));
-        let schedule = Schedule::new(&family.parse::<BetaSchedule>().expect("a family"), 1000).expect("a schedule");
+    for name in ["linear", "cosine", "sigmoid"] {
+        let golden = Golden::open(&format!("ddim20_{peer_objective}_{name}"));
+        let schedule = Schedule::new(&name.parse::<BetaSchedule>().expect("a name"), 1000).expect("a schedule");
         let levels = schedule.levels(Spacing::Lucidrains, 20).expect("20 of 1000");
         let x_t = Tensor::<4>::from_data(golden.get("xT").expect("xT"), &device);
         let y = ddim(&network, x_t, &levels, DdimOptions::default(), &Noise::new(0), &mut |_| ()).expect("a chain");
         let error = relative_error(&y.into_data(), &golden.get("y").expect("y"));
-        assert!(error < 1e-4, "{peer_objective}, {family}: differs by {error:e} of the largest value");
+        assert!(error < 1e-4, "{peer_objective}, {name}: differs by {error:e} of the largest value");
     }
 }
 
 #[test]
-fn a_network_for_epsilon() {
+fn ddim_of_epsilon_equals_lucidrains() {
     check(Objective::Epsilon, "pred_noise");
 }
 
 #[test]
-fn a_network_for_x_0() {
+fn ddim_of_x_0_equals_lucidrains() {
     check(Objective::X0, "pred_x0");
 }
 
 #[test]
-fn a_network_for_v() {
+fn ddim_of_v_equals_lucidrains() {
     check(Objective::V, "pred_v");
 }

@@ -1,7 +1,7 @@
-//! Equal to diffusers' solvers in f64, on the toy network `epsilon(x, t) = x t / (t + 1)` over the linear schedule of
-//! diffusers (1000 timesteps). Each golden file holds the start `xT`, the `timesteps` that diffusers visited, and the
-//! result `y`; its settings are in the file's metadata. diffusers keeps the sigmas of these solvers, and for some of them
-//! the sample, in f32: that bounds how equal they can be.
+//! The solvers equal those of diffusers in f64, on the toy network `epsilon(x, t) = x t / (t + 1)` over the linear schedule
+//! of diffusers (1000 timesteps). Each golden file holds the start `xT`, the `timesteps` that diffusers visited, and the
+//! result `y`; its settings are in the file's metadata. diffusers has the sigmas of these solvers, and for some of them the
+//! sample, in f32, which limits the accuracy of the comparison.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use schedule::{BetaSchedule, Schedule, Spacing};
 struct Toy;
 
 impl Denoiser for Toy {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _estimate: Option<&Tensor<4>>) -> Prediction {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, _self_condition: Option<&Tensor<4>>) -> Prediction {
         let epsilon = x_t.clone() * (level.timestep / (level.timestep + 1.0));
         Prediction::from_epsilon(epsilon, x_t.clone(), &vec![level; x_t.dims()[0]])
     }
@@ -28,7 +28,7 @@ struct Golden {
     x_t: Tensor<4>,
     timesteps: Vec<f64>,
     y: Vec<f64>,
-    /// Of a stochastic solver: what a unit of noise in each step makes of the result.
+    /// Of a stochastic solver: the change of the result by a unit of noise in each step.
     response: Vec<f64>,
 }
 
@@ -37,7 +37,7 @@ impl Golden {
         Self::read(name, "")
     }
 
-    /// One of those that `golden/make_solvers.py` made.
+    /// One of the runs of `golden/make_solvers.py`.
     fn more(name: &str) -> Self {
         Self::read("solvers_more", &format!("{name}."))
     }
@@ -61,12 +61,12 @@ impl Golden {
         Self { x_t, timesteps, y: get(&format!("{prefix}y")).0, response }
     }
 
-    /// Holds a result against `y`: the largest difference over the largest value.
+    /// Compares a result with `y`: the largest difference over the largest value.
     fn check(&self, y: Tensor<4>, tolerance: f64) {
         let ours: Vec<f64> = y.into_data().iter::<f64>().collect();
         assert_eq!(ours.len(), self.y.len());
         let largest = self.y.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
-        // not `f64::max`, which would pass over a NaN
+        // not `f64::max`, which ignores NaN
         let error = ours
             .iter()
             .zip(&self.y)
@@ -76,7 +76,7 @@ impl Golden {
     }
 }
 
-/// The linear schedule as diffusers has it.
+/// The linear schedule of diffusers.
 fn schedule() -> Schedule {
     Schedule::new(&BetaSchedule::LinearUnscaled { beta_start: 1e-4, beta_end: 0.02 }, 1000).expect("a schedule")
 }
@@ -87,7 +87,7 @@ fn levels(timesteps: &[f64]) -> Vec<NoiseLevel> {
     timesteps.iter().map(|t| schedule.level_at(*t)).chain([NoiseLevel::CLEAN]).collect()
 }
 
-/// What the spacing gives is what diffusers visited.
+/// The levels of a spacing, whose timesteps are those that diffusers visited.
 fn spaced(golden: &Golden, spacing: Spacing) -> Vec<NoiseLevel> {
     let levels = schedule().levels(spacing, golden.timesteps.len()).expect("levels");
     let visited: Vec<f64> = levels.iter().map(|level| level.timestep).take(golden.timesteps.len()).collect();
@@ -96,7 +96,7 @@ fn spaced(golden: &Golden, spacing: Spacing) -> Vec<NoiseLevel> {
 }
 
 #[test]
-fn ddim_leading_and_trailing() {
+fn ddim_equals_diffusers_with_both_spacings() {
     for (name, spacing) in [("solver_ddim_leading", Spacing::Leading), ("solver_ddim_trailing", Spacing::Trailing)] {
         let golden = Golden::open(name);
         let levels = spaced(&golden, spacing);
@@ -107,7 +107,7 @@ fn ddim_leading_and_trailing() {
 }
 
 #[test]
-fn dpm_solver_of_second_and_third_order() {
+fn dpm_solver_equals_diffusers() {
     for (name, order) in [("solver_dpmpp_2m", 2), ("solver_dpmpp_3m", 3)] {
         let golden = Golden::open(name);
         let levels = spaced(&golden, Spacing::Uniform);
@@ -118,7 +118,7 @@ fn dpm_solver_of_second_and_third_order() {
 }
 
 #[test]
-fn dpm_solver_over_karras_sigmas() {
+fn dpm_solver_over_karras_sigmas_equals_diffusers() {
     let golden = Golden::open("solver_dpmpp_2m_karras");
     let mut levels = schedule().levels(Spacing::Karras, golden.timesteps.len()).expect("levels");
     // diffusers rounds the timesteps here, not the sigmas
@@ -132,7 +132,7 @@ fn dpm_solver_over_karras_sigmas() {
 }
 
 #[test]
-fn unipc_of_second_order() {
+fn unipc_of_second_order_equals_diffusers() {
     let golden = Golden::open("solver_unipc_bh2");
     let levels = spaced(&golden, Spacing::Uniform);
     let options = UniPcOptions { clip: None, ..UniPcOptions::default() };
@@ -141,7 +141,7 @@ fn unipc_of_second_order() {
 
 /// diffusers ends at the first timestep here, not at clean data.
 #[test]
-fn deis_of_second_order() {
+fn deis_of_second_order_equals_diffusers() {
     let golden = Golden::open("solver_deis");
     let mut levels = spaced(&golden, Spacing::Uniform);
     levels.pop();
@@ -150,10 +150,10 @@ fn deis_of_second_order() {
     golden.check(deis(&Toy, golden.x_t.clone(), &levels, options, &mut |_| ()).expect("a chain"), 1e-5);
 }
 
-/// diffusers visits the second timestep twice, which the observer does not see; its last step, from timestep 0 to the
-/// same alpha_bar, does nothing.
+/// diffusers lists the second timestep twice, for the repeated Euler step; its last step, from timestep 0 to the same
+/// alpha_bar, does nothing.
 #[test]
-fn pndm_without_runge_kutta() {
+fn pndm_without_runge_kutta_equals_diffusers() {
     let golden = Golden::open("solver_pndm");
     let mut timesteps = golden.timesteps.clone();
     timesteps.remove(1);
@@ -163,20 +163,20 @@ fn pndm_without_runge_kutta() {
     golden.check(pndm(&Toy, golden.x_t.clone(), &levels, options, &mut |_| ()).expect("a chain"), 1e-5);
 }
 
-/// diffusers starts these two at x / alpha = sigma xT, which leaves out what little signal there is.
+/// diffusers starts these two at x / alpha = sigma xT, without the remaining signal.
 fn without_signal(golden: &Golden, levels: &[NoiseLevel]) -> Tensor<4> {
     golden.x_t.clone() * levels[0].noise_scale()
 }
 
 #[test]
-fn euler_over_fractional_timesteps() {
+fn euler_over_fractional_timesteps_equals_diffusers() {
     let golden = Golden::open("solver_euler");
     let levels = levels(&golden.timesteps);
     golden.check(euler(&Toy, without_signal(&golden, &levels), &levels, None, &mut |_| ()).expect("a chain"), 1e-5);
 }
 
 #[test]
-fn heun_over_fractional_timesteps() {
+fn heun_over_fractional_timesteps_equals_diffusers() {
     let golden = Golden::open("solver_heun");
     // each but the first is visited twice
     let timesteps: Vec<f64> = golden.timesteps.iter().copied().step_by(2).collect();
@@ -185,7 +185,7 @@ fn heun_over_fractional_timesteps() {
 }
 
 #[test]
-fn dpm_solver_with_other_settings() {
+fn dpm_solver_with_other_settings_equals_diffusers() {
     let heun = SecondOrder::Heun;
     for (name, spacing, options) in [
         ("dpmpp_2m_heun", Spacing::Trailing, DpmSolverOptions { second_order: heun, ..DpmSolverOptions::default() }),
@@ -201,7 +201,7 @@ fn dpm_solver_with_other_settings() {
 
 /// diffusers cuts the timesteps to whole numbers here.
 #[test]
-fn dpm_solver_over_exponential_sigmas() {
+fn dpm_solver_over_exponential_sigmas_equals_diffusers() {
     let golden = Golden::more("dpmpp_2m_exponential");
     let mut levels = schedule().levels(Spacing::Exponential, golden.timesteps.len()).expect("levels");
     for (level, timestep) in levels.iter_mut().zip(&golden.timesteps) {
@@ -213,22 +213,16 @@ fn dpm_solver_over_exponential_sigmas() {
     golden.check(y.expect("a chain"), 1e-5);
 }
 
-/// The chain is linear: what diffusers makes of x_T, and of each step's noise, adds up.
+/// The chain is linear: the result is that of x_T plus that of each step's noise.
 #[test]
-fn dpm_solver_as_an_sde() {
+fn dpm_solver_as_an_sde_equals_diffusers() {
     for (name, second_order) in [("dpmpp_2m_sde", SecondOrder::Midpoint), ("dpmpp_2m_sde_heun", SecondOrder::Heun)] {
         let mut golden = Golden::more(name);
         let levels = spaced(&golden, Spacing::Uniform);
         let noise = Noise::new(5);
-        let [batch, channels, height, width] = golden.x_t.dims();
-        let samples: Vec<u64> = (0..batch as u64).collect();
+        let noise_indices: Vec<u64> = (0..golden.x_t.dims()[0] as u64).collect();
         for (index, response) in golden.response.iter().enumerate() {
-            let z = noise.stream(Purpose::SamplerNoise).normal_images(
-                &samples,
-                index as u64,
-                [channels, height, width],
-                &Device::flex(),
-            );
+            let z = noise.stream(Purpose::SamplerNoise).normal_like(&noise_indices, index as u64, &golden.x_t);
             golden.y.iter_mut().zip(z.into_data().iter::<f64>()).for_each(|(y, z)| *y += response * z);
         }
         let options = DpmSolverOptions { second_order, eta: 1.0, clip: None, ..DpmSolverOptions::default() };
@@ -238,7 +232,7 @@ fn dpm_solver_as_an_sde() {
 }
 
 #[test]
-fn unipc_with_other_settings() {
+fn unipc_with_other_settings_equals_diffusers() {
     let default = UniPcOptions { clip: None, ..UniPcOptions::default() };
     for (name, options) in [
         ("unipc_bh1_3", UniPcOptions { order: 3, variant: UniPcVariant::Bh1, ..default.clone() }),
@@ -257,7 +251,7 @@ fn unipc_with_other_settings() {
 }
 
 #[test]
-fn deis_of_third_order() {
+fn deis_of_third_order_equals_diffusers() {
     let golden = Golden::more("deis_3");
     let mut levels = spaced(&golden, Spacing::Uniform);
     levels.pop();
@@ -268,7 +262,7 @@ fn deis_of_third_order() {
 
 /// The first three steps are visited four times each: at their start, twice half-way, and at their end.
 #[test]
-fn pndm_with_runge_kutta() {
+fn pndm_with_runge_kutta_equals_diffusers() {
     let golden = Golden::more("pndm_runge_kutta");
     let (warm_up, rest) = golden.timesteps.split_at(12);
     let timesteps: Vec<f64> = warm_up.iter().copied().step_by(4).chain(rest.iter().copied()).collect();

@@ -1,4 +1,4 @@
-//! Guidance in closed form: on a mixture of two Gaussians, where the class is the component, everything is known.
+//! Guidance in closed form, on a mixture of two Gaussians whose components are the classes.
 
 use std::cell::Cell;
 
@@ -61,7 +61,7 @@ impl Classifier for Posterior {
 
 /// Bayes: the mixture, guided with scale 1 by the probability of a class, is that class.
 #[test]
-fn a_perfect_classifier_makes_the_class_of_the_mixture() {
+fn an_ideal_classifier_turns_the_mixture_into_the_class() {
     for index in [0, 1] {
         let guided = ClassifierGuided { denoiser: everything(), classifier: Posterior(index), scale: 1.0 };
         let (found, expected) = (guided.denoise(images(), LEVEL, None), class(index).denoise(images(), LEVEL, None));
@@ -71,42 +71,42 @@ fn a_perfect_classifier_makes_the_class_of_the_mixture() {
 }
 
 #[test]
-fn a_classifier_is_not_asked_for_what_it_cannot_know() {
+fn classifier_guidance_is_finite_at_pure_noise() {
     let level = NoiseLevel { timestep: 999.0, alpha_bar: 0.0 };
     let guided = ClassifierGuided { denoiser: everything(), classifier: Posterior(0), scale: 3.0 };
     let found = guided.denoise(images(), level, None);
     assert!(values(&found.x_0).iter().chain(&values(&found.epsilon)).all(|value| value.is_finite()));
 }
 
-/// Counts its calls.
+/// Counts the network evaluations.
 struct Counting<'a>(GaussianMixture, &'a Cell<usize>);
 
 impl Denoiser for Counting<'_> {
-    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, estimate: Option<&Tensor<4>>) -> Prediction {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, self_condition: Option<&Tensor<4>>) -> Prediction {
         self.1.set(self.1.get() + 1);
-        self.0.denoise(x_t, level, estimate)
+        self.0.denoise(x_t, level, self_condition)
     }
 }
 
 #[test]
-fn outside_of_the_interval_the_class_alone_is_asked() {
-    let calls = Cell::new(0);
-    let mut guided = Guided::new(class(1), Counting(everything(), &calls), 3.0);
+fn outside_the_interval_only_the_conditional_is_evaluated() {
+    let nfe = Cell::new(0);
+    let mut guided = Guided::new(class(1), Counting(everything(), &nfe), 3.0);
     let sigma = LEVEL.sigma();
-    for (interval, asked) in
+    for (interval, expected) in
         [([0.0, sigma * 0.9], 0), ([sigma * 1.1, 90.0], 0), ([sigma * 0.9, sigma * 1.1], 1), ([0.0, f64::INFINITY], 1)]
     {
-        calls.set(0);
+        nfe.set(0);
         guided.interval = interval;
         let found = guided.denoise(images(), LEVEL, None).x_0;
-        assert_eq!(calls.get(), asked, "{interval:?}");
+        assert_eq!(nfe.get(), expected, "{interval:?}");
         let own = class(1).denoise(images(), LEVEL, None).x_0;
-        assert_eq!(values(&found) == values(&own), asked == 0);
+        assert_eq!(values(&found) == values(&own), expected == 0);
     }
 }
 
 #[test]
-fn rescaled_guidance_has_the_deviation_of_the_class() {
+fn rescaled_guidance_has_the_deviation_of_the_conditional() {
     let velocity = |prediction: &Prediction| {
         values(&(prediction.epsilon.clone() * LEVEL.signal_scale() - prediction.x_0.clone() * LEVEL.noise_scale()))
     };
@@ -125,7 +125,7 @@ fn rescaled_guidance_has_the_deviation_of_the_class() {
         assert!((deviation(&plain[image.clone()]) / deviation(&own[image.clone()]) - 1.0).abs() > 0.01);
         assert!((deviation(&whole[image.clone()]) / deviation(&own[image.clone()]) - 1.0).abs() < 1e-10);
         for index in image {
-            // a mean of the two
+            // a weighted mean of the two
             assert!((most[index] - (0.7 * whole[index] + 0.3 * plain[index])).abs() < 1e-12);
         }
     }
@@ -151,7 +151,7 @@ fn impossible_guidance_is_refused() {
 
 /// One step of the paper's algorithm 2, by hand.
 #[test]
-fn cfg_plus_plus_puts_the_unconditional_noise_back() {
+fn cfg_plus_plus_renoises_with_the_unconditional_epsilon() {
     let next = NoiseLevel { timestep: 250.0, alpha_bar: 0.8 };
     let guided = CfgPlusPlus { conditional: class(0), unconditional: everything(), scale: 0.6, clip: None };
     let options = DdimOptions { clip: None, ..DdimOptions::default() };
@@ -162,16 +162,16 @@ fn cfg_plus_plus_puts_the_unconditional_noise_back() {
     assert_same(&found, &expected, 1e-12);
 }
 
-/// Every sampler has the mixture's mean and variance after enough steps, and asks as often as it says.
+/// Every sampler reaches the mixture's mean and variance with enough steps, and its NFE is the stated one.
 #[test]
 fn every_kind_of_sampler_samples_the_mixture() {
     let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
     let (noise, count) = (Noise::new(11), 4000);
     let x_t = noise.stream(Purpose::InitialNoise).normal_images(&[0, 1], 0, [1, 1, count / 2], &Device::flex());
     for kind in SamplerKind::ALL {
-        assert_eq!(kind.name().parse(), Ok(kind));
-        assert_eq!(serde_json_name(kind), kind.name());
-        // the ODE's solvers of higher order need few steps, the rest many
+        assert_eq!(kind.to_string().parse(), Ok(kind));
+        assert_eq!(serde_name(kind), kind.to_string());
+        // solvers of higher order for the ODE need few steps, the others many
         let quick = matches!(
             kind,
             SamplerKind::Heun
@@ -185,18 +185,18 @@ fn every_kind_of_sampler_samples_the_mixture() {
         let steps = if quick { 60 } else { 600 };
         let spacing = if kind == SamplerKind::Pndm { Spacing::Uniform } else { Spacing::Karras };
         let levels = schedule.levels(spacing, steps).expect("levels");
-        let calls = Cell::new(0);
+        let nfe = Cell::new(0);
         let options =
             KindOptions { eta: 0.0, churn: 10.0, variance: Variance::Posterior, clip: None, noise_indices: None };
         let level_at = |sigma| schedule.level_at_sigma(sigma);
-        let denoiser = Counting(everything(), &calls);
+        let denoiser = Counting(everything(), &nfe);
         let drawn = kind.sample(&denoiser, x_t.clone(), &levels, &level_at, options, &noise, &mut |_| ());
         let drawn = values(&drawn.expect("a chain"));
-        assert_eq!(calls.get(), kind.nfe(steps), "{kind}");
+        assert_eq!(nfe.get(), kind.nfe(steps), "{kind}");
         let mean = drawn.iter().sum::<f64>() / count as f64;
         let variance = drawn.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count as f64;
         let mixture = everything();
-        // four standard errors, and what the steps leave
+        // four standard errors, and an allowance for the discretization
         assert!(
             (mean - mixture.mean()).abs() < 4.0 * (mixture.variance() / count as f64).sqrt() + 0.01,
             "{kind}: {mean}"
@@ -205,6 +205,6 @@ fn every_kind_of_sampler_samples_the_mixture() {
     }
 }
 
-fn serde_json_name(kind: SamplerKind) -> String {
+fn serde_name(kind: SamplerKind) -> String {
     toml::Value::try_from(kind).expect("a name").as_str().expect("a name").to_owned()
 }

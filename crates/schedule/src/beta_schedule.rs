@@ -1,29 +1,30 @@
-//! The families of schedules that papers and peers name.
+//! The beta schedules of papers and peers.
 
 use std::f64::consts::FRAC_PI_2;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::value::{Error, MapDeserializer};
 use serde::{Deserialize, Serialize};
 
 use crate::{MAX_TIMESTEPS, ScheduleError};
 
-/// The largest beta of the families that are defined by alpha-bar (Nichol & Dhariwal 2021, section 3.2).
+/// The largest beta of the schedules that are defined by alpha-bar (Nichol & Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;
 
-/// A family of noise schedules with its parameters.
+/// A rule for the betas of any number of timesteps, with its parameters.
 ///
-/// In a configuration file it is a table tagged by `family`; parameters left out take their defaults and unknown
-/// ones are errors: `family = "sigmoid"`, `tau = 0.9`. [`FromStr`] and [`fmt::Display`] know the plain names.
+/// In a configuration file it is a table tagged by `family`; missing parameters take their defaults and unknown ones are
+/// errors: `family = "sigmoid"`, `tau = 0.9`. [`FromStr`] and [`fmt::Display`] use the plain names.
 ///
-/// `t` counts 0, …, T-1, and u = (t + 1) / T is the fraction of the chain done after step `t`.
+/// `t` counts 0, …, T-1, and u = (t + 1) / T is the fraction of the chain after step `t`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "family", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BetaSchedule {
-    /// Betas rise linearly between the two values *times 1000/T*, so that the end of the chain is as noisy at any T
+    /// Betas rise linearly between the two values *times 1000/T*, so that the end of the chain is equally noisy at any T
     /// (OpenAI improved-diffusion and lucidrains; at T = 1000 that of Ho et al. 2020).
     ///
-    /// With the default values a beta reaches 1 at T = 20 and below, which is refused.
+    /// With the default values a beta reaches 1 at T = 20 and below, which is an error.
     Linear {
         /// First beta at T = 1000, in (0, 1). Default 0.0001.
         #[serde(default = "default::beta_start")]
@@ -32,7 +33,7 @@ pub enum BetaSchedule {
         #[serde(default = "default::beta_end")]
         beta_end: f64,
     },
-    /// Betas rise linearly between the two values, whatever T is (diffusers' `linear`).
+    /// Betas rise linearly between the two values at any T (diffusers' `linear`).
     LinearUnscaled {
         /// First beta, in (0, 1). Default 0.0001.
         #[serde(default = "default::beta_start")]
@@ -62,7 +63,7 @@ pub enum BetaSchedule {
     },
     /// The same beta at every step (Ho et al.'s `const`).
     Constant {
-        /// That beta, in (0, 1). Default 0.02.
+        /// The beta, in (0, 1). Default 0.02.
         #[serde(default = "default::beta_end")]
         beta: f64,
     },
@@ -76,8 +77,8 @@ pub enum BetaSchedule {
     /// alpha_bar(u) falls like a sigmoid from `start` to `end` at temperature `tau`, normalized to 1 at u = 0, betas
     /// at most 0.999 (Jabri et al. 2022, figure 8; lucidrains' definition).
     ///
-    /// lucidrains takes the sigmoid at `end` in single precision, which shifts the last alpha-bars by up to 1e-5 of
-    /// their value; so does this, since models were trained on it. Not diffusers' `sigmoid`, which shapes the betas.
+    /// The sigmoid at `end` is taken in single precision, as in lucidrains, whose models were trained with the last
+    /// alpha-bars that this shifts by up to 1e-5 of their value. Not diffusers' `sigmoid`, which shapes the betas.
     Sigmoid {
         /// Argument of the sigmoid at u = 0, before division by `tau`. Default -3.
         #[serde(default = "default::start")]
@@ -98,56 +99,39 @@ pub enum BetaSchedule {
         /// Sigma at the end of the chain, above `sigma_min`. Default 80.
         #[serde(default = "default::sigma_max")]
         sigma_max: f64,
-        /// How much the timesteps crowd at small sigmas, above 0. Default 7.
+        /// Exponent rho, above 0: the larger, the more timesteps at small sigmas. Default 7.
         #[serde(default = "default::rho")]
         rho: f64,
     },
-    /// The user's own betas: each in (0, 1), none below the one before it, as many as there are timesteps.
+    /// The user's own betas: one for each timestep, in (0, 1), none below its predecessor.
     Custom {
-        /// The beta of each step, t = 0 first.
+        /// The beta of each timestep, t = 0 first.
         betas: Vec<f64>,
     },
 }
 
-/// Default parameters as functions, the shape that serde wants.
+/// Default parameters, as the functions that serde asks for.
 mod default {
-    pub(super) fn beta_start() -> f64 {
-        0.0001
+    macro_rules! defaults {
+        ($($name:ident = $value:expr;)+) => { $(pub(super) fn $name() -> f64 { $value })+ };
     }
-    pub(super) fn beta_end() -> f64 {
-        0.02
-    }
-    pub(super) fn latent_beta_start() -> f64 {
-        0.00085
-    }
-    pub(super) fn latent_beta_end() -> f64 {
-        0.012
-    }
-    pub(super) fn s() -> f64 {
-        0.008
-    }
-    pub(super) fn start() -> f64 {
-        -3.0
-    }
-    pub(super) fn end() -> f64 {
-        3.0
-    }
-    pub(super) fn tau() -> f64 {
-        1.0
-    }
-    pub(super) fn sigma_min() -> f64 {
-        0.002
-    }
-    pub(super) fn sigma_max() -> f64 {
-        80.0
-    }
-    pub(super) fn rho() -> f64 {
-        7.0
+    defaults! {
+        beta_start = 0.0001;
+        beta_end = 0.02;
+        latent_beta_start = 0.00085;
+        latent_beta_end = 0.012;
+        s = 0.008;
+        start = -3.0;
+        end = 3.0;
+        tau = 1.0;
+        sigma_min = 0.002;
+        sigma_max = 80.0;
+        rho = 7.0;
     }
 }
 
 impl BetaSchedule {
-    /// The plain names that [`FromStr`] understands. (`custom` is not one: it needs its betas.)
+    /// The plain names that [`FromStr`] reads. (`custom` is not one: it needs its betas.)
     pub const NAMES: [&'static str; 8] =
         ["linear", "linear_unscaled", "scaled_linear", "quadratic", "constant", "cosine", "sigmoid", "edm"];
 
@@ -170,7 +154,7 @@ impl BetaSchedule {
     ///
     /// # Errors
     /// [`ScheduleError::Timesteps`] for 0 or more than [`MAX_TIMESTEPS`]; [`ScheduleError::Parameter`] for a parameter
-    /// out of range; [`ScheduleError::FamilyBeta`] where a beta leaves (0, 1), as when T is too small; for custom
+    /// out of range; [`ScheduleError::ImpossibleBeta`] where a beta leaves (0, 1), as when T is too small; for custom
     /// betas [`ScheduleError::BetaCount`], [`ScheduleError::Beta`] and [`ScheduleError::DecreasingBetas`].
     pub fn betas(&self, timesteps: usize) -> Result<Vec<f64>, ScheduleError> {
         check_timesteps(timesteps)?;
@@ -208,8 +192,8 @@ impl BetaSchedule {
         };
         match betas.iter().position(|&beta| !(beta > 0.0 && beta < 1.0)) {
             None => Ok(betas),
-            Some(timestep) => Err(ScheduleError::FamilyBeta {
-                family: self.name(),
+            Some(timestep) => Err(ScheduleError::ImpossibleBeta {
+                name: self.name(),
                 timesteps,
                 timestep,
                 beta: betas[timestep],
@@ -218,10 +202,10 @@ impl BetaSchedule {
         }
     }
 
-    /// What to change when a beta leaves (0, 1).
+    /// The next step for the user when a beta leaves (0, 1).
     fn advice(&self) -> &'static str {
         match self {
-            BetaSchedule::Linear { .. } => "use more timesteps, a smaller beta_end, or the family linear_unscaled",
+            BetaSchedule::Linear { .. } => "use more timesteps, a smaller beta_end, or family = \"linear_unscaled\"",
             BetaSchedule::Sigmoid { .. } => "use fewer timesteps, or start and end closer to 0 in units of tau",
             BetaSchedule::Cosine { .. } => "use fewer timesteps or a larger s",
             _ => "correct the parameters",
@@ -229,9 +213,12 @@ impl BetaSchedule {
     }
 
     fn check_parameters(&self) -> Result<(), ScheduleError> {
-        let check = |parameter, value: f64, fine, expected| match fine && value.is_finite() {
-            true => Ok(()),
-            false => Err(ScheduleError::Parameter { family: self.name(), parameter, value, expected }),
+        let check = |parameter, value: f64, is_in_range, expected| {
+            if is_in_range && value.is_finite() {
+                Ok(())
+            } else {
+                Err(ScheduleError::Parameter { name: self.name(), parameter, value, expected })
+            }
         };
         match *self {
             BetaSchedule::Linear { beta_start, beta_end }
@@ -260,7 +247,7 @@ impl BetaSchedule {
 }
 
 impl Default for BetaSchedule {
-    /// The cosine schedule with s = 0.008.
+    /// Cosine with s = 0.008.
     fn default() -> Self {
         BetaSchedule::Cosine { s: default::s() }
     }
@@ -275,37 +262,21 @@ impl fmt::Display for BetaSchedule {
 impl FromStr for BetaSchedule {
     type Err = ScheduleError;
 
-    /// The family of that plain name with its default parameters.
+    /// The beta schedule of a plain name, with its default parameters.
     fn from_str(name: &str) -> Result<Self, ScheduleError> {
-        use default::{
-            beta_end, beta_start, end, latent_beta_end, latent_beta_start, rho, s, sigma_max, sigma_min, start, tau,
-        };
-        match name {
-            "linear" => Ok(BetaSchedule::Linear { beta_start: beta_start(), beta_end: beta_end() }),
-            "linear_unscaled" => Ok(BetaSchedule::LinearUnscaled { beta_start: beta_start(), beta_end: beta_end() }),
-            "scaled_linear" => {
-                Ok(BetaSchedule::ScaledLinear { beta_start: latent_beta_start(), beta_end: latent_beta_end() })
-            }
-            "quadratic" => Ok(BetaSchedule::Quadratic { beta_start: beta_start(), beta_end: beta_end() }),
-            "constant" => Ok(BetaSchedule::Constant { beta: beta_end() }),
-            "cosine" => Ok(BetaSchedule::Cosine { s: s() }),
-            "sigmoid" => Ok(BetaSchedule::Sigmoid { start: start(), end: end(), tau: tau() }),
-            "edm" => Ok(BetaSchedule::Edm { sigma_min: sigma_min(), sigma_max: sigma_max(), rho: rho() }),
-            _ => Err(ScheduleError::Unknown {
-                what: "schedule family",
-                given: name.to_owned(),
-                valid: format!("one of {} (custom betas need a configuration file)", Self::NAMES.join(", ")),
-            }),
-        }
+        // the defaults are those of a table without parameters
+        let table = MapDeserializer::new([("family", name)].into_iter());
+        Self::deserialize(table).map_err(|_: Error| ScheduleError::Unknown {
+            what: "beta schedule",
+            given: name.to_owned(),
+            valid: format!("one of {} (custom betas need a configuration file)", Self::NAMES.join(", ")),
+        })
     }
 }
 
-/// Refuses 0 timesteps, and more than fit any use.
+/// Refuses 0 timesteps and more than [`MAX_TIMESTEPS`].
 pub(crate) fn check_timesteps(timesteps: usize) -> Result<(), ScheduleError> {
-    match timesteps {
-        1..=MAX_TIMESTEPS => Ok(()),
-        _ => Err(ScheduleError::Timesteps { timesteps }),
-    }
+    if (1..=MAX_TIMESTEPS).contains(&timesteps) { Ok(()) } else { Err(ScheduleError::Timesteps { timesteps }) }
 }
 
 /// Refuses betas outside (0, 1), NaN, and betas that fall.
@@ -327,9 +298,8 @@ pub(crate) fn check_user_betas(betas: &[f64]) -> Result<(), ScheduleError> {
 /// `count` evenly spaced values, both ends exact; the start alone where `count` is 1.
 fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
     let step = (end - start) / count.saturating_sub(1).max(1) as f64;
-    let value = |i: usize| match i < count.div_ceil(2) {
-        true => start + step * i as f64,
-        false => end - step * (count - 1 - i) as f64,
+    let value = |i: usize| {
+        if i < count.div_ceil(2) { start + step * i as f64 } else { end - step * (count - 1 - i) as f64 }
     };
     (0..count).map(value).collect()
 }
@@ -338,7 +308,7 @@ fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
 fn betas_of(timesteps: usize, alpha_bar: impl Fn(f64) -> f64) -> Vec<f64> {
     let at = |t: usize| alpha_bar(t as f64 / timesteps as f64) / alpha_bar(0.0);
     let beta = |t: usize| 1.0 - at(t + 1) / at(t);
-    // Not `min`, which would turn NaN into a number.
+    // not `min`, which would turn NaN into a number
     (0..timesteps).map(beta).map(|beta| if beta > MAX_BETA { MAX_BETA } else { beta }).collect()
 }
 
@@ -346,7 +316,7 @@ fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// The sigmoid as single precision gives it. The exponential is rounded from f64, so that no platform differs.
+/// The sigmoid in single precision. The exponential is rounded from f64, to be the same on every platform.
 fn sigmoid_f32(x: f64) -> f32 {
     1.0 / (1.0 + (-f64::from(x as f32)).exp() as f32)
 }

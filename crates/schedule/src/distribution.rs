@@ -1,4 +1,4 @@
-//! Which noise levels a training step draws.
+//! The distribution of the noise levels of a training step.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{NoiseLevel, Objective, Schedule, ScheduleError};
 
-/// How the noise levels of training samples are distributed.
+/// The distribution of the noise levels of training samples.
 ///
 /// As text: `own`, `uniform`, `log_normal` (EDM's -1.2 and 1.2) or `log_normal:MEAN:DEVIATION`, `flow`, `logit_normal`
 /// (0 and 1) or `logit_normal:MEAN:DEVIATION`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LevelDistribution {
-    /// That of the paper of the objective: `log_normal` for EDM, `flow` for flow matching, `uniform` for the others. The
+    /// The one of the objective's paper: `log_normal` for EDM, `flow` for flow matching, `uniform` for the others. The
     /// default.
     #[default]
     Own,
-    /// Every timestep of the schedule equally often (Ho et al. 2020, algorithm 1).
+    /// Uniform over the timesteps of the schedule (Ho et al. 2020, algorithm 1).
     Uniform,
     /// ln(sigma) is normal (Karras et al. 2022, arXiv:2206.00364, table 1).
     LogNormal {
@@ -29,8 +29,8 @@ pub enum LevelDistribution {
     },
     /// Flow matching's time `s = sigma / (1 + sigma)` is uniform in (0, 1) (Liu et al. 2022, arXiv:2209.03003).
     Flow,
-    /// The logit of that s, which is ln(sigma), is normal: more of the middle (Esser et al. 2024, arXiv:2403.03206, section
-    /// 3.1). The same family as `log_normal`, with other defaults.
+    /// The logit of that s, which is ln(sigma), is normal, so that middle levels are drawn more often (Esser et al. 2024,
+    /// arXiv:2403.03206, section 3.1). The distributions of `log_normal`, with other defaults.
     LogitNormal {
         /// Mean of the logit.
         mean: f64,
@@ -40,7 +40,7 @@ pub enum LevelDistribution {
 }
 
 impl LevelDistribution {
-    /// What [`LevelDistribution::Own`] stands for.
+    /// Resolves [`LevelDistribution::Own`] for an objective.
     pub fn of(self, objective: Objective) -> Self {
         match (self, objective) {
             (LevelDistribution::Own, Objective::Edm { .. }) => {
@@ -52,9 +52,9 @@ impl LevelDistribution {
         }
     }
 
-    /// The level of one draw: `uniform` in (0, 1) and `normal` from the standard normal distribution, of which each
-    /// distribution uses one. Levels that a schedule has no timestep for have that of the next, as
-    /// [`Schedule::level_at_sigma`] says. `Own` is taken as `uniform`: see [`LevelDistribution::of`].
+    /// The level of one draw: each distribution uses either `uniform`, in (0, 1), or `normal`, from the standard normal
+    /// distribution. Levels outside the range of the schedule have the timestep of the nearest end
+    /// ([`Schedule::level_at_sigma`]). `Own` counts as `Uniform`: see [`LevelDistribution::of`].
     pub fn level(self, schedule: &Schedule, uniform: f64, normal: f64) -> NoiseLevel {
         match self {
             LevelDistribution::Own | LevelDistribution::Uniform => {
@@ -111,19 +111,5 @@ impl FromStr for LevelDistribution {
                 }),
             },
         }
-    }
-}
-
-impl TryFrom<String> for LevelDistribution {
-    type Error = ScheduleError;
-
-    fn try_from(text: String) -> Result<Self, ScheduleError> {
-        text.parse()
-    }
-}
-
-impl From<LevelDistribution> for String {
-    fn from(distribution: LevelDistribution) -> String {
-        distribution.to_string()
     }
 }

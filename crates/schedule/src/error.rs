@@ -1,10 +1,10 @@
-//! Why a schedule, a respacing or a name was refused.
+//! Errors of schedules, respacings and names.
 
 use thiserror::Error;
 
 use crate::MAX_TIMESTEPS;
 
-/// Everything this crate can refuse. Each text carries the offending numbers and what to do next.
+/// A schedule, a respacing or a name that is not possible. The message holds the values and what to do next.
 #[derive(Clone, Debug, PartialEq, Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
@@ -18,57 +18,56 @@ pub enum ScheduleError {
         spacing: crate::Spacing,
     },
     /// A spacing that has no whole timesteps.
-    #[error("the spacing `{spacing}` lies between the timesteps: it needs a schedule's sigmas, ask `Schedule::levels`")]
+    #[error("the spacing `{spacing}` lies between the timesteps: it needs a schedule's sigmas, use `Schedule::levels`")]
     BetweenTimesteps {
         /// The spacing.
         spacing: crate::Spacing,
     },
-    /// The number of diffusion timesteps T is 0 or absurdly large.
+    /// The number of diffusion timesteps T is 0 or above [`MAX_TIMESTEPS`].
     #[error(
         "a schedule of {timesteps} timesteps is impossible: choose between 1 and {MAX_TIMESTEPS} (papers use 1000)"
     )]
     Timesteps {
-        /// The T that was asked for.
+        /// The requested T.
         timesteps: usize,
     },
 
-    /// A parameter of a family lies outside its range.
-    #[error("schedule family `{family}`: {parameter} = {value} is out of range: {expected}")]
+    /// A parameter of a beta schedule lies outside its range.
+    #[error("beta schedule `{name}`: {parameter} = {value} is out of range: {expected}")]
     Parameter {
-        /// Plain name of the family.
-        family: &'static str,
+        /// Plain name of the beta schedule.
+        name: &'static str,
         /// Name of the parameter, as in a configuration file.
         parameter: &'static str,
-        /// What was given.
+        /// Its value.
         value: f64,
         /// The range, in words.
         expected: &'static str,
     },
 
-    /// A family yields a beta outside (0, 1) at this number of timesteps; usually T is too small.
+    /// A beta schedule has a beta outside (0, 1) at this number of timesteps; usually T is too small.
     #[error(
-        "schedule family `{family}` with {timesteps} timesteps has beta = {beta} at t = {timestep}, outside (0, 1): \
-         {advice}"
+        "beta schedule `{name}` with {timesteps} timesteps has beta = {beta} at t = {timestep}, outside (0, 1): {advice}"
     )]
-    FamilyBeta {
-        /// Plain name of the family.
-        family: &'static str,
-        /// The T that was asked for.
+    ImpossibleBeta {
+        /// Plain name of the beta schedule.
+        name: &'static str,
+        /// The requested T.
         timesteps: usize,
-        /// Where it happens, 0-based.
+        /// The timestep of the beta, 0-based.
         timestep: usize,
-        /// The impossible value.
+        /// Its value.
         beta: f64,
-        /// What to do next.
+        /// The next step for the user.
         advice: &'static str,
     },
 
     /// A beta given by the user lies outside (0, 1) or is NaN.
     #[error("beta = {beta} at t = {timestep} is outside (0, 1): correct that entry of the betas")]
     Beta {
-        /// Position in the given betas, 0-based.
+        /// Its timestep, 0-based.
         timestep: usize,
-        /// The value there.
+        /// Its value.
         beta: f64,
     },
 
@@ -79,7 +78,7 @@ pub enum ScheduleError {
         before = timestep.saturating_sub(1)
     )]
     DecreasingBetas {
-        /// Position of the smaller beta, 0-based.
+        /// Timestep of the smaller beta, 0-based.
         timestep: usize,
         /// The beta just before it.
         previous: f64,
@@ -90,9 +89,9 @@ pub enum ScheduleError {
     /// The number of betas given by the user is not the number of timesteps.
     #[error("{betas} betas were given for {timesteps} timesteps: set timesteps = {betas} or give {timesteps} betas")]
     BetaCount {
-        /// How many betas there are.
+        /// Number of betas.
         betas: usize,
-        /// The T that was asked for.
+        /// The requested T.
         timesteps: usize,
     },
 
@@ -102,15 +101,15 @@ pub enum ScheduleError {
          betas are too small or too many for double precision, use other parameters or fewer timesteps"
     )]
     AlphaBar {
-        /// Where it happens, 0-based.
+        /// The timestep, 0-based.
         timestep: usize,
         /// Alpha-bar one step before.
         previous: f64,
-        /// Alpha-bar there.
+        /// Alpha-bar at the timestep.
         alpha_bar: f64,
     },
 
-    /// A schedule of one timestep cannot be rescaled: its first and its last entry are the same.
+    /// A schedule of one timestep cannot be rescaled: its first and its last timestep are the same.
     #[error("a zero-terminal-SNR schedule needs at least 2 timesteps, this one has {timesteps}: use more timesteps")]
     RescaleTooShort {
         /// The T of the schedule.
@@ -120,9 +119,9 @@ pub enum ScheduleError {
     /// The number of sampling steps is 0 or larger than the number of timesteps.
     #[error("{steps} sampling steps out of {timesteps} timesteps are impossible: choose between 1 and {timesteps}")]
     Steps {
-        /// The number of sampling steps asked for.
+        /// The requested number of sampling steps.
         steps: usize,
-        /// The T to choose from.
+        /// The T of the schedule.
         timesteps: usize,
     },
 
@@ -132,7 +131,7 @@ pub enum ScheduleError {
         last = timesteps.saturating_sub(1)
     )]
     TimestepOutOfRange {
-        /// The timestep asked for, 0-based.
+        /// The requested timestep, 0-based.
         timestep: usize,
         /// The T of the schedule.
         timesteps: usize,
@@ -148,35 +147,35 @@ pub enum ScheduleError {
     /// A respacing keeps nothing.
     #[error("a respacing must keep at least 1 of the {timesteps} timesteps, this one keeps none: name some")]
     NothingKept {
-        /// The T to choose from.
+        /// The T of the schedule.
         timesteps: usize,
     },
 
-    /// The offset of a leading spacing pushes its first timestep beyond the end.
+    /// The offset of a leading spacing moves its first timestep beyond the end.
     #[error(
         "leading spacing of {steps} steps with offset {offset} starts at timestep {first}, but the last of {timesteps} \
          is {last}: use a smaller offset or other steps",
         last = timesteps.saturating_sub(1)
     )]
     Offset {
-        /// The number of sampling steps asked for.
+        /// The requested number of sampling steps.
         steps: usize,
-        /// The offset asked for.
+        /// The requested offset.
         offset: usize,
-        /// The timestep it would start at.
+        /// The first timestep that would follow.
         first: usize,
-        /// The T to choose from.
+        /// The T of the schedule.
         timesteps: usize,
     },
 
-    /// A section of the chain is asked for more steps than it has.
+    /// A section of the chain has fewer timesteps than its count.
     #[error("section {section} has {size} timesteps and cannot give {steps}: ask at most {size} of it")]
     Section {
-        /// Which section, 0-based.
+        /// Index of the section, 0-based.
         section: usize,
-        /// How many timesteps it spans.
+        /// Its number of timesteps.
         size: usize,
-        /// How many were asked for.
+        /// The requested number.
         steps: usize,
     },
 
@@ -186,9 +185,9 @@ pub enum ScheduleError {
          the nearest counts are {fewer} and {more}"
     )]
     NoStride {
-        /// The number of sampling steps asked for.
+        /// The requested number of sampling steps.
         steps: usize,
-        /// The T to choose from.
+        /// The T of the schedule.
         timesteps: usize,
         /// The largest possible count below.
         fewer: usize,
@@ -196,12 +195,12 @@ pub enum ScheduleError {
         more: usize,
     },
 
-    /// A name or a short specification was not understood.
+    /// A text is not the name of a value.
     #[error("unknown {what} `{given}`: use {valid}")]
     Unknown {
-        /// What was being read.
+        /// The kind of value: `objective`, `spacing`, ….
         what: &'static str,
-        /// The text that was given.
+        /// The text.
         given: String,
         /// The valid texts.
         valid: String,

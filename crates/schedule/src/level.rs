@@ -1,11 +1,11 @@
-//! One noise level: what a sampler walks over and a denoiser is told.
+//! One noise level of a chain.
 
 /// A noise level: x_t = sqrt(alpha_bar) · x_0 + sqrt(1 - alpha_bar) · epsilon (Ho et al. 2020, equation 4).
 ///
-/// It says nothing of schedules: discrete chains, continuous time and EDM's sigmas all come down to such levels.
+/// It is independent of a schedule: discrete chains, continuous time and EDM's sigmas are all sequences of such levels.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseLevel {
-    /// What the network is told: the timestep 0, …, T-1 of the chain that it was trained on; -1 for clean data.
+    /// The timestep 0, …, T-1 of the chain that the network was trained on; -1 for clean data.
     pub timestep: f64,
     /// Share of the variance that is signal, in [0, 1]: 1 is clean data, 0 is pure noise.
     pub alpha_bar: f64,

@@ -1,4 +1,4 @@
-//! What a network predicts, and how it is fed.
+//! The objective of a network, and the factors of its input and output.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{NoiseLevel, ScheduleError};
 
-/// The sigma_data that Karras et al. 2022 take, and `edm` without one.
+/// The sigma_data of Karras et al. 2022, the default of `edm`.
 const DEFAULT_SIGMA_DATA: f64 = 0.5;
 
-/// Timesteps that the times of [`Objective::Edm`] and [`Objective::Flow`] are stretched to: what the sinusoidal embedding
-/// of a network was made to tell apart.
+/// Factor of the times of [`Objective::Edm`] and [`Objective::Flow`], which brings them to the range of timesteps that a
+/// sinusoidal embedding resolves.
 const TIME_SCALE: f64 = 1000.0;
 
-/// What a network predicts from x_t.
+/// The quantity that a network predicts from x_t.
 ///
 /// As text: `epsilon`, `x0`, `v`, `flow`, and `edm` (sigma_data 0.5) or, with another, `edm:0.3`; lucidrains'
 /// `pred_noise`, `pred_x0` and `pred_v` are read as well.
@@ -39,7 +39,8 @@ pub enum Objective {
     Flow,
 }
 
-/// How a network of some objective is fed at a noise level, and what follows from its output F.
+/// The factors by which a network of an objective is fed at a noise level and its output F is read (Karras et al. 2022,
+/// arXiv:2206.00364, call this preconditioning).
 ///
 /// All are factors for x_t as [`NoiseLevel`] defines it: a network that was trained on another scale of the same image
 /// (EDM's `x_0 + sigma epsilon`, flow matching's `(1 - s) x_0 + s epsilon`) is fed a multiple of it.
@@ -47,9 +48,9 @@ pub enum Objective {
 pub struct Preconditioning {
     /// Factor of x_t in the network's input.
     pub input: f64,
-    /// The time that the network is told.
+    /// The network's time input.
     pub time: f64,
-    /// Factors of x_0 and epsilon in what the network should say.
+    /// Factors of x_0 and epsilon in the target.
     pub target: [f64; 2],
     /// Factors of x_t and F in x_0.
     pub x_0: [f64; 2],
@@ -58,7 +59,7 @@ pub struct Preconditioning {
 }
 
 impl Objective {
-    /// How the network is fed at `level`. With `a = sqrt(alpha_bar)`, `n = sqrt(1 - alpha_bar)`:
+    /// The factors at `level`. With `a = sqrt(alpha_bar)`, `n = sqrt(1 - alpha_bar)`:
     ///
     /// | objective | input | time | target | x_0 | epsilon |
     /// | --- | --- | --- | --- | --- | --- |
@@ -69,52 +70,31 @@ impl Objective {
     /// | flow, `s = n / (a + n)` | x_t / (a + n) | 1000 s | epsilon - x_0 | x_t / (a + n) - s F | x_t / (a + n) + (1 - s) F |
     ///
     /// The times of `edm` and `flow` are those of the papers, ln(sigma) / 4 and s, times 1000. Some factors are infinite
-    /// at an end of the chain: epsilon's where nothing of x_0 is left, x0's for clean data, and edm's time at both.
+    /// at an end of the chain: those of x_0 for `epsilon` where alpha_bar is 0, and edm's time at both ends. For clean
+    /// data, whose noise is undetermined, `x0` gives epsilon = 0.
     pub fn preconditioning(self, level: NoiseLevel) -> Preconditioning {
-        let (signal, noise, time) = (level.signal_scale(), level.noise_scale(), level.timestep);
-        match self {
-            Objective::Epsilon => Preconditioning {
-                input: 1.0,
-                time,
-                target: [0.0, 1.0],
-                x_0: [1.0 / signal, -noise / signal],
-                epsilon: [0.0, 1.0],
-            },
-            Objective::X0 => Preconditioning {
-                input: 1.0,
-                time,
-                target: [1.0, 0.0],
-                x_0: [0.0, 1.0],
-                epsilon: [1.0 / noise, -signal / noise],
-            },
-            Objective::V => Preconditioning {
-                input: 1.0,
-                time,
-                target: [-noise, signal],
-                x_0: [signal, -noise],
-                epsilon: [noise, signal],
-            },
+        let (a, n, t) = (level.signal_scale(), level.noise_scale(), level.timestep);
+        let (input, time, target, x_0, epsilon) = match self {
+            Objective::Epsilon => (1.0, t, [0.0, 1.0], [1.0 / a, -level.sigma()], [0.0, 1.0]),
+            Objective::X0 => {
+                let inverse = if n > 0.0 { 1.0 / n } else { 0.0 };
+                (1.0, t, [1.0, 0.0], [0.0, 1.0], [inverse, -a * inverse])
+            }
+            Objective::V => (1.0, t, [-n, a], [a, -n], [n, a]),
             Objective::Edm { sigma_data } => {
-                let total = (noise * noise + (signal * sigma_data).powi(2)).sqrt();
-                Preconditioning {
-                    input: 1.0 / total,
-                    time: TIME_SCALE * level.sigma().ln() / 4.0,
-                    target: [noise / (total * sigma_data), -signal * sigma_data / total],
-                    x_0: [signal * sigma_data * sigma_data / (total * total), noise * sigma_data / total],
-                    epsilon: [noise / (total * total), -signal * sigma_data / total],
-                }
+                let q = (n * n + (a * sigma_data).powi(2)).sqrt();
+                let time = TIME_SCALE * level.sigma().ln() / 4.0;
+                let target = [n / (q * sigma_data), -a * sigma_data / q];
+                let x_0 = [a * sigma_data * sigma_data / (q * q), n * sigma_data / q];
+                (1.0 / q, time, target, x_0, [n / (q * q), -a * sigma_data / q])
             }
             Objective::Flow => {
-                let total = signal + noise;
-                Preconditioning {
-                    input: 1.0 / total,
-                    time: TIME_SCALE * noise / total,
-                    target: [-1.0, 1.0],
-                    x_0: [1.0 / total, -noise / total],
-                    epsilon: [1.0 / total, signal / total],
-                }
+                let sum = a + n;
+                let (input, time) = (1.0 / sum, TIME_SCALE * n / sum);
+                (input, time, [-1.0, 1.0], [input, -n / sum], [input, a / sum])
             }
-        }
+        };
+        Preconditioning { input, time, target, x_0, epsilon }
     }
 }
 
@@ -149,19 +129,5 @@ impl FromStr for Objective {
                 valid: "one of epsilon, x0, v, flow, edm, or edm:SIGMA_DATA with a SIGMA_DATA above 0".to_owned(),
             }),
         }
-    }
-}
-
-impl TryFrom<String> for Objective {
-    type Error = ScheduleError;
-
-    fn try_from(text: String) -> Result<Self, ScheduleError> {
-        text.parse()
-    }
-}
-
-impl From<Objective> for String {
-    fn from(objective: Objective) -> String {
-        objective.to_string()
     }
 }

@@ -1,4 +1,4 @@
-//! Which timesteps a shorter sampling run visits.
+//! The timesteps of a shorter sampling run.
 //!
 //! Every function takes the number of timesteps T of the chain and returns timesteps of it in *descending* order, the
 //! order of sampling, without repetition. All refuse T = 0 or T above [`crate::MAX_TIMESTEPS`]
@@ -8,12 +8,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::{IntoDeserializer, value::Error};
 use serde::{Deserialize, Serialize};
 
 use crate::ScheduleError;
 use crate::beta_schedule::check_timesteps;
 
-/// How sampling steps are spread over the timesteps. Written `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`,
+/// The spacing of sampling steps over the timesteps. As text: `lucidrains`, `leading`, `trailing`, `linspace`, `uniform`,
 /// `karras`, `exponential`, `flow`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -27,14 +28,14 @@ pub enum Spacing {
     Trailing,
     /// [`linspace`]: starts at T-1, ends at 0.
     Linspace,
-    /// [`uniform`]: starts at T-1, ends above 0; what diffusers' multistep solvers call linspace.
+    /// [`uniform`]: starts at T-1, ends above 0; the `linspace` of diffusers' multistep solvers.
     Uniform,
-    /// Even in `sigma^(1/7)` (Karras et al. 2022, arXiv:2206.00364, equation 5), between timesteps too: see
+    /// Even in `sigma^(1/7)` (Karras et al. 2022, arXiv:2206.00364, equation 5), also between timesteps: see
     /// [`Schedule::levels`](crate::Schedule::levels).
     Karras,
-    /// Even in `ln(sigma)`, and so in the log-SNR, between timesteps too.
+    /// Even in `ln(sigma)`, and so in the log-SNR, also between timesteps.
     Exponential,
-    /// Even in flow matching's time `s = sigma / (1 + sigma)`, between timesteps too; starts at T-1, ends above 0.
+    /// Even in flow matching's time `s = sigma / (1 + sigma)`, also between timesteps; starts at T-1, ends above 0.
     Flow,
 }
 
@@ -62,16 +63,8 @@ impl Spacing {
 
 impl fmt::Display for Spacing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.pad(match self {
-            Spacing::Lucidrains => "lucidrains",
-            Spacing::Leading => "leading",
-            Spacing::Trailing => "trailing",
-            Spacing::Linspace => "linspace",
-            Spacing::Uniform => "uniform",
-            Spacing::Karras => "karras",
-            Spacing::Exponential => "exponential",
-            Spacing::Flow => "flow",
-        })
+        // serde writes the name of a unit variant
+        self.serialize(formatter)
     }
 }
 
@@ -79,60 +72,50 @@ impl FromStr for Spacing {
     type Err = ScheduleError;
 
     fn from_str(name: &str) -> Result<Self, ScheduleError> {
-        match name {
-            "lucidrains" => Ok(Spacing::Lucidrains),
-            "leading" => Ok(Spacing::Leading),
-            "trailing" => Ok(Spacing::Trailing),
-            "linspace" => Ok(Spacing::Linspace),
-            "uniform" => Ok(Spacing::Uniform),
-            "karras" => Ok(Spacing::Karras),
-            "exponential" => Ok(Spacing::Exponential),
-            "flow" => Ok(Spacing::Flow),
-            _ => Err(ScheduleError::Unknown {
-                what: "spacing",
-                given: name.to_owned(),
-                valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential, flow".to_owned(),
-            }),
-        }
+        Self::deserialize(name.into_deserializer()).map_err(|_: Error| ScheduleError::Unknown {
+            what: "spacing",
+            given: name.to_owned(),
+            valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential, flow".to_owned(),
+        })
     }
 }
 
 /// lucidrains' DDIM times: `steps + 1` values from T-1 down to -1 (clean data), evenly spaced and cut to whole numbers.
 /// A step goes from each to the next.
 ///
-/// The even spacing is computed in single precision, as PyTorch does for lucidrains: where an exact value is whole, its
-/// rounding decides between two timesteps. Only where that would repeat a timestep (T in the thousands, `steps` almost
-/// T) is whole-number arithmetic used instead.
+/// The spacing is computed in single precision, as PyTorch does for lucidrains: where an exact value is whole, rounding
+/// decides between two timesteps. Where that would repeat a timestep (T in the thousands, `steps` almost T), integer
+/// arithmetic is used instead.
 ///
 /// # Errors
 /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`].
 pub fn ddim_lucidrains(timesteps: usize, steps: usize) -> Result<Vec<i64>, ScheduleError> {
     check_steps(timesteps, steps)?;
     let step = timesteps as f32 / steps as f32;
-    let single = |i: usize| match i < steps.div_ceil(2) {
-        true => -1.0 + step * i as f32,
-        false => (timesteps - 1) as f32 - step * (steps - i) as f32,
+    let single = |i: usize| {
+        if i < steps.div_ceil(2) { -1.0 + step * i as f32 } else { (timesteps - 1) as f32 - step * (steps - i) as f32 }
     };
     let times: Vec<i64> = (0..=steps).rev().map(|i| single(i) as i64).collect();
-    match times.windows(2).all(|pair| pair[0] > pair[1]) {
-        true => Ok(times),
-        false => Ok((0..=steps).rev().map(|i| (i * timesteps / steps) as i64 - 1).collect()),
+    if times.windows(2).all(|pair| pair[0] > pair[1]) {
+        Ok(times)
+    } else {
+        Ok((0..=steps).rev().map(|i| (i * timesteps / steps) as i64 - 1).collect())
     }
 }
 
 /// diffusers' `leading`: the multiples 0, r, 2r, … of r = T / `steps` rounded down, plus `offset`.
 ///
 /// # Errors
-/// [`ScheduleError::Timesteps`], [`ScheduleError::Steps`], and [`ScheduleError::Offset`] where the offset leads beyond
-/// the last timestep.
+/// [`ScheduleError::Timesteps`], [`ScheduleError::Steps`], and [`ScheduleError::Offset`] where the first timestep would lie
+/// beyond the last of the chain.
 pub fn leading(timesteps: usize, steps: usize, offset: usize) -> Result<Vec<usize>, ScheduleError> {
     check_steps(timesteps, steps)?;
     let stride = timesteps / steps;
     let first = ((steps - 1) * stride).saturating_add(offset);
-    match first < timesteps {
-        true => Ok((0..steps).rev().map(|i| i * stride + offset).collect()),
-        false => Err(ScheduleError::Offset { steps, offset, first, timesteps }),
+    if first >= timesteps {
+        return Err(ScheduleError::Offset { steps, offset, first, timesteps });
     }
+    Ok((0..steps).rev().map(|i| i * stride + offset).collect())
 }
 
 /// diffusers' `trailing`: T, T - r, T - 2r, … with r = T / `steps`, each rounded (ties to even), less 1.
@@ -144,7 +127,7 @@ pub fn leading(timesteps: usize, steps: usize, offset: usize) -> Result<Vec<usiz
 pub fn trailing(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleError> {
     check_steps(timesteps, steps)?;
     let start = timesteps as f64;
-    // NumPy's arange steps by the rounded difference of its first two values.
+    // NumPy's arange steps by the rounded difference of its first two values
     let step = start - (start - start / steps as f64);
     Ok((0..steps).map(|i| ((start - step * i as f64).round_ties_even() as usize).saturating_sub(1)).collect())
 }
@@ -160,9 +143,9 @@ pub fn linspace(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleEr
     Ok((0..steps).rev().map(|i| (step * i as f64).round_ties_even() as usize).collect())
 }
 
-/// `steps + 1` evenly spaced values from T-1 to 0, each rounded (ties to even), without the 0: so every step, that to
-/// clean data too, is about as long. What diffusers' multistep solvers (DPM-Solver++, UniPC, DEIS) mean by `linspace`.
-/// As many steps as timesteps visit all of them.
+/// `steps + 1` evenly spaced values from T-1 to 0, each rounded (ties to even), without the 0, so that all steps, the last
+/// one to clean data included, are about equally long. diffusers' multistep solvers (DPM-Solver++, UniPC, DEIS) call this
+/// `linspace`. As many steps as timesteps visit all of them.
 ///
 /// # Errors
 /// [`ScheduleError::Timesteps`] and [`ScheduleError::Steps`].
@@ -180,7 +163,7 @@ pub fn uniform(timesteps: usize, steps: usize) -> Result<Vec<usize>, ScheduleErr
 /// counts, the section of small timesteps first, and each gives that many evenly spaced timesteps. A count may be 0.
 ///
 /// # Errors
-/// [`ScheduleError::Timesteps`], [`ScheduleError::Section`] where a section is asked for more than it has, and
+/// [`ScheduleError::Timesteps`], [`ScheduleError::Section`] where a section has fewer timesteps than its count, and
 /// [`ScheduleError::NothingKept`] where the counts add up to 0.
 pub fn openai_sections(timesteps: usize, counts: &[usize]) -> Result<Vec<usize>, ScheduleError> {
     check_timesteps(timesteps)?;
@@ -195,7 +178,8 @@ pub fn openai_sections(timesteps: usize, counts: &[usize]) -> Result<Vec<usize>,
             return Err(ScheduleError::Section { section, size, steps });
         }
         let stride = if steps > 1 { (size - 1) as f64 / (steps - 1) as f64 } else { 1.0 };
-        let mut position = 0.0_f64; // summed up, as OpenAI does: its rounding decides ties
+        // summed up, as OpenAI does: the rounding decides ties
+        let mut position = 0.0_f64;
         for _ in 0..steps {
             kept.push(start + position.round_ties_even() as usize);
             position += stride;
@@ -247,8 +231,5 @@ pub fn parse_openai(timesteps: usize, text: &str) -> Result<Vec<usize>, Schedule
 /// Refuses an impossible T, and steps outside 1..=T.
 pub(crate) fn check_steps(timesteps: usize, steps: usize) -> Result<(), ScheduleError> {
     check_timesteps(timesteps)?;
-    match (1..=timesteps).contains(&steps) {
-        true => Ok(()),
-        false => Err(ScheduleError::Steps { steps, timesteps }),
-    }
+    if (1..=timesteps).contains(&steps) { Ok(()) } else { Err(ScheduleError::Steps { steps, timesteps }) }
 }

@@ -1,17 +1,14 @@
-//! The schedule itself: every per-timestep number of a chain, computed once and checked once.
+//! The schedule: every per-timestep value of a chain, computed and checked once.
 
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
 use crate::beta_schedule::{check_timesteps, check_user_betas};
 use crate::respace::check_steps;
-use crate::{BetaSchedule, NoiseLevel, ScheduleError, Spacing};
+use crate::{BetaSchedule, NoiseLevel, Posterior, ScheduleError, Spacing};
 
-/// The smallest posterior variance whose logarithm is taken (Ho et al.'s code, and every peer since).
-const SMALLEST_VARIANCE: f64 = 1e-20;
-
-/// What a configuration file says of a schedule. Its keys and those of the family lie in one table:
-/// `family = "cosine"`, `timesteps = 1000`, `s = 0.008`. Only `family` has to be named; unknown keys are errors.
+/// The schedule in a configuration file. Its keys and those of the beta schedule lie in one table: `family = "cosine"`,
+/// `timesteps = 1000`, `s = 0.008`. Only `family` is required; unknown keys are errors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct ScheduleConfig {
     /// Number of diffusion timesteps T, at least 1. Default 1000.
@@ -21,8 +18,8 @@ pub struct ScheduleConfig {
     /// Default false.
     #[serde(default)]
     pub zero_terminal_snr: bool,
-    /// The family and its parameters. Default cosine.
-    // The family refuses unknown keys: serde hands a flattened tagged enum every key that is not named above.
+    /// The beta schedule and its parameters. Default cosine.
+    // it refuses unknown keys: serde hands a flattened tagged enum every key that is not named above
     #[serde(flatten)]
     pub family: BetaSchedule,
 }
@@ -49,10 +46,10 @@ impl ScheduleConfig {
     }
 }
 
-/// A chain of T noising steps, t = 0, …, T-1, with every number that training and sampling need.
+/// A chain of T forward steps, t = 0, …, T-1, with every per-timestep value that training and sampling need.
 ///
-/// A value of this type is valid: alpha_bar falls strictly from below 1 and stays above 0, but for a
-/// zero-terminal-SNR schedule, whose last alpha_bar is 0 and last beta 1. All per-timestep values are finite.
+/// A value of this type is valid: alpha_bar falls strictly from below 1 and stays above 0, except in a zero-terminal-SNR
+/// schedule, whose last alpha_bar is 0 and last beta 1. All per-timestep values are finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     betas: Vec<f64>,
@@ -67,21 +64,21 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// The schedule of a family with `timesteps` steps.
+    /// The chain of a beta schedule with `timesteps` steps.
     ///
     /// # Errors
     /// Those of [`BetaSchedule::betas`], and [`ScheduleError::AlphaBar`] where alpha_bar does not fall strictly in double
     /// precision or underflows.
-    pub fn new(family: &BetaSchedule, timesteps: usize) -> Result<Self, ScheduleError> {
-        Self::from_valid_betas(family.betas(timesteps)?)
+    pub fn new(beta_schedule: &BetaSchedule, timesteps: usize) -> Result<Self, ScheduleError> {
+        Self::from_valid_betas(beta_schedule.betas(timesteps)?)
     }
 
-    /// The schedule of the user's own betas, t = 0 first.
+    /// The chain of the user's own betas, t = 0 first.
     ///
     /// # Errors
     /// [`ScheduleError::Timesteps`] for none (or more than [`crate::MAX_TIMESTEPS`]), [`ScheduleError::Beta`] for one
     /// outside (0, 1) or NaN, [`ScheduleError::DecreasingBetas`] for one below its predecessor (equal is fine), and
-    /// [`ScheduleError::AlphaBar`] where double precision does not carry them.
+    /// [`ScheduleError::AlphaBar`] where alpha_bar does not fall strictly in double precision or underflows.
     pub fn from_betas(betas: &[f64]) -> Result<Self, ScheduleError> {
         check_user_betas(betas)?;
         Self::from_valid_betas(betas.to_vec())
@@ -97,11 +94,12 @@ impl Schedule {
                 product
             })
             .collect();
-        let model_timesteps = (0..betas.len()).collect();
-        match alpha_bars.last() {
-            Some(&0.0) => Err(underflow(&alpha_bars)),
-            _ => Self::from_parts(betas, alpha_bars, model_timesteps),
+        // each factor is above 0: a product of 0 is an underflow
+        if let Some(timestep) = alpha_bars.iter().position(|&alpha_bar| alpha_bar == 0.0) {
+            return Err(alpha_bar_error(&alpha_bars, timestep));
         }
+        let model_timesteps = (0..betas.len()).collect();
+        Self::from_parts(betas, alpha_bars, model_timesteps)
     }
 
     /// beta_t = 1 - alpha_bar_t / alpha_bar_{t-1}.
@@ -110,46 +108,32 @@ impl Schedule {
         Self::from_parts(betas, alpha_bars, model_timesteps)
     }
 
-    /// Checks alpha_bar and computes the rest: the one place where a `Schedule` comes into being.
+    /// Checks alpha_bar and computes the rest: every `Schedule` is made here.
     fn from_parts(betas: Vec<f64>, alpha_bars: Vec<f64>, model_timesteps: Vec<usize>) -> Result<Self, ScheduleError> {
         check_timesteps(alpha_bars.len())?;
-        let flat =
-            previous(&alpha_bars).zip(&alpha_bars).position(|(before, &after)| !(after < before && after >= 0.0));
-        if let Some(timestep) = flat {
-            return Err(ScheduleError::AlphaBar {
-                timestep,
-                previous: timestep.checked_sub(1).map_or(1.0, |before| alpha_bars[before]),
-                alpha_bar: alpha_bars[timestep],
-            });
+        let falls = |(before, &after): (f64, &f64)| after < before && after >= 0.0;
+        if let Some(timestep) = previous(&alpha_bars).zip(&alpha_bars).position(|pair| !falls(pair)) {
+            return Err(alpha_bar_error(&alpha_bars, timestep));
         }
-
-        // The posterior q(x_{t-1} | x_t, x_0) (Ho et al. 2020, equations 6 and 7).
-        let mut posterior_variance = Vec::with_capacity(betas.len());
-        let mut posterior_mean_coef1 = Vec::with_capacity(betas.len());
-        let mut posterior_mean_coef2 = Vec::with_capacity(betas.len());
-        for ((&beta, &alpha_bar), before) in betas.iter().zip(&alpha_bars).zip(previous(&alpha_bars)) {
-            posterior_variance.push(beta * (1.0 - before) / (1.0 - alpha_bar));
-            posterior_mean_coef1.push(beta * before.sqrt() / (1.0 - alpha_bar));
-            posterior_mean_coef2.push((1.0 - before) * (1.0 - beta).sqrt() / (1.0 - alpha_bar));
-        }
-        let posterior_log_variance_clipped: Vec<f64> =
-            posterior_variance.iter().map(|variance| variance.max(SMALLEST_VARIANCE).ln()).collect();
-        let mut posterior_log_variance_first_replaced = posterior_log_variance_clipped.clone();
-        if let [first, second, ..] = posterior_log_variance_first_replaced.as_mut_slice() {
+        let steps = betas.iter().zip(&alpha_bars).zip(previous(&alpha_bars));
+        let posteriors: Vec<Posterior> =
+            steps.map(|((&beta, &alpha_bar), before)| Posterior::new(1.0 - beta, beta, alpha_bar, before)).collect();
+        let each = |value: fn(&Posterior) -> f64| posteriors.iter().map(value).collect::<Vec<f64>>();
+        let clipped = each(|posterior| posterior.clipped_variance().ln());
+        let mut first_replaced = clipped.clone();
+        if let [first, second, ..] = first_replaced.as_mut_slice() {
             *first = *second;
         }
-        let snr = alpha_bars.iter().map(|alpha_bar| alpha_bar / (1.0 - alpha_bar)).collect();
-
         Ok(Schedule {
+            posterior_variance: each(|posterior| posterior.variance),
+            posterior_log_variance_clipped: clipped,
+            posterior_log_variance_first_replaced: first_replaced,
+            posterior_mean_coef1: each(|posterior| posterior.of_x_0),
+            posterior_mean_coef2: each(|posterior| posterior.of_x_t),
+            snr: alpha_bars.iter().map(|alpha_bar| alpha_bar / (1.0 - alpha_bar)).collect(),
             betas,
             alpha_bars,
             model_timesteps,
-            posterior_variance,
-            posterior_log_variance_clipped,
-            posterior_log_variance_first_replaced,
-            posterior_mean_coef1,
-            posterior_mean_coef2,
-            snr,
         })
     }
 
@@ -163,24 +147,20 @@ impl Schedule {
         &self.betas
     }
 
-    /// Share of the variance that is still signal after each step, falling strictly, in (0, 1); the last is 0 in a
+    /// Share of the variance that is signal after each step, falling strictly, in (0, 1); the last is 0 in a
     /// zero-terminal-SNR schedule.
     pub fn alpha_bars(&self) -> &[f64] {
         &self.alpha_bars
     }
 
-    /// The timestep that the network is told at each step: 0, …, T-1, or what [`Schedule::respaced`] kept of them.
+    /// The network's timestep at each step: 0, …, T-1, or those of them that [`Schedule::respaced`] kept.
     pub fn model_timesteps(&self) -> &[usize] {
         &self.model_timesteps
     }
 
-    /// alpha_bar after step `t`; alpha_bar(-1) = 1 is clean data. Before the chain it is 1, beyond its end that of the
-    /// last step.
+    /// alpha_bar after step `t`: 1, clean data, for -1 and below; beyond the end of the chain that of the last step.
     pub fn alpha_bar(&self, t: i64) -> f64 {
-        match usize::try_from(t) {
-            Ok(t) => self.alpha_bars[self.clamp(t)],
-            Err(_) => 1.0,
-        }
+        usize::try_from(t).map_or(1.0, |t| self.alpha_bars[self.clamp(t)])
     }
 
     /// beta of step `t`; beyond the end of the chain that of the last step.
@@ -189,7 +169,7 @@ impl Schedule {
     }
 
     /// The noise level after step `t`; beyond the end of the chain that of the last step. In a respaced schedule its
-    /// `timestep` is the one of the original chain, which the network knows.
+    /// `timestep` is that of the original chain, which the network was trained on.
     pub fn level(&self, t: usize) -> NoiseLevel {
         let t = self.clamp(t);
         NoiseLevel { timestep: self.model_timesteps[t] as f64, alpha_bar: self.alpha_bars[t] }
@@ -230,49 +210,57 @@ impl Schedule {
         NoiseLevel { timestep, alpha_bar }
     }
 
-    /// The levels that a sampler of `steps` steps walks over, from the noisiest on: `steps` levels of this schedule,
-    /// then [`NoiseLevel::CLEAN`]. [`Spacing::Karras`] and [`Spacing::Exponential`] go from the sigma of the last
-    /// timestep to that of the first, [`Spacing::Flow`] from the last towards clean data.
+    /// The levels that a sampler of `steps` steps visits, the noisiest first: `steps` levels of this schedule, then
+    /// [`NoiseLevel::CLEAN`]. [`Spacing::Karras`] and [`Spacing::Exponential`] go from the sigma of the last timestep to
+    /// that of the first, [`Spacing::Flow`] from the last towards clean data.
     ///
     /// # Errors
-    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T; [`ScheduleError::InfiniteSigma`] for the first two of these, if the last
-    /// timestep is pure noise.
+    /// [`ScheduleError::Steps`] unless 1 <= `steps` <= T; [`ScheduleError::InfiniteSigma`] for `Karras` and `Exponential`
+    /// if the last timestep is pure noise.
     pub fn levels(&self, spacing: Spacing, steps: usize) -> Result<Vec<NoiseLevel>, ScheduleError> {
         /// The exponent rho that the paper recommends for images.
         const RHO: f64 = 7.0;
-        let even = |of: &dyn Fn(f64) -> f64, back: &dyn Fn(f64) -> f64| {
-            check_steps(self.timesteps(), steps)?;
-            let (first, last) = (self.level(self.timesteps() - 1), self.level(0));
-            if first.sigma().is_infinite() {
-                return Err(ScheduleError::InfiniteSigma { spacing });
-            }
-            let (start, end) = (of(first.sigma()), of(last.sigma()));
-            let between = |index: usize| match index {
-                0 => first,
-                index if index + 1 == steps => last,
-                index => self.level_at_sigma(back(start + (end - start) * index as f64 / (steps - 1) as f64)),
-            };
-            Ok((0..steps).map(between).collect::<Vec<_>>())
-        };
+        check_steps(self.timesteps(), steps)?;
         let mut levels = match spacing {
+            Spacing::Karras => {
+                self.even_levels(spacing, steps, |sigma| sigma.powf(1.0 / RHO), |root| root.powf(RHO))?
+            }
+            Spacing::Exponential => self.even_levels(spacing, steps, f64::ln, f64::exp)?,
             Spacing::Flow => {
-                check_steps(self.timesteps(), steps)?;
                 let first = self.level(self.timesteps() - 1);
                 let start = first.noise_scale() / (first.signal_scale() + first.noise_scale());
                 let time = |index: usize| start * (1.0 - index as f64 / steps as f64);
                 let between = (1..steps).map(time).map(|time| self.level_at_sigma(time / (1.0 - time)));
                 std::iter::once(first).chain(between).collect()
             }
-            Spacing::Karras => even(&|sigma| sigma.powf(1.0 / RHO), &|root| root.powf(RHO))?,
-            Spacing::Exponential => even(&f64::ln, &f64::exp)?,
             _ => spacing.timesteps(self.timesteps(), steps)?.into_iter().map(|t| self.level(t)).collect(),
         };
         levels.push(NoiseLevel::CLEAN);
         Ok(levels)
     }
 
-    /// Variance of q(x_{t-1} | x_t, x_0): beta · (1 - alpha_bar_{t-1}) / (1 - alpha_bar_t) (Ho et al. 2020,
-    /// equation 7). In [0, beta]; the first is 0.
+    /// `steps` levels, evenly spaced in a function of sigma of which `inverse` is the inverse; both ends are exact.
+    fn even_levels(
+        &self,
+        spacing: Spacing,
+        steps: usize,
+        function: impl Fn(f64) -> f64,
+        inverse: impl Fn(f64) -> f64,
+    ) -> Result<Vec<NoiseLevel>, ScheduleError> {
+        let (first, last) = (self.level(self.timesteps() - 1), self.level(0));
+        if first.sigma().is_infinite() {
+            return Err(ScheduleError::InfiniteSigma { spacing });
+        }
+        let (start, end) = (function(first.sigma()), function(last.sigma()));
+        let level = |index: usize| match index {
+            0 => first,
+            index if index + 1 == steps => last,
+            index => self.level_at_sigma(inverse(start + (end - start) * index as f64 / (steps - 1) as f64)),
+        };
+        Ok((0..steps).map(level).collect())
+    }
+
+    /// Variance of q(x_{t-1} | x_t, x_0) ([`Posterior`]), in [0, beta]; the first is 0.
     pub fn posterior_variance(&self) -> &[f64] {
         &self.posterior_variance
     }
@@ -289,14 +277,12 @@ impl Schedule {
         &self.posterior_log_variance_first_replaced
     }
 
-    /// Factor of x_0 in the mean of q(x_{t-1} | x_t, x_0): beta · sqrt(alpha_bar_{t-1}) / (1 - alpha_bar_t)
-    /// (Ho et al. 2020, equation 7).
+    /// Factor of x_0 in the mean of q(x_{t-1} | x_t, x_0) ([`Posterior`]).
     pub fn posterior_mean_coef1(&self) -> &[f64] {
         &self.posterior_mean_coef1
     }
 
-    /// Factor of x_t in the mean of q(x_{t-1} | x_t, x_0): (1 - alpha_bar_{t-1}) · sqrt(1 - beta) / (1 - alpha_bar_t)
-    /// (Ho et al. 2020, equation 7). 0 at t = 0.
+    /// Factor of x_t in the mean of q(x_{t-1} | x_t, x_0) ([`Posterior`]). 0 at t = 0.
     pub fn posterior_mean_coef2(&self) -> &[f64] {
         &self.posterior_mean_coef2
     }
@@ -307,15 +293,14 @@ impl Schedule {
         &self.snr
     }
 
-    /// This schedule shifted and scaled so that its last timestep is pure noise and its first stays as it was
-    /// (Lin et al. 2023, arXiv 2305.08891, algorithm 1). The last alpha_bar is exactly 0 and the last beta exactly 1.
+    /// This schedule shifted and scaled so that its last timestep is pure noise and its first is unchanged (Lin et al. 2023,
+    /// arXiv:2305.08891, algorithm 1). The last alpha_bar is exactly 0 and the last beta exactly 1.
     ///
-    /// There the SNR is 0, sigma infinite, and a network that predicts epsilon says nothing about x_0: train it to
-    /// predict v.
+    /// There the SNR is 0, sigma is infinite, and epsilon determines nothing of x_0: train such a network to predict v.
     ///
     /// # Errors
-    /// [`ScheduleError::RescaleTooShort`] if T = 1; [`ScheduleError::AlphaBar`] where so little signal is left before
-    /// the end that it underflows.
+    /// [`ScheduleError::RescaleTooShort`] if T = 1; [`ScheduleError::AlphaBar`] where an alpha_bar before the end
+    /// underflows.
     pub fn rescale_zero_terminal_snr(&self) -> Result<Schedule, ScheduleError> {
         let roots: Vec<f64> = self.alpha_bars.iter().map(|alpha_bar| alpha_bar.sqrt()).collect();
         let [first, .., last] = roots[..] else {
@@ -326,8 +311,8 @@ impl Schedule {
         Self::from_alpha_bars(alpha_bars, self.model_timesteps.clone())
     }
 
-    /// The shorter chain that visits only the given timesteps of this one, in any order: their alpha_bars stay, and
-    /// the betas between them are derived anew (OpenAI's `SpacedDiffusion`). Such betas may fall.
+    /// The shorter chain that visits only the given timesteps of this one, in any order: their alpha_bars are unchanged, and
+    /// the betas between them are derived from those (OpenAI's `SpacedDiffusion`). Such betas may fall.
     ///
     /// # Errors
     /// [`ScheduleError::NothingKept`], [`ScheduleError::TimestepOutOfRange`] or [`ScheduleError::RepeatedTimestep`].
@@ -360,9 +345,8 @@ fn previous(alpha_bars: &[f64]) -> impl Iterator<Item = f64> {
     std::iter::once(1.0).chain(alpha_bars.iter().copied()).take(alpha_bars.len())
 }
 
-/// Where alpha_bar first reached 0 although every beta is below 1.
-fn underflow(alpha_bars: &[f64]) -> ScheduleError {
-    let timestep = alpha_bars.iter().take_while(|&&alpha_bar| alpha_bar > 0.0).count();
+/// The error of an alpha_bar that does not fall strictly, or underflows, at `timestep`.
+fn alpha_bar_error(alpha_bars: &[f64], timestep: usize) -> ScheduleError {
     let previous = timestep.checked_sub(1).map_or(1.0, |before| alpha_bars[before]);
-    ScheduleError::AlphaBar { timestep, previous, alpha_bar: 0.0 }
+    ScheduleError::AlphaBar { timestep, previous, alpha_bar: alpha_bars[timestep] }
 }

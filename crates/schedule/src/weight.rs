@@ -1,4 +1,4 @@
-//! How much the loss of each timestep counts.
+//! The weight of each timestep's loss.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{NoiseLevel, Objective, Schedule, ScheduleError};
 
-/// The gamma of Hang et al. 2023, and of `min_snr` without one.
+/// The gamma of Hang et al. 2023, the default of `min_snr`.
 const DEFAULT_GAMMA: f64 = 5.0;
 
-/// How the loss of each timestep is weighted.
+/// The weight of the loss at each timestep.
 ///
-/// `Snr` and `MinSnr` start from a weight on the error in x_0 and express it for what the network predicts, as the
-/// error in epsilon is SNR times, and that in v is SNR + 1 times the error in x_0 (lucidrains' `loss_weight`):
+/// `Snr` and `MinSnr` start from a weight on the squared error of x_0 and express it for the prediction: the squared error
+/// of epsilon is SNR times, and that of v is SNR + 1 times that of x_0 (lucidrains' `loss_weight`):
 ///
 /// | objective | `uniform` | `snr` | `min_snr` |
 /// | --- | --- | --- | --- |
@@ -22,18 +22,18 @@ const DEFAULT_GAMMA: f64 = 5.0;
 /// | v | 1 | SNR / (SNR + 1) | min(SNR, gamma) / (SNR + 1) |
 /// | edm, flow | 1 | 1 | min(SNR, gamma) times the square of F's factor in x_0 |
 ///
-/// EDM and flow matching bring the weight of their papers with them, which `uniform` and `snr` both leave as it is.
+/// For EDM and flow matching, `uniform` and `snr` are both the weight of the paper.
 ///
-/// As text, on a command line or in a file: `uniform`, `snr`, `min_snr` (gamma 5) or, with another gamma, `min_snr:3`.
+/// As text: `uniform`, `snr`, `min_snr` (gamma 5) or, with another gamma, `min_snr:3`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum LossWeight {
-    /// Every timestep counts the same: Ho et al. 2020's simple loss, for any objective.
+    /// Equal weights: Ho et al. 2020's simple loss, for any objective.
     Uniform,
     /// The weight on x_0 is the SNR: lucidrains without min-SNR. The default.
     #[default]
     Snr,
-    /// The weight on x_0 is the SNR, at most gamma (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+    /// The weight on x_0 is the SNR, at most gamma (Hang et al. 2023, arXiv:2303.09556, section 3.4).
     MinSnr {
         /// Largest weight on x_0, above 0. The paper takes 5.
         gamma: f64,
@@ -46,16 +46,17 @@ impl LossWeight {
     /// # Errors
     /// [`ScheduleError::Unknown`] unless gamma is a number above 0.
     pub fn min_snr(gamma: f64) -> Result<Self, ScheduleError> {
-        match gamma > 0.0 && gamma.is_finite() {
-            true => Ok(LossWeight::MinSnr { gamma }),
-            false => Err(unknown(&format!("min_snr:{gamma}"))),
+        if gamma > 0.0 && gamma.is_finite() {
+            Ok(LossWeight::MinSnr { gamma })
+        } else {
+            Err(unknown(&format!("min_snr:{gamma}")))
         }
     }
 
     /// The weight of each timestep, t = 0 first: finite, and at least 0.
     ///
     /// Where the SNR is 0, at the end of a zero-terminal-SNR schedule, the weights are their limits: 1 for epsilon, 0
-    /// for x_0 and v. (`Uniform` lets v learn from that timestep too.) A gamma put into the variant by hand counts as 0
+    /// for x_0 and v. (With `Uniform`, v learns from that timestep too.) A gamma set in the variant directly counts as 0
     /// where it is not a number above 0, and an infinite one clips nothing; [`LossWeight::min_snr`] refuses both.
     pub fn weights(self, schedule: &Schedule, objective: Objective) -> Vec<f64> {
         (0..schedule.timesteps()).map(|t| self.weight(schedule.level(t), objective)).collect()
@@ -63,12 +64,11 @@ impl LossWeight {
 
     /// The weight of one noise level, as [`LossWeight::weights`].
     pub fn weight(self, level: NoiseLevel, objective: Objective) -> f64 {
-        let (snr, own) = (level.snr(), matches!(objective, Objective::Edm { .. } | Objective::Flow));
-        let largest = match self {
-            LossWeight::Uniform => return 1.0,
-            LossWeight::Snr if own => return 1.0,
-            LossWeight::Snr => f64::INFINITY,
-            LossWeight::MinSnr { gamma } => gamma.max(0.0),
+        let snr = level.snr();
+        let largest = match (self, objective) {
+            (LossWeight::Uniform, _) | (LossWeight::Snr, Objective::Edm { .. } | Objective::Flow) => return 1.0,
+            (LossWeight::Snr, _) => f64::INFINITY,
+            (LossWeight::MinSnr { gamma }, _) => gamma.max(0.0),
         };
         match objective {
             Objective::Epsilon if snr <= largest => 1.0,
@@ -104,20 +104,6 @@ impl FromStr for LossWeight {
             (_, Some(Ok(gamma))) => LossWeight::min_snr(gamma),
             _ => Err(unknown(text)),
         }
-    }
-}
-
-impl TryFrom<String> for LossWeight {
-    type Error = ScheduleError;
-
-    fn try_from(text: String) -> Result<Self, ScheduleError> {
-        text.parse()
-    }
-}
-
-impl From<LossWeight> for String {
-    fn from(weight: LossWeight) -> String {
-        weight.to_string()
     }
 }
 

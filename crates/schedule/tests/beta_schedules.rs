@@ -1,11 +1,11 @@
-//! Closed forms, both end points, and what each family and the user's own betas refuse.
+//! Closed forms, end points and errors of the beta schedules and of the user's own betas.
 #![allow(clippy::unwrap_used)]
 
 use std::f64::consts::FRAC_PI_2;
 
 use schedule::{BetaSchedule, LossWeight, MAX_TIMESTEPS, NoiseLevel, Objective, Schedule, ScheduleError};
 
-fn family(name: &str) -> BetaSchedule {
+fn named(name: &str) -> BetaSchedule {
     name.parse().unwrap()
 }
 
@@ -13,26 +13,26 @@ fn assert_close(our: f64, expected: f64, tolerance: f64) {
     assert!((our - expected).abs() <= tolerance * expected.abs(), "{our:e} is not {expected:e}");
 }
 
-/// First, middle (t = 500 of 1001, so exactly half-way) and last beta.
-fn ends_and_middle(family: &BetaSchedule) -> [f64; 3] {
-    let betas = family.betas(1001).unwrap();
+/// First, middle (t = 500 of 1001, exactly half-way) and last beta.
+fn ends_and_middle(beta_schedule: &BetaSchedule) -> [f64; 3] {
+    let betas = beta_schedule.betas(1001).unwrap();
     [betas[0], betas[500], betas[1000]]
 }
 
 #[test]
 fn linear_is_scaled_by_a_thousand_over_t() {
-    let [first, middle, last] = ends_and_middle(&family("linear"));
+    let [first, middle, last] = ends_and_middle(&named("linear"));
     assert_close(first, 0.1 / 1001.0, 1e-14);
     assert_close(middle, 10.05 / 1001.0, 1e-14);
     assert_close(last, 20.0 / 1001.0, 1e-14);
-    assert_eq!(family("linear").betas(1000).unwrap(), family("linear_unscaled").betas(1000).unwrap());
-    assert_close(family("linear").betas(1).unwrap()[0], 0.1, 1e-14);
+    assert_eq!(named("linear").betas(1000).unwrap(), named("linear_unscaled").betas(1000).unwrap());
+    assert_close(named("linear").betas(1).unwrap()[0], 0.1, 1e-14);
 }
 
 #[test]
 fn linear_unscaled_keeps_its_ends_at_any_t() {
-    assert_eq!(family("linear_unscaled").betas(2).unwrap(), [0.0001, 0.02]);
-    assert_close(ends_and_middle(&family("linear_unscaled"))[1], 0.01005, 1e-14);
+    assert_eq!(named("linear_unscaled").betas(2).unwrap(), [0.0001, 0.02]);
+    assert_close(ends_and_middle(&named("linear_unscaled"))[1], 0.01005, 1e-14);
     let own = BetaSchedule::LinearUnscaled { beta_start: 0.1, beta_end: 0.3 };
     for (beta, expected) in own.betas(3).unwrap().into_iter().zip([0.1, 0.2, 0.3]) {
         assert_close(beta, expected, 1e-15);
@@ -42,7 +42,7 @@ fn linear_unscaled_keeps_its_ends_at_any_t() {
 #[test]
 fn square_roots_of_scaled_linear_and_quadratic_rise_linearly() {
     for (name, start, end) in [("scaled_linear", 0.00085_f64, 0.012_f64), ("quadratic", 0.0001, 0.02)] {
-        let [first, middle, last] = ends_and_middle(&family(name));
+        let [first, middle, last] = ends_and_middle(&named(name));
         assert_close(first, start, 1e-14);
         assert_close(middle, ((start.sqrt() + end.sqrt()) / 2.0).powi(2), 1e-14);
         assert_close(last, end, 1e-14);
@@ -78,7 +78,7 @@ fn sigmoid_alpha_bar_is_the_sigmoid() {
         let left = |u: f64| sigmoid(end / tau) - sigmoid((start + u * (end - start)) / tau);
         for t in 0..99 {
             let expected = left((t + 1) as f64 / 100.0) / left(0.0);
-            // The sigmoid at `end` is a single-precision number: half a unit of its last place over what is left.
+            // the sigmoid at `end` is rounded to single precision: half a unit of its last place over the rest
             let slack = 1e-12 + 6e-8 / left((t + 1) as f64 / 100.0);
             assert_close(schedule.alpha_bar(t), expected, slack);
         }
@@ -87,8 +87,8 @@ fn sigmoid_alpha_bar_is_the_sigmoid() {
 }
 
 #[test]
-fn clean_data_lies_before_the_chain_and_nothing_beyond_it() {
-    let schedule = Schedule::new(&family("cosine"), 10).unwrap();
+fn the_chain_continues_with_clean_data_and_with_its_last_level() {
+    let schedule = Schedule::new(&named("cosine"), 10).unwrap();
     assert_eq!(schedule.timesteps(), 10);
     assert_eq!([schedule.alpha_bar(-1), schedule.alpha_bar(i64::MIN)], [1.0, 1.0]);
     assert_eq!(schedule.alpha_bar(0), schedule.alpha_bars()[0]);
@@ -100,7 +100,7 @@ fn clean_data_lies_before_the_chain_and_nothing_beyond_it() {
 
 #[test]
 fn posterior_of_two_steps_by_hand() {
-    // alpha_bar = 0.5, 0.2: beta_1 = 0.6.
+    // alpha_bar = 0.5, 0.2
     let schedule = Schedule::from_betas(&[0.5, 0.6]).unwrap();
     let expect = |ours: &[f64], expected: [f64; 2]| {
         for (&our, expected) in ours.iter().zip(expected) {
@@ -117,7 +117,7 @@ fn posterior_of_two_steps_by_hand() {
 }
 
 #[test]
-fn a_chain_of_one_step_is_whole() {
+fn a_chain_of_one_step_is_possible() {
     let schedule = Schedule::from_betas(&[0.3]).unwrap();
     assert_eq!(schedule.alpha_bars(), [0.7]);
     assert_eq!(schedule.posterior_variance(), [0.0]);
@@ -125,7 +125,7 @@ fn a_chain_of_one_step_is_whole() {
 }
 
 #[test]
-fn levels_know_their_scales() {
+fn a_level_has_its_scales_by_hand() {
     let level = NoiseLevel { timestep: 7.0, alpha_bar: 0.2 };
     assert_close(level.signal_scale(), 0.2_f64.sqrt(), 1e-15);
     assert_close(level.noise_scale(), 0.8_f64.sqrt(), 1e-15);
@@ -140,10 +140,10 @@ fn levels_know_their_scales() {
 #[test]
 fn zero_terminal_snr_ends_in_pure_noise_and_stays_finite() {
     for name in BetaSchedule::NAMES {
-        let plain = Schedule::new(&family(name), 1000).unwrap();
+        let plain = Schedule::new(&named(name), 1000).unwrap();
         let schedule = plain.rescale_zero_terminal_snr().unwrap();
         assert_close(schedule.alpha_bar(0), plain.alpha_bar(0), 1e-14);
-        // Algorithm 1 by its closed form, in the middle.
+        // algorithm 1 in closed form, in the middle
         let root = |t| plain.alpha_bar(t).sqrt();
         let middle = ((root(500) - root(999)) * root(0) / (root(0) - root(999))).powi(2);
         assert_close(schedule.alpha_bar(500), middle, 1e-12);
@@ -152,7 +152,7 @@ fn zero_terminal_snr_ends_in_pure_noise_and_stays_finite() {
         let last = schedule.level(999);
         assert_eq!((last.signal_scale(), last.noise_scale()), (0.0, 1.0));
         assert_eq!((last.sigma(), last.log_snr()), (f64::INFINITY, f64::NEG_INFINITY));
-        // x_T says nothing about x_0, so the posterior is q(x_{T-1} | x_0).
+        // x_T is independent of x_0, so that the posterior is q(x_{T-1} | x_0)
         assert_eq!(schedule.posterior_mean_coef1()[999], schedule.alpha_bar(998).sqrt());
         assert_eq!(schedule.posterior_mean_coef2()[999], 0.0);
         assert_eq!(schedule.posterior_variance()[999], 1.0 - schedule.alpha_bar(998));
@@ -184,7 +184,7 @@ fn zero_terminal_snr_ends_in_pure_noise_and_stays_finite() {
 
 #[test]
 fn weights_by_hand() {
-    // SNR = 9, 1/9.
+    // SNR = 9, 1/9
     let schedule = Schedule::from_betas(&[0.1, 8.0 / 9.0]).unwrap();
     let expect = |weight: LossWeight, objective, expected: [f64; 2]| {
         for (our, expected) in weight.weights(&schedule, objective).into_iter().zip(expected) {
@@ -202,7 +202,7 @@ fn weights_by_hand() {
     expect(LossWeight::MinSnr { gamma: f64::NAN }, Objective::Epsilon, [0.0, 0.0]);
 }
 
-/// The error's text holds all of these.
+/// The message of the error contains all of these.
 fn assert_says<T: std::fmt::Debug>(result: Result<T, ScheduleError>, parts: &[&str]) {
     let text = result.unwrap_err().to_string();
     for part in parts {
@@ -214,20 +214,20 @@ fn assert_says<T: std::fmt::Debug>(result: Result<T, ScheduleError>, parts: &[&s
 fn too_few_and_too_many_timesteps_are_refused() {
     for name in BetaSchedule::NAMES {
         for timesteps in [0, MAX_TIMESTEPS + 1, usize::MAX] {
-            assert_says(Schedule::new(&family(name), timesteps), &[&format!("schedule of {timesteps} timesteps")]);
+            assert_says(Schedule::new(&named(name), timesteps), &[&format!("schedule of {timesteps} timesteps")]);
         }
     }
     assert_says(
-        Schedule::new(&family("linear"), 20),
+        Schedule::new(&named("linear"), 20),
         &["linear", "20 timesteps", "beta = 1 at t = 19", "more timesteps"],
     );
-    assert_says(Schedule::new(&family("linear"), 10), &["beta = 1.11555", "at t = 5"]);
-    assert!(Schedule::new(&family("linear"), 21).is_ok());
+    assert_says(Schedule::new(&named("linear"), 10), &["beta = 1.11555", "at t = 5"]);
+    assert!(Schedule::new(&named("linear"), 21).is_ok());
 }
 
 #[test]
 fn parameters_out_of_range_are_refused() {
-    let refuse = |family: BetaSchedule, parts: &[&str]| assert_says(Schedule::new(&family, 100), parts);
+    let refuse = |betas: BetaSchedule, parts: &[&str]| assert_says(Schedule::new(&betas, 100), parts);
     for (beta_start, beta_end, parts) in [
         (0.0, 0.02, ["beta_start = 0", "(0, 1)"]),
         (f64::NAN, 0.02, ["beta_start = NaN", "(0, 1)"]),
@@ -246,7 +246,7 @@ fn parameters_out_of_range_are_refused() {
     refuse(BetaSchedule::Sigmoid { start: -3.0, end: 3.0, tau: 0.0 }, &["sigmoid", "tau = 0", "above 0"]);
     refuse(BetaSchedule::Sigmoid { start: 3.0, end: 3.0, tau: 1.0 }, &["end = 3", "above start"]);
     refuse(BetaSchedule::Sigmoid { start: f64::NEG_INFINITY, end: 3.0, tau: 1.0 }, &["start = -inf"]);
-    // Both ends are 1 in single precision: no fall is left.
+    // both ends are 1 in single precision, so that alpha_bar does not fall
     refuse(
         BetaSchedule::Sigmoid { start: 40.0, end: 50.0, tau: 1.0 },
         &["sigmoid", "beta = NaN at t = 0", "closer to 0"],

@@ -1,4 +1,4 @@
-//! The numbers of denoising-diffusion-pytorch 2.3.4. `golden/cut_forward.py` says where `forward` comes from.
+//! Values of denoising-diffusion-pytorch 2.3.4. `golden/cut_forward.py` makes `golden/forward.safetensors`.
 #![allow(clippy::unwrap_used)]
 
 use safetensors::{Dtype, SafeTensors};
@@ -63,10 +63,10 @@ fn posterior_equals_lucidrains() {
 
 #[test]
 fn loss_weights_equal_lucidrains() {
-    let compare = |family: &str, objective: &str, clip: &str, weight: LossWeight| {
-        let schedule = Schedule::new(&family.parse::<BetaSchedule>().unwrap(), 1000).unwrap();
+    let compare = |schedule: &str, objective: &str, clip: &str, weight: LossWeight| {
+        let name = format!("{schedule}_{objective}{clip}.loss_weight");
+        let schedule = Schedule::new(&schedule.parse::<BetaSchedule>().unwrap(), 1000).unwrap();
         let ours = weight.weights(&schedule, objective.parse::<Objective>().unwrap());
-        let name = format!("{family}_{objective}{clip}.loss_weight");
         assert_close(&name, &ours, &array(FORWARD, &name), HALF_F32);
     };
     let min_snr = LossWeight::MinSnr { gamma: 5.0 };

@@ -1,4 +1,4 @@
-//! How networks are fed, and which levels they learn from.
+//! The factors of objectives, and the distributions of noise levels.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
@@ -18,7 +18,7 @@ fn level(sigma: f64) -> NoiseLevel {
 }
 
 proptest! {
-    /// From the right output follow the x_0 and epsilon that x_t was made of.
+    /// From x_t and the target follow the x_0 and epsilon of which x_t was made.
     #[test]
     fn the_target_gives_back_x_0_and_epsilon(x_0 in -1.0..1.0_f64, epsilon in -3.0..3.0_f64, log_sigma in -4.0..4.0_f64) {
         let level = level(log_sigma.exp());
@@ -34,13 +34,13 @@ proptest! {
 
     /// EDM's principle: data of deviation sigma_data gives input and target of variance 1, at every sigma.
     #[test]
-    fn edm_feeds_and_asks_unit_variance(sigma_data in 0.1..3.0_f64, log_sigma in -4.0..4.0_f64) {
+    fn edm_has_input_and_target_of_unit_variance(sigma_data in 0.1..3.0_f64, log_sigma in -4.0..4.0_f64) {
         let level = level(log_sigma.exp());
         let fed = Objective::Edm { sigma_data }.preconditioning(level);
         let input = fed.input.powi(2) * (level.alpha_bar * sigma_data.powi(2) + 1.0 - level.alpha_bar);
         let target = (fed.target[0] * sigma_data).powi(2) + fed.target[1].powi(2);
         prop_assert!((input - 1.0).abs() < 1e-12 && (target - 1.0).abs() < 1e-12, "{input}, {target}");
-        // table 1 of the paper, in its own words
+        // table 1 of the paper, in its notation
         let sigma = level.sigma();
         let root = (sigma * sigma + sigma_data * sigma_data).sqrt();
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * (1.0 + b.abs());
@@ -50,9 +50,9 @@ proptest! {
         prop_assert!(close(fed.time, 250.0 * sigma.ln()));
     }
 
-    /// The weight on x_0 that min-SNR means is the same, whatever the network predicts.
+    /// The weight of min-SNR on x_0 is the same for every objective.
     #[test]
-    fn min_snr_means_one_weight_on_x_0(log_sigma in -4.0..4.0_f64, gamma in 0.5..10.0_f64) {
+    fn min_snr_is_one_weight_on_x_0(log_sigma in -4.0..4.0_f64, gamma in 0.5..10.0_f64) {
         let level = level(log_sigma.exp());
         for objective in OBJECTIVES {
             let [_, output] = objective.preconditioning(level).x_0;
@@ -70,13 +70,13 @@ fn flow_is_a_straight_path() {
     // the input is (1 - s) x_0 + s epsilon
     assert!((fed.input * level.signal_scale() - 0.25).abs() < 1e-12);
     assert!((fed.input * level.noise_scale() - 0.75).abs() < 1e-12);
-    // pure noise: the velocity leads to x_0 at once
+    // at pure noise the velocity leads to x_0 in one step
     let end = Objective::Flow.preconditioning(NoiseLevel { timestep: 999.0, alpha_bar: 0.0 });
     assert_eq!((end.time, end.input, end.x_0, end.epsilon), (1000.0, 1.0, [1.0, -1.0], [1.0, 0.0]));
 }
 
 #[test]
-fn the_family_edm_has_the_paper_s_sigmas() {
+fn the_beta_schedule_edm_has_the_sigmas_of_the_paper() {
     let schedule = Schedule::new(&"edm".parse::<BetaSchedule>().unwrap(), 18).unwrap();
     let sigma = |t: usize| schedule.level(t).sigma();
     let close = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 1e-9, "{a} is not {b}");
@@ -85,7 +85,7 @@ fn the_family_edm_has_the_paper_s_sigmas() {
     // equation 5 with N = 18, i = 17 - 8
     let root = |sigma: f64| sigma.powf(1.0 / 7.0);
     close(sigma(8), (root(80.0) + 9.0 / 17.0 * (root(0.002) - root(80.0))).powi(7));
-    // and the spacing of the same name visits each timestep
+    // the spacing of the paper visits each timestep
     let levels = schedule.levels(Spacing::Karras, 18).unwrap();
     for (index, level) in levels[..18].iter().enumerate() {
         close(level.sigma(), sigma(17 - index));
@@ -95,8 +95,8 @@ fn the_family_edm_has_the_paper_s_sigmas() {
         ("family = 'edm'\nsigma_max = 0.001", "sigma_max"),
         ("family = 'edm'\nrho = -1.0", "rho"),
     ] {
-        let family: BetaSchedule = toml::from_str(text).unwrap();
-        assert!(Schedule::new(&family, 10).unwrap_err().to_string().contains(says));
+        let beta_schedule: BetaSchedule = toml::from_str(text).unwrap();
+        assert!(Schedule::new(&beta_schedule, 10).unwrap_err().to_string().contains(says));
     }
 }
 
@@ -117,7 +117,7 @@ fn the_spacing_flow_is_even_in_s() {
 }
 
 #[test]
-fn distributions_of_levels() {
+fn each_distribution_draws_its_levels() {
     let schedule = Schedule::new(&"edm".parse::<BetaSchedule>().unwrap(), 1000).unwrap();
     let own = |objective| LevelDistribution::Own.of(objective);
     assert_eq!(own(Objective::V), LevelDistribution::Uniform);
@@ -131,7 +131,7 @@ fn distributions_of_levels() {
     assert!((level(LevelDistribution::Flow, 0.75, 9.0).sigma() - 3.0).abs() < 1e-12);
     let log_normal = LevelDistribution::LogNormal { mean: -1.0, deviation: 2.0 };
     assert!((level(log_normal, 0.5, 0.5).sigma() - 1.0).abs() < 1e-12);
-    // the timestep is that of the schedule, the sigma may lie beyond it
+    // sigma may lie beyond the schedule, the timestep does not
     let beyond = level(log_normal, 0.5, 4.0);
     assert!((beyond.sigma() - 7.0_f64.exp()).abs() < 1e-6 && beyond.timestep == 999.0);
 }

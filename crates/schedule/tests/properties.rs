@@ -1,12 +1,12 @@
-//! What holds for any family, any T and any number of steps.
+//! Properties of any beta schedule, any T and any number of steps.
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use schedule::respace::{ddim_lucidrains, leading, openai_ddim, openai_sections};
 use schedule::{BetaSchedule, LossWeight, NoiseLevel, Objective, Schedule, Spacing};
 
-/// Families whose defaults or nearby parameters are possible from T = 30 to T = 2000.
-fn families() -> impl Strategy<Value = BetaSchedule> {
+/// Beta schedules whose default or nearby parameters are possible from T = 30 to T = 2000.
+fn beta_schedules() -> impl Strategy<Value = BetaSchedule> {
     let ends = (1e-5..1e-3_f64, 1.0..20.0_f64).prop_map(|(start, ratio)| (start, start * ratio));
     prop_oneof![
         ends.clone().prop_map(|(beta_start, beta_end)| BetaSchedule::Linear { beta_start, beta_end }),
@@ -24,7 +24,8 @@ fn families() -> impl Strategy<Value = BetaSchedule> {
 }
 
 fn schedules() -> impl Strategy<Value = Schedule> {
-    let plain = (families(), 30..2000_usize).prop_map(|(family, timesteps)| Schedule::new(&family, timesteps).unwrap());
+    let plain =
+        (beta_schedules(), 30..2000_usize).prop_map(|(betas, timesteps)| Schedule::new(&betas, timesteps).unwrap());
     (plain, any::<bool>())
         .prop_map(|(plain, rescale)| if rescale { plain.rescale_zero_terminal_snr().unwrap() } else { plain })
 }
@@ -48,7 +49,7 @@ fn strictly_descending_below(timesteps: usize, chosen: &[usize]) -> bool {
     chosen.windows(2).all(|pair| pair[0] > pair[1]) && chosen.iter().all(|&t| t < timesteps)
 }
 
-/// Any f64, NaN and infinities too, and often one in (0, 1).
+/// Any f64, including NaN and infinities, and often one in (0, 1).
 fn numbers() -> impl Strategy<Value = f64> {
     prop_oneof![prop::num::f64::ANY, 0.0..1.0_f64]
 }
@@ -75,7 +76,7 @@ proptest! {
         for t in 0..schedule.timesteps() {
             let (before, after) = (schedule.alpha_bar(t as i64 - 1), schedule.alpha_bar(t as i64));
             let (coef1, coef2) = (schedule.posterior_mean_coef1()[t], schedule.posterior_mean_coef2()[t]);
-            // 1 - alpha_bar of the first steps carries few digits.
+            // 1 - alpha_bar of the first steps has few digits
             let slack = 1e-15 / (1.0 - after) + 1e-12;
             prop_assert!((coef1 + coef2 * after.sqrt() - before.sqrt()).abs() <= slack);
             let variance = schedule.posterior_variance()[t] + coef2.powi(2) * (1.0 - after);
@@ -140,8 +141,12 @@ proptest! {
     }
 
     #[test]
-    fn spacings_between_timesteps_are_even_in_sigma(family in families(), timesteps in 30..2000_usize, steps in 2..30_usize) {
-        let schedule = Schedule::new(&family, timesteps).unwrap();
+    fn spacings_between_timesteps_are_even_in_sigma(
+        beta_schedule in beta_schedules(),
+        timesteps in 30..2000_usize,
+        steps in 2..30_usize,
+    ) {
+        let schedule = Schedule::new(&beta_schedule, timesteps).unwrap();
         let (first, last) = (schedule.level(timesteps - 1), schedule.level(0));
         for (spacing, power) in [(Spacing::Karras, 1.0 / 7.0), (Spacing::Exponential, 0.0)] {
             let levels = schedule.levels(spacing, steps).unwrap();
@@ -261,7 +266,7 @@ proptest! {
         }
     }
 
-    /// Anything at all in, an answer or an error out.
+    /// Any input gives a value or an error.
     #[test]
     fn nothing_panics(
         betas in prop::collection::vec(numbers(), 0..5),
@@ -269,7 +274,7 @@ proptest! {
         timesteps in 0..40_usize,
     ) {
         let [first, second, third] = numbers;
-        let families = [
+        let beta_schedules = [
             BetaSchedule::Linear { beta_start: first, beta_end: second },
             BetaSchedule::Quadratic { beta_start: first, beta_end: second },
             BetaSchedule::Constant { beta: first },
@@ -277,8 +282,8 @@ proptest! {
             BetaSchedule::Sigmoid { start: first, end: second, tau: third },
             BetaSchedule::Custom { betas: betas.clone() },
         ];
-        for family in families {
-            if let Ok(schedule) = Schedule::new(&family, timesteps) {
+        for beta_schedule in beta_schedules {
+            if let Ok(schedule) = Schedule::new(&beta_schedule, timesteps) {
                 prop_assert!(schedule.betas().iter().all(|&beta| beta > 0.0 && beta < 1.0));
             }
         }

@@ -1,4 +1,4 @@
-//! Which timesteps a shorter run visits, against numbers that NumPy and OpenAI's `respace.py` printed.
+//! The timesteps of shorter runs, compared with those that NumPy and OpenAI's `respace.py` printed.
 #![allow(clippy::unwrap_used)]
 
 use schedule::respace::{
@@ -16,7 +16,7 @@ fn lucidrains_ends_with_clean_data() {
 
 #[test]
 fn lucidrains_rounds_in_single_precision() {
-    // Time 13 of 26 is 13 · 250 / 26 - 1 = 124 exactly, but comes out just below.
+    // time 13 of 26 is exactly 13 · 250 / 26 - 1 = 124, and rounds to just below
     let times = ddim_lucidrains(250, 26).unwrap();
     let exact: Vec<i64> = (0..=26).rev().map(|i| i * 250 / 26 - 1).collect();
     let different: Vec<(i64, i64)> = times.into_iter().zip(exact).filter(|(ours, exact)| ours != exact).collect();
@@ -33,21 +33,21 @@ fn lucidrains_repeats_no_timestep_where_single_precision_would() {
 }
 
 #[test]
-fn diffusers_spacings() {
+fn spacings_equal_those_of_diffusers() {
     assert_eq!(leading(1000, 7, 0).unwrap(), [852, 710, 568, 426, 284, 142, 0]);
     assert_eq!(leading(1000, 4, 1).unwrap(), [751, 501, 251, 1]);
     assert_eq!(trailing(1000, 7).unwrap(), [999, 856, 713, 570, 428, 285, 142]);
     assert_eq!(linspace(1000, 7).unwrap(), [999, 832, 666, 500, 333, 166, 0]);
     assert_eq!(linspace(1000, 1).unwrap(), [0]);
-    // A tie goes to the even neighbor: the fourth is 42.5, so 42, less 1.
+    // a tie goes to the even neighbor: the fourth is 42.5, which rounds to 42, less 1
     assert_eq!(trailing(50, 20).unwrap()[..8], [49, 47, 44, 41, 39, 37, 34, 31]);
     assert_eq!(linspace(50, 20).unwrap()[..8], [49, 46, 44, 41, 39, 36, 34, 31]);
-    // The third is 832.5.
+    // the third is 832.5
     assert_eq!(linspace(1000, 13).unwrap()[2], 832);
 }
 
 #[test]
-fn openai_respacings() {
+fn respacings_equal_those_of_openai() {
     assert_eq!(openai_sections(10, &[3, 2, 2]).unwrap(), [9, 7, 6, 4, 3, 2, 0]);
     assert_eq!(openai_sections(10, &[0, 1]).unwrap(), [5]);
     assert_eq!(openai_sections(6, &[3]).unwrap(), [5, 2, 0], "2.5 goes to the even 2");
@@ -133,7 +133,7 @@ fn impossible_steps_are_refused() {
     assert_says(no_signal.levels(Spacing::Exponential, 3), &["`exponential`", "finite sigma", "trailing"]);
 }
 
-/// `np.linspace(0, 999, steps + 1).round()[::-1][:-1]`, as diffusers' multistep solvers have it.
+/// `np.linspace(0, 999, steps + 1).round()[::-1][:-1]`, as in diffusers' multistep solvers.
 #[test]
 fn uniform_is_linspace_without_the_first_timestep() {
     assert_eq!(uniform(1000, 10).unwrap(), [999, 899, 799, 699, 599, 500, 400, 300, 200, 100]);

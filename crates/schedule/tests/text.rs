@@ -32,7 +32,7 @@ fn names_survive_display_and_parsing() {
 }
 
 #[test]
-fn an_unknown_name_is_told_the_valid_ones() {
+fn the_error_of_an_unknown_name_lists_the_valid_ones() {
     let says = |text: String, parts: &[&str]| {
         for part in parts {
             assert!(text.contains(part), "`{text}` does not say `{part}`");
@@ -40,7 +40,7 @@ fn an_unknown_name_is_told_the_valid_ones() {
     };
     says(
         "cosin".parse::<BetaSchedule>().unwrap_err().to_string(),
-        &["schedule family `cosin`", &BetaSchedule::NAMES.join(", ")],
+        &["beta schedule `cosin`", &BetaSchedule::NAMES.join(", ")],
     );
     says("custom".parse::<BetaSchedule>().unwrap_err().to_string(), &["custom betas need a configuration file"]);
     says("eps".parse::<Objective>().unwrap_err().to_string(), &["objective `eps`", "epsilon, x0, v, flow"]);
@@ -60,7 +60,7 @@ fn an_unknown_name_is_told_the_valid_ones() {
 }
 
 #[test]
-fn a_family_is_a_table_with_defaults() {
+fn a_beta_schedule_is_a_table_with_defaults() {
     for name in BetaSchedule::NAMES {
         let read: BetaSchedule = toml::from_str(&format!("family = '{name}'")).unwrap();
         assert_eq!(read, name.parse().unwrap(), "defaults of a table and of a name are the same");

@@ -1,19 +1,19 @@
-//! One screen of knobs: everything a run depends on.
+//! The configuration of a run.
 
-use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
+use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplingConfig};
 use data::{ImageSet, LoadOptions, Padding};
 use documented::DocumentedFields;
 use noise::LossType;
 use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
-use unet::{AttentionKind, UnetConfig};
+use unet::UnetConfig;
 
 use crate::{ema::EmaConfig, error::TrainError, post_hoc::PostHocEmaConfig};
 
 /// The presets, the default first.
 pub const PRESETS: [&str; 5] = ["digits", "mnist", "fashion-mnist", "cifar10", "article"];
 
-/// Everything a run depends on; `config.toml` of its directory.
+/// Everything that a run depends on: `config.toml` of its directory.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -25,7 +25,7 @@ pub struct Config {
     pub diffusion: DiffusionConfig,
     /// Optimizer and loop.
     pub training: TrainingConfig,
-    /// How samples are drawn.
+    /// Sampling.
     pub sampling: SamplingConfig,
 }
 
@@ -35,39 +35,39 @@ pub struct Config {
 pub struct DataConfig {
     /// A folder, a file, or the name of a known dataset.
     pub path: String,
-    /// Side, or height and width as in `[64, 48]`, that images are resized (short side) and cropped (center) to; as they are
-    /// if not given.
+    /// Side, or height and width as in `[64, 48]`, that images are resized (short side) and cropped (center) to; unchanged if not
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_size: Option<ImageSize>,
-    /// Side that images are padded to afterwards, evenly, with black; to the next size that the network can take if not given.
-    /// Samples are cropped back.
+    /// Side that images are then padded to, evenly, with black; the next size that the network supports if not given. Samples are
+    /// cropped back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pad_to: Option<usize>,
-    /// 1 gray, 3 color, 4 color and alpha; those of the images if not given.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA); those of the images if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
-    /// Keep images of 16 bits as such, where there are any; samples are then written with 16 bits, too.
+    /// Keep the 16 bits of 16-bit images; samples are then written with 16 bits, too.
     pub sixteen_bits: bool,
-    /// Which column of a Parquet file, or array of an `.npz`, has the images; found by itself if not given.
+    /// The column of a Parquet file, or array of an `.npz`, with the images; detected if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
-    /// Which column of a Parquet file, of `metadata.csv` or `metadata.jsonl`, or array of an `.npz`, has the labels; found by
-    /// itself if not given.
+    /// The column of a Parquet file, of `metadata.csv` or `metadata.jsonl`, or array of an `.npz`, with the labels; detected if not
+    /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// Do not take sub-folders, or anything else, for classes.
+    /// Use no classes, neither sub-folders nor labels.
     pub ignore_classes: bool,
-    /// Use at most so many images.
+    /// The most images that are used; all if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
-    /// Leave out images that cannot be read, instead of stopping.
+    /// Leave out images that cannot be read, instead of failing.
     pub skip_unreadable: bool,
-    /// Images that are not trained on but measured with, at most a tenth; 0 for none. The test part of a dataset that has one,
-    /// else images of the data, spread evenly.
+    /// The number of held-out images, whose loss is measured, at most a tenth of all; 0 for none. They are the test part of a dataset
+    /// that has one, else images spread evenly over the data.
     pub held_out: usize,
-    /// Flip images horizontally, half of the time. lucidrains' `augment_horizontal_flip`.
+    /// Flip images horizontally with probability 1/2. lucidrains' `augment_horizontal_flip`.
     pub horizontal_flip: bool,
-    /// SHA-256 of the images that are trained on. A run fills it in, and goes on with the same images only.
+    /// SHA-256 of the training images. A run fills it in, and continues with the same images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content_hash: Option<String>,
 }
@@ -96,7 +96,7 @@ impl Default for DataConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "a side such as 64, or [height, width] such as [64, 48]")]
 pub enum ImageSize {
-    /// Both the same.
+    /// Equal height and width.
     Square(usize),
     /// Height and width.
     Sides([usize; 2]),
@@ -112,8 +112,8 @@ impl ImageSize {
     }
 }
 
-/// Schedule, objective and loss: the table `[diffusion]`. The keys of the schedule (`family`, `timesteps`,
-/// `zero_terminal_snr`, parameters of the family) lie in the same table.
+/// Schedule, objective and loss: the table `[diffusion]`, with the keys of the schedule (`family`, `timesteps`, `zero_terminal_snr`
+/// and the parameters of the beta schedule).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 pub struct DiffusionConfig {
     /// `epsilon`, `x0`, `v`, `flow`, `edm` or `edm:SIGMA_DATA`.
@@ -125,24 +125,24 @@ pub struct DiffusionConfig {
     /// `uniform`, `snr`, `min_snr` or `min_snr:3`.
     #[serde(default)]
     pub loss_weight: LossWeight,
-    /// Which noise levels a step draws: `own` (what the objective's paper does), `uniform`, `flow`, `log_normal`,
-    /// `logit_normal`, both also as `log_normal:MEAN:DEVIATION`.
+    /// The distribution of noise levels: `own` (that of the objective's paper), `uniform`, `flow`, `log_normal` or `logit_normal`, the
+    /// last two also as `log_normal:MEAN:DEVIATION`.
     #[serde(default)]
     pub level_distribution: LevelDistribution,
-    /// Draw timesteps more often whose loss is large, and weigh them less.
+    /// Draw timesteps of large losses more often, with smaller weights.
     #[serde(default)]
     pub importance_sampling: bool,
-    /// Weight of the variational bound in the hybrid loss that teaches `unet.learned_variance`, 0 or more. 0.001 in the paper.
+    /// Weight of the variational bound in the hybrid loss, which trains `unet.learned_variance`, 0 or more. 0.001 in the paper.
     #[serde(default = "default_variational_weight")]
     pub variational_weight: f64,
-    /// Give each image of a micro-batch the noise that lies near it.
+    /// Assign the noise of a micro-batch to the images that are near it.
     #[serde(default)]
     pub immiscible_noise: bool,
-    /// Strength of offset noise, 0 to 1; 0 is none.
+    /// Strength of offset noise, 0 to 1; 0 for none.
     #[serde(default)]
     pub offset_noise_strength: f64,
     /// The noise schedule.
-    // last: it hands the keys that are not named above to the family, which refuses those it does not know
+    // last: the keys that are not named above go to the beta schedule, which refuses unknown ones
     #[serde(flatten)]
     pub schedule: ScheduleConfig,
 }
@@ -173,7 +173,7 @@ impl Default for DiffusionConfig {
 }
 
 impl DiffusionConfig {
-    /// Checks what goes with what.
+    /// Refuses combinations that are not possible.
     fn validate(&self, learned_variance: bool) -> Result<(), TrainError> {
         let distribution = self.level_distribution.of(self.objective);
         let between_timesteps = distribution != LevelDistribution::Uniform;
@@ -201,7 +201,7 @@ impl DiffusionConfig {
     }
 }
 
-/// Which optimizer.
+/// The optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum OptimizerKind {
@@ -212,11 +212,11 @@ pub enum OptimizerKind {
     Adamw,
 }
 
-/// How the learning rate goes on after the warm-up.
+/// The learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RateSchedule {
-    /// It stays.
+    /// Constant.
     #[default]
     Constant,
     /// Half a cosine down to 0 at the last step.
@@ -246,14 +246,14 @@ pub struct TrainingConfig {
     pub steps: u64,
     /// Images in a (micro-)batch, of all processes together. The article's `train_batch_size`.
     pub batch_size: usize,
-    /// Micro-batches in a step. The article's `gradient_accumulate_every`.
+    /// The number of micro-batches in a step. The article's `gradient_accumulate_every`.
     pub gradient_accumulate_every: usize,
-    /// Parts that a micro-batch is cut into, computed at the same time on as many threads: worth it on a CPU with small
-    /// networks. Several processes share them. The result depends on it (in the last bits), and not on how many cores there are.
+    /// The number of parts of a micro-batch, each computed by its own thread: faster on a CPU with small networks. Several processes
+    /// share them. The result depends on this number in the last bits, and not on the number of cores.
     pub parallel_parts: usize,
     /// Highest learning rate. The article's `train_lr`.
     pub learning_rate: f64,
-    /// Steps over which the rate rises from 0.
+    /// The number of steps over which the rate rises from 0.
     pub warmup_steps: u64,
     /// `constant`, `cosine` or `linear`.
     pub rate_schedule: RateSchedule,
@@ -262,35 +262,35 @@ pub struct TrainingConfig {
     pub optimizer: OptimizerKind,
     /// Decay of the running means of the gradient and of its square.
     pub betas: [f64; 2],
-    /// Added to the denominator.
+    /// Added to the denominator of the update.
     pub epsilon: f64,
-    /// Weight decay; 0 is none.
+    /// Weight decay; 0 for none.
     pub weight_decay: f64,
-    /// Largest norm of the whole gradient; 0 means no clipping. lucidrains' `max_grad_norm`.
+    /// Largest norm of the whole gradient, to which it is clipped; 0 for no clipping. lucidrains' `max_grad_norm`.
     pub max_gradient_norm: f64,
     /// The average of the weights that samples are drawn from. The article's `ema_decay` is `ema.decay`.
     pub ema: EmaConfig,
-    /// Averages whose length is chosen after the training.
+    /// Averages of the weights whose length is chosen after the training.
     pub post_hoc_ema: PostHocEmaConfig,
     /// `no`, `bf16` or `f16`. The article's `amp`.
     pub mixed_precision: MixedPrecision,
-    /// Compute parts of the forward pass anew in the backward pass, to save memory.
+    /// Recompute parts of the forward pass in the backward pass, to save memory.
     pub gradient_checkpointing: bool,
-    /// Use class labels, where the data has them.
+    /// Train with class labels, if the data has them.
     pub class_labels: bool,
     /// Probability that a label is replaced by the null class (classifier-free guidance).
     pub label_dropout: f64,
-    /// Everything random follows from it.
+    /// The seed of all random numbers.
     pub seed: u64,
-    /// A line of `metrics.jsonl`, and one on the terminal, every so many steps; 0 means never.
+    /// The number of steps between two lines of `metrics.jsonl` and of the terminal; 0 for none.
     pub log_every: u64,
-    /// A grid of samples every so many steps; 0 means never (but one at the end).
+    /// The number of steps between two grids of samples; 0 for one at the end only.
     pub sample_every: u64,
-    /// The held-out loss is measured every so many steps; 0 means never.
+    /// The number of steps between two measurements of the held-out loss; 0 for none.
     pub evaluate_every: u64,
-    /// The training state is saved every so many steps; 0 means never (but once at the end).
+    /// The number of steps between two training states; 0 for one at the end only.
     pub checkpoint_every: u64,
-    /// How many of the last training states are kept, at least 1.
+    /// The number of training states that are kept, the newest ones, at least 1.
     pub keep_checkpoints: usize,
 }
 
@@ -326,119 +326,23 @@ impl Default for TrainingConfig {
 }
 
 impl Config {
-    /// A preset by its name.
+    /// A preset by its name: a file of `crates/train/presets`.
     ///
     /// # Errors
     /// [`TrainError::UnknownPreset`] lists the names.
     pub fn preset(name: &str) -> Result<Self, TrainError> {
-        Ok(match name {
-            "digits" => Self::digits(),
-            "mnist" => Self::mnist("mnist"),
-            "fashion-mnist" => Self::mnist("fashion-mnist"),
-            "cifar10" => Self::cifar10(),
-            "article" => Self::article(),
+        let text = match name {
+            "digits" => include_str!("../presets/digits.toml"),
+            "mnist" => include_str!("../presets/mnist.toml"),
+            "fashion-mnist" => include_str!("../presets/fashion-mnist.toml"),
+            "cifar10" => include_str!("../presets/cifar10.toml"),
+            "article" => include_str!("../presets/article.toml"),
             _ => return Err(TrainError::UnknownPreset { name: name.to_owned() }),
-        })
+        };
+        Ok(toml::from_str(text).unwrap_or_else(|error| unreachable!("the preset {name}, which a test reads: {error}")))
     }
 
-    /// Digits in minutes on two cores: a small network on patches (28x28 are padded to 32x32), told the class, x_0 objective with min-SNR.
-    fn digits() -> Self {
-        Self {
-            data: DataConfig::default(),
-            unet: UnetConfig {
-                dim: 16,
-                dim_mults: vec![1, 2, 4],
-                channels: 1,
-                patch_size: 2,
-                attention: vec![AttentionKind::Off, AttentionKind::Off, AttentionKind::Full],
-                ..UnetConfig::default()
-            },
-            diffusion: DiffusionConfig {
-                objective: Objective::X0,
-                loss_weight: LossWeight::MinSnr { gamma: 5.0 },
-                ..DiffusionConfig::default()
-            },
-            training: TrainingConfig {
-                steps: 1500,
-                batch_size: 32,
-                parallel_parts: 2,
-                learning_rate: 4e-3,
-                warmup_steps: 100,
-                rate_schedule: RateSchedule::Cosine,
-                ema: EmaConfig { decay: 0.99, update_every: 1, ..EmaConfig::default() },
-                class_labels: true,
-                sample_every: 500,
-                evaluate_every: 250,
-                checkpoint_every: 500,
-                ..TrainingConfig::default()
-            },
-            sampling: SamplingConfig {
-                steps: 30,
-                guidance: 1.5,
-                count: 100,
-                batch_size: 50,
-                parallel_parts: 2,
-                ..SamplingConfig::default()
-            },
-        }
-    }
-
-    /// All of MNIST or Fashion-MNIST: the digits' recipe with a wider network, for longer.
-    fn mnist(path: &str) -> Self {
-        let mut config = Self::digits();
-        config.data.path = path.to_owned();
-        config.unet.dim = 32;
-        config.training.steps = 20_000;
-        config.training.learning_rate = 2e-3;
-        config.training.ema.decay = 0.995;
-        (config.training.sample_every, config.training.checkpoint_every) = (2000, 1000);
-        config
-    }
-
-    /// CIFAR-10 with the article's network and class labels: days on a CPU, hours on a GPU.
-    fn cifar10() -> Self {
-        let mut config = Self::article();
-        config.data = DataConfig { path: "cifar10".to_owned(), horizontal_flip: true, ..DataConfig::default() };
-        config.training.batch_size = 128;
-        config.training.gradient_accumulate_every = 1;
-        config.training.learning_rate = 2e-4;
-        config.training.warmup_steps = 1000;
-        config.training.ema.decay = 0.9995;
-        config.training.class_labels = true;
-        config.training.steps = 200_000;
-        config.sampling.count = 100;
-        config
-    }
-
-    /// The article's snippet: `Unet(dim = 64, dim_mults = (1, 2, 4, 8))`, 128x128, 1000 timesteps, 250 for sampling, L1,
-    /// batch 32, rate 8e-5, 700,000 steps, accumulation 2, EMA decay 0.995. Its images are the user's own folder.
-    fn article() -> Self {
-        Self {
-            data: DataConfig {
-                path: "path/to/your/images".to_owned(),
-                image_size: Some(ImageSize::Square(128)),
-                channels: Some(3),
-                horizontal_flip: true,
-                ..DataConfig::default()
-            },
-            unet: UnetConfig::default(),
-            diffusion: DiffusionConfig {
-                loss: LossType::L1,
-                objective: Objective::Epsilon,
-                ..DiffusionConfig::default()
-            },
-            training: TrainingConfig {
-                steps: 700_000,
-                batch_size: 32,
-                learning_rate: 8e-5,
-                gradient_accumulate_every: 2,
-                ..TrainingConfig::default()
-            },
-            sampling: SamplingConfig { sampler: SamplerKind::Ddim, steps: 250, ..SamplingConfig::default() },
-        }
-    }
-
-    /// What a key such as `training.steps` means; None for a key that does not exist.
+    /// The documentation of a key such as `training.steps`; None for an unknown key.
     pub fn field_docs(key: &str) -> Option<&'static str> {
         let (table, name) = key.split_once('.')?;
         let found = match (table, name.split_once('.')) {
@@ -456,7 +360,7 @@ impl Config {
         found.ok()
     }
 
-    /// What crate `data` is asked for. Without `data.pad_to`, images are padded to what the network can take.
+    /// The options for crate `data`. Without `data.pad_to`, images are padded to a size that the network supports.
     pub fn load_options(&self) -> LoadOptions {
         LoadOptions {
             size: self.data.image_size.map(ImageSize::sides),
@@ -475,7 +379,7 @@ impl Config {
         }
     }
 
-    /// Fills in what follows from the images: their channels, their number of classes, and which they are.
+    /// Completes the configuration from the images: channels, number of classes, content hash.
     pub fn resolved(mut self, images: &ImageSet) -> Self {
         self.data.content_hash = Some(images.content_hash());
         self.unet.channels = images.channels();
@@ -483,10 +387,10 @@ impl Config {
         self
     }
 
-    /// Checks every number that can be wrong before any image is read.
+    /// Checks every value, before any image is read.
     ///
     /// # Errors
-    /// [`TrainError`] names the key, its value and what is possible.
+    /// [`TrainError`] names the key, its value and the possible values.
     pub fn validate(&self) -> Result<(), TrainError> {
         let training = &self.training;
         let check = |key: &'static str, value: f64, good: bool, range: &'static str| {

@@ -1,4 +1,4 @@
-//! What will go wrong in a training, found before it does.
+//! Problems of a training, found before it starts.
 
 use std::{
     collections::HashMap,
@@ -8,26 +8,24 @@ use std::{
 };
 
 use burn::tensor::Device;
-use data::ImageSet;
+use data::{
+    ImageSet,
+    memory::{available_bytes, peak_bytes},
+};
 use schedule::{Objective, Schedule};
 use serde::Serialize;
 
-use crate::{
-    config::Config,
-    error::TrainError,
-    memory::{available_bytes, peak_bytes},
-    trainer::Trainer,
-};
+use crate::{config::Config, error::TrainError, trainer::Trainer};
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
-    /// Good to know.
+    /// Information.
     Note,
-    /// The training will run, but not as it should.
+    /// The training will run, with worse results than it could have.
     Warning,
-    /// The training will fail, or be of no use.
+    /// The training will fail, or its result will be useless.
     Problem,
 }
 
@@ -41,33 +39,40 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Something about a configuration or its data, and what to do about it.
+/// A property of a configuration or its data that affects the training, and what to do about it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// What it is, with the numbers, and what to do.
+    /// The finding with its figures, and what to do.
     pub text: String,
 }
 
-fn finding(severity: Severity, text: String) -> Finding {
-    Finding { severity, text }
+fn note(text: String) -> Finding {
+    Finding { severity: Severity::Note, text }
+}
+
+fn warning(text: String) -> Finding {
+    Finding { severity: Severity::Warning, text }
 }
 
 /// Classes with fewer images than this are hardly learned.
 const FEW_IMAGES: usize = 10;
-/// A class that is so many times rarer than another is drawn worse.
+/// A class that is rarer than another by this factor is drawn worse.
 const IMBALANCE: f64 = 10.0;
-/// A crop that throws away more than this share of an image on average is worth a word.
+/// A crop that loses more than this share of an image on average is reported.
 const CROPPED_SHARE: f64 = 0.2;
-/// More passes over the data than this, with a network of many parameters, ask for a look at the held-out loss.
+/// With more passes over the data than this a network may memorize it.
 const MANY_PASSES: f64 = 200.0;
 
-/// Looks at the images: copies, sizes, what a crop throws away, classes, passes over the data.
+/// Checks the images: copies, sizes, what a crop loses, classes, passes over the data.
 pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let total = images.len();
+    let checks = [check_copies, check_sizes, check_classes, check_passes];
+    checks.iter().flat_map(|check| check(config, images)).collect()
+}
 
+fn check_copies(_: &Config, images: &ImageSet) -> Vec<Finding> {
+    let total = images.len();
     let mut seen: HashMap<u64, Vec<usize>> = HashMap::new();
     let mut copies = Vec::new();
     for index in 0..total {
@@ -79,150 +84,146 @@ pub fn check_data(config: &Config, images: &ImageSet) -> Vec<Finding> {
             None => alike.push(index),
         }
     }
-    if let Some((first, second)) = copies.first() {
-        let severity = if copies.len() * 20 > total { Severity::Warning } else { Severity::Note };
-        let text = format!(
-            "{} of {total} images are copies of others (the first: {second} of {first}); what stands there often is learned by heart, so \
-             delete them",
-            copies.len()
-        );
-        found.push(finding(severity, text));
-    }
+    let Some((first, second)) = copies.first() else { return Vec::new() };
+    let severity = if copies.len() * 20 > total { Severity::Warning } else { Severity::Note };
+    let text = format!(
+        "{} of {total} images are copies of others (the first: {second} of {first}); images that occur often are memorized, so delete \
+         the copies",
+        copies.len()
+    );
+    vec![Finding { severity, text }]
+}
 
-    if let (Some(sizes), Some(target)) = (images.source_sizes(), config.data.image_size) {
-        let (tall, wide) = target.sides();
-        let count: usize = sizes.values().sum();
-        let kept = |(height, width): (usize, usize)| {
-            let (of_target, of_image) = (tall as f64 / wide as f64, height as f64 / width as f64);
-            of_target.min(of_image) / of_target.max(of_image)
-        };
-        let thrown =
-            sizes.iter().map(|(size, images)| (1.0 - kept(*size)) * *images as f64).sum::<f64>() / count.max(1) as f64;
-        if thrown > CROPPED_SHARE {
-            let text = format!(
-                "the center crop throws away {:.0} % of an image on average; crop the images yourself if what matters lies at the border",
-                100.0 * thrown
-            );
-            found.push(finding(Severity::Warning, text));
-        }
-        let smaller: usize = sizes.iter().filter(|((h, w), _)| *h < tall || *w < wide).map(|(_, images)| images).sum();
-        if smaller > 0 {
-            let side = if tall == wide { tall.to_string() } else { format!("[{tall}, {wide}]") };
-            let text = format!(
-                "{smaller} of {count} images are smaller than data.image_size = {side} and are blown up, which the network learns; use a \
-                 smaller size or larger images"
-            );
-            found.push(finding(Severity::Warning, text));
-        }
+fn check_sizes(config: &Config, images: &ImageSet) -> Vec<Finding> {
+    let (Some(sizes), Some(target)) = (images.source_sizes(), config.data.image_size) else { return Vec::new() };
+    let mut found = Vec::new();
+    let (height, width) = target.sides();
+    let count: usize = sizes.values().sum();
+    let kept = |size: &(usize, usize)| {
+        let (of_target, of_image) = (height as f64 / width as f64, size.0 as f64 / size.1 as f64);
+        of_target.min(of_image) / of_target.max(of_image)
+    };
+    let lost =
+        sizes.iter().map(|(size, images)| (1.0 - kept(size)) * *images as f64).sum::<f64>() / count.max(1) as f64;
+    if lost > CROPPED_SHARE {
+        found.push(warning(format!(
+            "the center crop loses {:.0} % of an image on average; crop the images yourself if their borders matter",
+            100.0 * lost
+        )));
     }
-
-    if let Some(labels) = images.labels() {
-        let mut counts = vec![0usize; images.classes()];
-        labels.iter().for_each(|label| counts[*label as usize] += 1);
-        let name = |class: usize| match images.class_names() {
-            Some(names) => names[class].clone(),
-            None => class.to_string(),
-        };
-        let least = (0..counts.len()).min_by_key(|class| counts[*class]);
-        let most = (0..counts.len()).max_by_key(|class| counts[*class]);
-        if let (true, Some(least), Some(most)) = (config.training.class_labels, least, most) {
-            if counts[least] < FEW_IMAGES {
-                let (name, count) = (name(least), counts[least]);
-                let text =
-                    format!("the class `{name}` has {count} images, too few to be learned: add some, or leave it out");
-                found.push(finding(Severity::Warning, text));
-            } else if counts[most] as f64 > IMBALANCE * counts[least] as f64 {
-                let text = format!(
-                    "the class `{}` has {} images and `{}` only {}: the rare one will be drawn worse",
-                    name(most),
-                    counts[most],
-                    name(least),
-                    counts[least]
-                );
-                found.push(finding(Severity::Warning, text));
-            }
-        } else if !config.training.class_labels && counts.len() > 1 {
-            let text = format!(
-                "the data has {} classes that are not used; training.class_labels = true lets you ask for one and guide",
-                counts.len()
-            );
-            found.push(finding(Severity::Note, text));
-        }
-    } else if config.training.class_labels {
-        let text =
-            "training.class_labels = true, but the data has no labels: the model will know no classes".to_owned();
-        found.push(finding(Severity::Warning, text));
-    }
-
-    let training = &config.training;
-    let drawn = training.steps as f64 * (training.batch_size * training.gradient_accumulate_every) as f64;
-    let passes = drawn / total.max(1) as f64;
-    if passes < 1.0 {
-        let text =
-            format!("{drawn} images will be drawn of {total}: not every image is seen; train for more training.steps");
-        found.push(finding(Severity::Warning, text));
-    } else if passes > MANY_PASSES {
-        let text = format!(
-            "each image is seen {passes:.0} times: watch whether the held-out loss rises while that of trained images falls (copying)"
-        );
-        found.push(finding(Severity::Note, text));
+    let smaller: usize = sizes.iter().filter(|((h, w), _)| *h < height || *w < width).map(|(_, images)| images).sum();
+    if smaller > 0 {
+        let side = if height == width { height.to_string() } else { format!("[{height}, {width}]") };
+        found.push(warning(format!(
+            "{smaller} of {count} images are smaller than data.image_size = {side} and are enlarged, which the network learns; use a \
+             smaller size or larger images"
+        )));
     }
     found
 }
 
-/// Looks at the schedule: signal at its end, too few timesteps, objectives that cannot be used there.
+fn check_classes(config: &Config, images: &ImageSet) -> Vec<Finding> {
+    let is_conditional = config.training.class_labels;
+    let Some(labels) = images.labels() else {
+        let text = "training.class_labels = true, but the data has no labels: the model will have no classes";
+        return if is_conditional { vec![warning(text.to_owned())] } else { Vec::new() };
+    };
+    let mut counts = vec![0usize; images.classes()];
+    labels.iter().for_each(|label| counts[*label as usize] += 1);
+    let extremes =
+        (0..counts.len()).min_by_key(|class| counts[*class]).zip((0..counts.len()).max_by_key(|class| counts[*class]));
+    if !is_conditional && counts.len() > 1 {
+        return vec![note(format!(
+            "the data has {} classes that are not used; training.class_labels = true makes a model that draws a class of choice and can be \
+             guided",
+            counts.len()
+        ))];
+    }
+    let Some((rare, common)) = extremes.filter(|_| is_conditional) else { return Vec::new() };
+    let name = |class: usize| images.class_names().map_or_else(|| class.to_string(), |names| names[class].clone());
+    let (few, many) = (counts[rare], counts[common]);
+    if few < FEW_IMAGES {
+        let text =
+            format!("the class `{}` has {few} images, too few to be learned: add some, or leave it out", name(rare));
+        vec![warning(text)]
+    } else if many as f64 > IMBALANCE * few as f64 {
+        vec![warning(format!(
+            "the class `{}` has {many} images and `{}` only {few}: the rare class will be drawn worse",
+            name(common),
+            name(rare)
+        ))]
+    } else {
+        Vec::new()
+    }
+}
+
+fn check_passes(config: &Config, images: &ImageSet) -> Vec<Finding> {
+    let (training, total) = (&config.training, images.len());
+    let drawn = training.steps as f64 * (training.batch_size * training.gradient_accumulate_every) as f64;
+    let passes = drawn / total.max(1) as f64;
+    if passes < 1.0 {
+        vec![warning(format!(
+            "{drawn} images will be drawn of {total}: not every image is seen; train for more training.steps"
+        ))]
+    } else if passes > MANY_PASSES {
+        vec![note(format!(
+            "each image is seen {passes:.0} times: check whether the held-out loss rises while that of trained images falls \
+             (memorization)"
+        ))]
+    } else {
+        Vec::new()
+    }
+}
+
+/// Checks the schedule: the signal at its end, its number of timesteps, and objectives that do not go with it.
 pub fn check_schedule(config: &Config, schedule: &Schedule) -> Vec<Finding> {
     let mut found = Vec::new();
     let (timesteps, objective) = (schedule.timesteps(), config.diffusion.objective);
     let last = schedule.level(timesteps - 1);
     if last.alpha_bar == 0.0 && objective == Objective::Epsilon {
-        let text = "the last timestep is pure noise (zero_terminal_snr), from which a prediction of epsilon says nothing about the image: \
+        let text = "the last timestep is pure noise (zero_terminal_snr), where a prediction of epsilon has no information about the image: \
                     set diffusion.objective = \"v\""
             .to_owned();
-        found.push(finding(Severity::Problem, text));
+        found.push(Finding { severity: Severity::Problem, text });
     } else if objective == Objective::Epsilon && last.signal_scale() < 1e-3 {
-        let text = format!(
-            "at the last timestep x_0 is the prediction of epsilon times {:.0}: small errors become large there; samplers that clip x_0 \
-             bear it, others need diffusion.objective = \"v\"",
+        found.push(note(format!(
+            "at the last timestep errors of epsilon are multiplied by {:.0} in x_0; samplers that clip x_0 tolerate it, others need \
+             diffusion.objective = \"v\"",
             last.sigma()
-        );
-        found.push(finding(Severity::Note, text));
+        )));
     }
     if last.signal_scale() > 0.05 {
-        let text = format!(
-            "at the last timestep {:.1} % of the image is still there, but sampling begins with pure noise: samples will tend to a medium \
-             brightness. Use more timesteps, another family, or diffusion.zero_terminal_snr = true with the objective v",
+        found.push(warning(format!(
+            "at the last timestep {:.1} % of the image is left, but sampling starts from pure noise: samples will tend to a medium \
+             brightness. Use more timesteps, another beta schedule, or diffusion.zero_terminal_snr = true with the objective v",
             100.0 * last.signal_scale()
-        );
-        found.push(finding(Severity::Warning, text));
+        )));
     }
     if timesteps < 50 {
-        let text = format!(
+        found.push(warning(format!(
             "diffusion.timesteps = {timesteps} is coarse: papers use 1000, and sampling can take fewer steps than that"
-        );
-        found.push(finding(Severity::Warning, text));
+        )));
     }
     found
 }
 
-/// What some steps took.
+/// Time and memory of a few steps, extrapolated to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Measurement {
     /// Images in the steps that were timed.
     pub images: usize,
     /// Seconds of a whole step of the configuration.
     pub step_seconds: f64,
-    /// Bytes of main memory for a whole micro-batch; None where the system does not tell.
+    /// Bytes of main memory for a whole micro-batch; None where the system does not report it.
     pub memory_bytes: Option<u64>,
-    /// Bytes of main memory that are there for this process.
+    /// Bytes of main memory that this process may use.
     pub available_bytes: Option<u64>,
-    /// A micro-batch that fits, if the configuration's does not: `training.batch_size` and
-    /// `training.gradient_accumulate_every`.
+    /// `training.batch_size` and `training.gradient_accumulate_every` of a micro-batch that fits, if the configuration's does not.
     pub proposal: Option<(usize, usize)>,
 }
 
-/// Takes a few steps with an eighth and with a quarter of the micro-batch, and concludes from them: memory grows by a fixed amount
-/// with each image, and time is in proportion.
+/// Takes a few steps with an eighth and a quarter of the micro-batch and extrapolates: memory is linear and time proportional in the
+/// number of images.
 ///
 /// # Errors
 /// Those of [`Trainer::new`] and [`Trainer::step`].
@@ -264,7 +265,7 @@ mod tests {
     use super::*;
 
     fn images(count: usize, labels: Option<Vec<u32>>) -> ImageSet {
-        // no two alike: each holds its number
+        // no copies: each image is its index in binary
         let pixels = (0..count).flat_map(|image| (0..16).map(move |bit| ((image >> bit) % 2) as u8)).collect();
         ImageSet::new("some", pixels, [count, 4, 4, 1], labels, None).unwrap()
     }
@@ -274,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn good_data_and_a_good_schedule_give_no_word() {
+    fn good_data_and_a_good_schedule_give_no_finding() {
         let mut config = Config::preset("digits").unwrap();
         config.training.steps = 100;
         let labels = (0..1000).map(|index| index % 10).collect();
@@ -284,41 +285,43 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_with_data_is_found() {
+    fn each_problem_of_the_data_is_found() {
         let mut config = Config::preset("digits").unwrap();
         config.training.steps = 1;
         let same = ImageSet::new("same", vec![7; 4 * 16], [4, 4, 4, 1], None, None).unwrap();
         let text = texts(check_data(&config, &same));
         assert!(text.contains("warning: 3 of 4 images are copies") && text.contains("no labels"), "{text}");
         config.training.steps = 1_000_000;
-        assert!(texts(check_data(&config, &same)).contains("copying"));
+        assert!(texts(check_data(&config, &same)).contains("memorization"));
         config.training.steps = 1;
         let rare = images(100, Some((0..100).map(|index| u32::from(index < 3)).collect()));
         let text = texts(check_data(&config, &rare));
         assert!(text.contains("the class `1` has 3 images") && text.contains("not every image is seen"), "{text}");
         let uneven = images(300, Some((0..300).map(|index| u32::from(index < 20)).collect()));
-        assert!(texts(check_data(&config, &uneven)).contains("the rare one"));
+        assert!(texts(check_data(&config, &uneven)).contains("the rare class"));
         config.training.class_labels = false;
         assert!(texts(check_data(&config, &uneven)).contains("2 classes that are not used"));
     }
 
     #[test]
-    fn each_trouble_with_a_schedule_is_found() {
+    fn each_problem_of_a_schedule_is_found() {
         let found = |settings: &str, objective: Objective| {
             let mut config = Config::preset("digits").unwrap();
             config.diffusion.schedule = toml::from_str(settings).unwrap();
             config.diffusion.objective = objective;
             texts(check_schedule(&config, &config.diffusion.schedule.build().unwrap()))
         };
-        assert!(found("family = 'scaled_linear'", Objective::V).contains("6.8 % of the image is still there"));
+        assert!(found("family = 'scaled_linear'", Objective::V).contains("6.8 % of the image is left"));
         assert!(found("family = 'cosine'\ntimesteps = 20", Objective::V).contains("timesteps = 20 is coarse"));
-        assert!(found("family = 'cosine'", Objective::Epsilon).starts_with("note: at the last timestep x_0"));
+        assert!(
+            found("family = 'cosine'", Objective::Epsilon).starts_with("note: at the last timestep errors of epsilon")
+        );
         let zero = found("family = 'cosine'\nzero_terminal_snr = true", Objective::Epsilon);
         assert!(zero.starts_with("problem: the last timestep is pure noise"), "{zero}");
     }
 
     #[test]
-    fn a_measurement_speaks_of_the_whole_step() {
+    fn a_measurement_is_of_the_whole_step() {
         let mut config = Config::preset("digits").unwrap();
         (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
         (config.training.batch_size, config.training.parallel_parts) = (16, 1);

@@ -1,4 +1,4 @@
-//! The exponential moving average of the weights, which samples are drawn from.
+//! The exponential moving average (EMA) of the weights, which samples are drawn from.
 
 use burn::{module::Module, tensor::Tensor};
 use documented::DocumentedFields;
@@ -10,20 +10,20 @@ use crate::{
     parameters::{flat_parameters, map_flat},
 };
 
-/// How the average follows the weights. The defaults are those of lucidrains' trainer (ema-pytorch).
+/// The decay of the EMA. The defaults are those of lucidrains' trainer (ema-pytorch).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
-    /// Largest decay, at least 0 and below 1; 0 follows at once. The article's `ema_decay`.
+    /// Largest decay, at least 0 and below 1; 0 is a copy of the weights. The article's `ema_decay`.
     pub decay: f64,
-    /// Steps between two updates.
+    /// The number of steps between two updates.
     pub update_every: u64,
-    /// With the warm-up the decay rises as `1 - (1 + n)^-power`, n being the steps after `update_after_step`; until
-    /// then the average is a copy. Without, it is `decay` from the first step.
+    /// Whether the decay rises as `1 - (1 + n)^-power`, n being the number of steps after `update_after_step`, before which the
+    /// average is a copy; otherwise it is `decay` from the first step.
     pub warmup: bool,
-    /// Steps for which the average is a copy, with the warm-up.
+    /// The number of steps for which the average is a copy, with `warmup`.
     pub update_after_step: u64,
-    /// How quickly the decay rises, above 0.
+    /// The exponent of the warm-up, above 0: larger values rise faster.
     pub power: f64,
 }
 
@@ -48,7 +48,7 @@ impl EmaConfig {
         Ok(())
     }
 
-    /// The decay of update number `step` (steps seen before it), 0 meaning a copy; None where nothing is updated.
+    /// The decay after `step` earlier steps, where 0 is a copy; None at steps without an update.
     pub fn decay_at(&self, step: u64) -> Option<f64> {
         if step == 0 {
             return Some(0.0);
@@ -68,11 +68,11 @@ impl EmaConfig {
     }
 }
 
-/// A second set of weights that follows the first: `average = decay average + (1 - decay) weights`.
+/// The averaged weights: `average = decay average + (1 - decay) weights`.
 #[derive(Clone, Debug)]
 pub struct Ema {
     config: EmaConfig,
-    /// Steps seen so far.
+    /// Steps so far.
     pub(crate) step: u64,
     /// The average of each parameter, flat.
     pub(crate) average: Vec<Tensor<1>>,
@@ -84,12 +84,12 @@ impl Ema {
         Self { config, step: 0, average: flat_parameters(unet) }
     }
 
-    /// The averaged network, for inference; `unet` is the one that it follows.
+    /// The averaged network, for inference; `unet` is the network in training.
     pub fn unet(&self, unet: &Unet) -> Unet {
         map_flat(unet.valid(), |index, _| self.average[index].clone())
     }
 
-    /// The averages and the decay of this step, where it has one; counts the step.
+    /// Counts a step and returns the averages to update with their decay; None if there is no update at this step.
     pub(crate) fn next(&mut self) -> Option<(&mut [Tensor<1>], f64)> {
         let decay = self.config.decay_at(self.step);
         self.step += 1;

@@ -2,21 +2,22 @@
 
 use std::path::PathBuf;
 
-use checkpoint::{CheckpointError, GenerateError};
+use checkpoint::CheckpointError;
 use picture::PictureError;
+use pipeline::GenerateError;
 use schedule::ScheduleError;
 use unet::UnetError;
 
 use crate::non_finite::NonFiniteStep;
 
-/// A run that cannot start or go on.
+/// A run that cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
     /// Not a preset.
     #[error("`{name}` is not a preset: use one of {}", crate::PRESETS.join(", "))]
     UnknownPreset {
-        /// What was asked for.
+        /// The requested value.
         name: String,
     },
     /// A number out of range.
@@ -26,10 +27,10 @@ pub enum TrainError {
         key: &'static str,
         /// Its value.
         value: f64,
-        /// What it must be.
+        /// The values that are possible.
         range: &'static str,
     },
-    /// Values that are possible alone but not together.
+    /// Values that are possible separately but not together.
     #[error("{what} is not possible: {advice}")]
     NotTogether {
         /// The keys and their values.
@@ -37,15 +38,15 @@ pub enum TrainError {
         /// What to do.
         advice: &'static str,
     },
-    /// Snapshots that no average can be made of.
+    /// Snapshots without a solution for the requested average.
     #[error(
         "no average can be made of these snapshots: {reason}. A run writes them with training.post_hoc_ema.snapshot_every"
     )]
     Snapshots {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Network and micro-batch are larger than the memory.
+    /// A network and a micro-batch that do not fit into memory.
     #[error(
         "a network of {parameters} parameters needs at least {:.1} GB of memory to train with {batch_size} images at a time, of which \
          {:.1} GB are there: {advice}",
@@ -53,49 +54,49 @@ pub enum TrainError {
         *available as f64 / 1e9
     )]
     Memory {
-        /// How many it has.
+        /// The number of parameters of the network.
         parameters: u128,
         /// Images of a micro-batch.
         batch_size: usize,
-        /// Bytes of all copies of the parameters, and of what is kept of the images.
+        /// Bytes of all copies of the parameters, and of the saved activations.
         needed: u128,
         /// Bytes that are available.
         available: u64,
         /// What to do.
         advice: &'static str,
     },
-    /// No images at all.
+    /// A data set without images.
     #[error("the data `{name}` holds no images to train on")]
     NoImages {
-        /// Where they were to come from.
+        /// The name of the data.
         name: String,
     },
-    /// The device cannot compute in the precision asked for.
+    /// A precision that the device does not compute in.
     #[error("training.mixed_precision = {precision} is not possible on this device: {reason}. Use `no`")]
     Precision {
-        /// What was asked for.
+        /// The requested value.
         precision: &'static str,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// Step after step is not finite.
+    /// Too many steps that are not finite.
     #[error(
         "the training has diverged: {lately} steps of the last hundred could not be taken. The last: {non_finite}. Go on from a \
          checkpoint with a lower training.learning_rate or a smaller training.max_gradient_norm"
     )]
     Diverged {
-        /// The last of them.
+        /// The last of these steps.
         non_finite: Box<NonFiniteStep>,
-        /// How many there were.
+        /// The number of skipped steps within the window.
         lately: usize,
     },
-    /// The weights are not finite.
+    /// Weights that are not finite.
     #[error(
         "the training has diverged: the weights of the network are no longer finite, and there is no checkpoint to go back to. \
          {non_finite}. Start again with a lower training.learning_rate, or a training.warmup_steps"
     )]
     BrokenWeights {
-        /// The step in which it showed.
+        /// The step in which it was found.
         non_finite: Box<NonFiniteStep>,
     },
     /// A run directory that cannot be used.
@@ -103,10 +104,10 @@ pub enum TrainError {
     RunDirectory {
         /// The directory.
         path: PathBuf,
-        /// Why not, and what to do.
+        /// The reason, and what to do.
         reason: String,
     },
-    /// The configuration on disk does not mean the run that is to go on.
+    /// A configuration that differs from that of the run.
     #[error(
         "{} was trained with another configuration, and going on would not mean the same run:\n{difference}\
          Set back what differs (in the config.toml of the run, if it was changed there), or start a new run",
@@ -124,7 +125,7 @@ pub enum TrainError {
          of the whole batch; raise it, or start fewer processes"
     )]
     TooManyRanks {
-        /// How many there are.
+        /// The number of ranks.
         ranks: usize,
         /// Images in a batch.
         batch_size: usize,
@@ -134,38 +135,38 @@ pub enum TrainError {
         "rank {rank} is not doing the same as rank 0:\n{difference}All processes need the same program, arguments and data"
     )]
     OtherRank {
-        /// The first that differs.
+        /// The first rank that differs.
         rank: usize,
-        /// In what, a line each.
+        /// The differences, a line each.
         difference: String,
     },
-    /// The other ranks do not answer.
+    /// A collective operation that failed.
     #[error(transparent)]
     Ranks(#[from] parallel::GroupError),
-    /// The other ranks do not answer any more, and this one saved the training state.
+    /// A collective operation that failed; this rank saved the training state.
     #[error("{source}. The state after step {step} is saved")]
     LostRanks {
-        /// Why the training ended.
+        /// The failure.
         source: parallel::GroupError,
-        /// The last whole step.
+        /// The last complete step.
         step: u64,
     },
-    /// A file could not be written or read.
+    /// A file that could not be read or written.
     #[error(transparent)]
     File(#[from] files::FileError),
-    /// A network that is not possible.
+    /// An impossible network.
     #[error(transparent)]
     Network(#[from] UnetError),
-    /// A schedule that is not possible.
+    /// An impossible schedule.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// A model or state file.
+    /// A model or a training state that could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     /// Samples that cannot be drawn.
     #[error(transparent)]
     Generate(#[from] GenerateError),
-    /// A picture that cannot be made.
+    /// A picture that cannot be drawn.
     #[error(transparent)]
     Picture(#[from] PictureError),
 }

@@ -1,4 +1,4 @@
-//! TensorBoard's event files: records of protocol buffers, each with its length and checksums (TensorFlow's `record_writer.h`
+//! TensorBoard's event files: records of protocol buffers with lengths and checksums (TensorFlow's `record_writer.h`
 //! and `event.proto`).
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 
 use files::{Action, FileError};
 
-/// Appends to one event file; each process of a run writes its own.
+/// An event file that is appended to; each process of a run writes its own.
 #[derive(Debug)]
 pub(crate) struct EventFile {
     path: PathBuf,
@@ -18,7 +18,7 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Begins a new file in `folder`.
+    /// Creates a file in `folder`.
     pub(crate) fn create(folder: &Path) -> Result<Self, FileError> {
         files::create_folder(folder)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -34,7 +34,7 @@ impl EventFile {
     }
 
     /// Scalars of a step.
-    pub(crate) fn scalars(&mut self, step: u64, values: &[(&str, f64)]) -> Result<(), FileError> {
+    pub(crate) fn scalars(&mut self, step: u64, values: &[(String, f64)]) -> Result<(), FileError> {
         let mut summary = Vec::new();
         for (tag, value) in values {
             let mut entry = Vec::new();
@@ -64,7 +64,7 @@ fn write_record(out: &mut impl Write, data: &[u8]) -> io::Result<()> {
     out.write_all(&record)
 }
 
-/// CRC-32C, turned and shifted so that checksums of checksums differ from them.
+/// Masked CRC-32C, as TFRecord files have it.
 fn masked_checksum(data: &[u8]) -> u32 {
     crc32c::crc32c(data).rotate_right(15).wrapping_add(0xa282_ead8)
 }

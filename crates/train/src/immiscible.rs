@@ -1,14 +1,13 @@
-//! Immiscible noise: each image of a batch is given the noise that lies near it (Li et al. 2024, arXiv:2406.12303).
+//! Immiscible noise: the noise of a batch is assigned to the images that are near it (Li et al. 2024, arXiv:2406.12303).
 
 use pathfinding::{kuhn_munkres::kuhn_munkres_min, matrix::Matrix};
 
-/// Costs are compared as whole numbers of this size.
+/// Costs are rounded to integers in units of 1 / RESOLUTION.
 const RESOLUTION: f64 = 1e6;
 
-/// Which noise each image is given, so that the sum of squared distances is least: a permutation of `0..count`.
+/// The index of the noise for each image, a permutation of `0..count` with the least sum of squared distances.
 ///
-/// The noise that an image is given is also what its target is made of; and all of it stays in the batch, so that its
-/// distribution over the batch stays Gaussian.
+/// All noise stays in the batch, so that its distribution over the batch stays Gaussian.
 ///
 /// # Shapes
 /// - `images`, `noise`: `[count, …]`, row-major and of one length
@@ -17,7 +16,7 @@ pub(crate) fn assign_noise(images: &[f32], noise: &[f32], count: usize) -> Vec<u
     if length == 0 {
         return (0..count).collect();
     }
-    // |x - e|^2 = |x|^2 + |e|^2 - 2 x e, of which only the last depends on the pairs
+    // |x - e|^2 = |x|^2 + |e|^2 - 2 x e, where only the last term depends on the assignment
     let cost = |(image, noise): (&[f32], &[f32])| {
         let product: f64 = image.iter().zip(noise).map(|(x, e)| f64::from(*x) * f64::from(*e)).sum();
         (-RESOLUTION * product) as i64

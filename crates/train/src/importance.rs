@@ -1,9 +1,9 @@
 //! Importance sampling of timesteps: more of those whose loss is large (Nichol and Dhariwal 2021, arXiv:2102.09672, section
 //! 3.3; improved-diffusion's `LossSecondMomentResampler`).
 
-/// Losses that are remembered of each timestep.
+/// The number of losses that are kept for each timestep.
 const HISTORY: usize = 10;
-/// The share of draws that are uniform, so that no timestep is forgotten.
+/// The share of uniform draws, so that every timestep is drawn.
 const UNIFORM: f64 = 0.001;
 
 /// Draws timesteps with a probability in proportion to `sqrt(E[loss^2])` over the last losses of each; all equally often
@@ -12,7 +12,7 @@ const UNIFORM: f64 = 0.001;
 pub(crate) struct ImportanceSampler {
     /// `[timesteps, HISTORY]`, the oldest first; only the first `counts[t]` of a row are losses.
     pub(crate) losses: Vec<f32>,
-    /// How many losses each timestep has, at most [`HISTORY`].
+    /// The number of losses of each timestep, at most [`HISTORY`].
     pub(crate) counts: Vec<f32>,
 }
 
@@ -36,8 +36,8 @@ impl ImportanceSampler {
         roots.iter().map(|root| (1.0 - UNIFORM) * root / total + UNIFORM / timesteps).collect()
     }
 
-    /// The timestep of a `uniform` number in (0, 1), and the weight `1 / (T p_t)` that makes the mean loss what it would be
-    /// with uniform timesteps.
+    /// The timestep for a `uniform` number in (0, 1), and the weight `1 / (T p_t)` with which the expected loss is that of uniform
+    /// timesteps.
     pub(crate) fn draw(&self, uniform: f64) -> (usize, f64) {
         let probabilities = self.probabilities();
         let mut below = 0.0;
@@ -49,7 +49,7 @@ impl ImportanceSampler {
         (timestep, 1.0 / (probabilities.len() as f64 * probabilities[timestep]))
     }
 
-    /// Remembers the losses of a step, before they were weighted by [`ImportanceSampler::draw`].
+    /// Records the losses of a step, without the weights of [`ImportanceSampler::draw`].
     pub(crate) fn observe(&mut self, losses: &[(usize, f64)]) {
         for &(timestep, loss) in losses {
             let row = &mut self.losses[timestep * HISTORY..(timestep + 1) * HISTORY];

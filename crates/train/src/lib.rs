@@ -1,8 +1,9 @@
-//! The trainer: it wires schedule, noise, network, optimizer and data together.
+//! Training of diffusion models.
 //!
-//! [`Trainer::step`] reads like algorithm 1 of the DDPM paper. Everything around it - saving, drawing samples, printing,
-//! stopping - is [`Run`]'s, which keeps a run directory and tells an observer what happens. The same code runs on any
-//! burn device, and in a group of processes that share each batch ([`Trainer::distributed`]).
+//! [`Trainer::step`] is algorithm 1 of the DDPM paper (Ho et al. 2020, arXiv:2006.11239): file `loss.rs` goes from x_0 to the
+//! loss, `backward.rs` from the loss to gradients, `state.rs` has the update. [`Run`] is the loop around it, with a run
+//! directory and an observer; `hooks.rs` lists its actions (saving, drawing samples, measuring). The same code runs on any
+//! burn device, and on several ranks that share each batch ([`Trainer::distributed`]).
 //!
 //! ```
 //! use burn::tensor::Device;
@@ -21,26 +22,37 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod backward;
+mod batch;
 mod config;
+mod difference;
+mod distributed;
 pub mod doctor;
+mod draw;
 mod ema;
 mod error;
 mod evaluation;
 mod events;
+mod hooks;
 mod immiscible;
 mod importance;
-pub mod memory;
+mod loss;
 mod non_finite;
 mod optimizer;
 mod parameters;
 mod post_hoc;
+mod precision;
+mod predict;
+mod preflight;
 mod quartiles;
 mod rate;
-mod reduction;
 mod report;
 mod run;
+mod run_files;
+mod skip;
 mod state;
 mod trainer;
+mod training_loop;
 
 pub use config::{
     Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimizerKind, PRESETS, RateSchedule,
@@ -48,12 +60,14 @@ pub use config::{
 };
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;
-pub use evaluation::{Evaluation, Losses, Mean, QUARTILES};
+pub use evaluation::{Evaluation, Losses};
 pub use non_finite::{NonFiniteSample, NonFiniteStep};
 pub use optimizer::{Adam, AdamConfig};
 pub use parameters::{Gradients, clip_by_global_norm};
 pub use post_hoc::{PostHocEmaConfig, Snapshot, WIDTHS, average, snapshot_weights};
+pub use quartiles::{Mean, QUARTILES};
 pub use rate::learning_rate;
 pub use report::write_report;
-pub use run::{Control, Event, Outcome, Run, RunFiles, pictures};
+pub use run::{Control, Event, Observer, Outcome, Run};
+pub use run_files::RunFiles;
 pub use trainer::{StepReport, Trainer};

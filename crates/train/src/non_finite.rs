@@ -1,13 +1,8 @@
-//! What is known of a step whose loss, gradient or weights are not finite.
+//! The diagnosis of a step that is not finite.
 
 use std::fmt;
 
 use serde::Serialize;
-
-/// Troubles within so many steps that end a training.
-pub(crate) const MAX_SKIPPED: usize = 3;
-/// The steps that [`MAX_SKIPPED`] is counted over.
-pub(crate) const SKIP_WINDOW: u64 = 100;
 
 /// A sample whose loss is not finite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,11 +11,11 @@ pub struct NonFiniteSample {
     pub image: usize,
     /// The timestep of its noise level.
     pub timestep: f64,
-    /// sqrt((1 - alpha_bar) / alpha_bar) there.
+    /// Its sigma, `sqrt((1 - alpha_bar) / alpha_bar)`.
     pub sigma: f64,
 }
 
-/// A step that was not taken, because a number in it is not finite.
+/// The diagnosis of a step whose loss, gradient or weights are not finite.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NonFiniteStep {
     /// The number of the step, from 1.
@@ -31,16 +26,16 @@ pub struct NonFiniteStep {
     pub gradient_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
-    /// Samples of the batch whose loss alone is not finite.
+    /// Samples of the batch whose own loss is not finite.
     pub samples: Vec<NonFiniteSample>,
-    /// Parameters that are not finite, in the order of the network: the steps before went wrong.
+    /// Parameters that are not finite, in the order of the network: an earlier update broke them.
     pub weights: Vec<String>,
     /// Parameters whose gradient is not finite, in the order of the network.
     pub gradients: Vec<String>,
 }
 
 impl NonFiniteStep {
-    /// Whether the weights themselves are of no use any more.
+    /// Whether the weights themselves are not finite.
     pub fn has_broken_weights(&self) -> bool {
         !self.weights.is_empty()
     }

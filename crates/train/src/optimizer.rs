@@ -9,12 +9,12 @@ use crate::{
     parameters::{Gradients, flat_parameters, map_flat},
 };
 
-/// The numbers of [`Adam`].
+/// The options of [`Adam`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
     /// Adam or AdamW.
     pub kind: OptimizerKind,
-    /// Decay of the running mean of the gradient, and of its square.
+    /// Decay of the running means of the gradient and of its square.
     pub betas: [f64; 2],
     /// Added to the denominator.
     pub epsilon: f64,
@@ -47,7 +47,7 @@ impl Adam {
         Self { config, steps: 0, first: zeros.clone(), second: zeros }
     }
 
-    /// One step along `gradients` times `clip`; `average` follows with this decay, if it has a part in the step.
+    /// One step along `gradients` times `clip`. With `average`, the averaged weights are updated in the same pass, with that decay.
     pub fn step(
         &mut self,
         unet: Unet,
@@ -70,7 +70,7 @@ impl Adam {
             clip,
             average_decay: average.as_ref().map_or(1.0, |(_, decay)| *decay),
         };
-        // tensors are moved out and back: those that nobody else holds can be changed in place
+        // tensors are moved out and back: one that is not shared is updated in place
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
         let mut gradients = gradients.into_iter();

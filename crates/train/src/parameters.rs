@@ -2,15 +2,15 @@
 
 use burn::{
     module::{Module, ModuleMapper, ModuleVisitor, Param},
-    tensor::{Tensor, TensorData},
+    tensor::Tensor,
 };
 use kernels::adam::global_norm;
 use unet::Unet;
 
-/// The gradient of each parameter, flat, in the order of [`Unet::parameter_names`]; None for one that does not train.
+/// The gradient of each parameter, flat, in the order of [`Unet::parameter_names`]; None for one that is not trained.
 pub type Gradients = Vec<Option<Tensor<1>>>;
 
-/// The values of all parameters, flat and without gradient tracking.
+/// The values of all parameters, flat, without gradient tracking.
 pub(crate) fn flat_parameters(unet: &Unet) -> Vec<Tensor<1>> {
     struct Visitor(Vec<Tensor<1>>);
     impl ModuleVisitor for Visitor {
@@ -44,7 +44,7 @@ pub(crate) fn flat_gradients(unet: &Unet, gradients: &burn::tensor::Gradients) -
     visitor.found
 }
 
-/// Replaces each parameter by `each(index, flat value)`, which must keep the length; keeps whether it trains.
+/// Replaces each parameter by `each(index, flat value)`, which must keep the length. Gradient tracking stays.
 pub(crate) fn map_flat(unet: Unet, each: impl FnMut(usize, Tensor<1>) -> Tensor<1>) -> Unet {
     struct Mapper<F> {
         index: usize,
@@ -95,9 +95,9 @@ pub fn clip_by_global_norm(gradients: &Gradients, largest: f64) -> (f64, f64) {
     (norm, if largest > 0.0 && factor < 1.0 { factor } else { 1.0 })
 }
 
-/// Names with flat tensors, for a file.
-pub(crate) fn named(prefix: &str, names: &[String], tensors: &[Tensor<1>]) -> Vec<(String, TensorData)> {
-    names.iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.to_data())).collect()
+/// Flat tensors with their names in a file.
+pub(crate) fn named(prefix: &str, names: &[String], tensors: &[Tensor<1>]) -> Vec<(String, Tensor<1>)> {
+    names.iter().zip(tensors).map(|(name, tensor)| (format!("{prefix}.{name}"), tensor.clone())).collect()
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
-//! Averages of the weights whose length is chosen after the training (Karras et al. 2023, arXiv:2312.02696, section 3).
+//! Post-hoc EMA: averages of the weights whose length is chosen after the training (Karras et al. 2023, arXiv:2312.02696, section 3).
 //!
 //! A power-function average of exponent gamma weighs the weights of step tau, at step t, by
 //! `p(tau) = (gamma + 1) tau^gamma / t^(gamma + 1)`. Its relative width `sigma_rel`, the standard deviation of p over t,
-//! does not change as training goes on. Two such averages are kept, and snapshots of them are written now and then;
-//! afterwards an average of any width is put together from the snapshots, by least squares of its p.
+//! does not change during training. Two such averages are kept, and snapshots of them are written at intervals; after the
+//! training an average of any width is a combination of the snapshots, by least squares of its p.
 
 use std::{
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use checkpoint::Model;
 use documented::DocumentedFields;
 use files::{Action, FileError};
@@ -19,17 +18,20 @@ use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 use unet::Unet;
 
-use crate::{error::TrainError, parameters::flat_parameters};
+use crate::{
+    error::TrainError,
+    parameters::{flat_parameters, map_flat},
+};
 
-/// The widths of averages that can be asked for: a flat average over all steps has 0.2887.
+/// The possible relative widths; that of a flat average over all steps is 0.2887.
 pub const WIDTHS: core::ops::RangeInclusive<f64> = 0.005..=0.28;
 const WIDTHS_TEXT: &str = "0.005 to 0.28";
 
-/// The averages that are kept: the table `[training.post_hoc_ema]`.
+/// The averages of post-hoc EMA: the table `[training.post_hoc_ema]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct PostHocEmaConfig {
-    /// A snapshot of each average every so many steps, and at the end; 0 means never, and then none is kept.
+    /// The number of steps between two snapshots, also written at the end; 0 for no post-hoc EMA.
     pub snapshot_every: u64,
     /// The relative widths of the averages, 0.005 to 0.28. The paper's are 0.05 and 0.1.
     pub relative_widths: Vec<f64>,
@@ -58,7 +60,7 @@ fn check_width(key: &'static str, value: f64) -> Result<(), TrainError> {
     if WIDTHS.contains(&value) { Ok(()) } else { Err(TrainError::OutOfRange { key, value, range: WIDTHS_TEXT }) }
 }
 
-/// The exponent gamma whose average has this relative width: `width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`, found by
+/// The exponent gamma of a relative width: `width^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3))`, found by
 /// bisection (the width falls as gamma rises).
 pub(crate) fn exponent(width: f64) -> f64 {
     let width_of = |gamma: f64| ((gamma + 1.0) / ((gamma + 2.0).powi(2) * (gamma + 3.0))).sqrt();
@@ -70,7 +72,7 @@ pub(crate) fn exponent(width: f64) -> f64 {
     (low + high) / 2.0
 }
 
-/// The averages that a training keeps.
+/// The averages of a training.
 #[derive(Clone, Debug)]
 pub(crate) struct PowerAverages {
     pub(crate) widths: Vec<f64>,
@@ -85,7 +87,7 @@ impl PowerAverages {
         Self { widths, averages }
     }
 
-    /// Follows the weights after step number `step`, from 1: `average = decay average + (1 - decay) weights` with
+    /// Updates the averages after step `step`, counted from 1: `average = decay average + (1 - decay) weights` with
     /// `decay = (1 - 1/step)^(gamma + 1)`.
     pub(crate) fn update(&mut self, step: u64, unet: &Unet) {
         for (width, average) in self.widths.iter().zip(&mut self.averages) {
@@ -97,7 +99,7 @@ impl PowerAverages {
     }
 }
 
-/// An average that was written after a step.
+/// The step and width of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Snapshot {
     /// The step, from 1.
@@ -112,15 +114,14 @@ impl Snapshot {
         format!("step-{:07}-width-{}.safetensors", self.step, self.width)
     }
 
-    /// From such a name; None for any other.
+    /// Parses such a name; None for any other.
     pub fn of_file_name(name: &str) -> Option<Self> {
         let (step, width) = name.strip_prefix("step-")?.strip_suffix(".safetensors")?.split_once("-width-")?;
         Some(Self { step: step.parse().ok()?, width: width.parse().ok().filter(|width| WIDTHS.contains(width))? })
     }
 }
 
-/// The model of relative width `width` after `step` steps (the last snapshot's if not given), put together from the snapshots
-/// in `folder`.
+/// The model of relative width `width` after `step` steps (by default those of the last snapshot), from the snapshots in `folder`.
 ///
 /// # Errors
 /// Those of [`snapshot_weights`]; [`TrainError::File`] and [`TrainError::Checkpoint`] for a file that cannot be read.
@@ -138,34 +139,31 @@ pub fn average(folder: &Path, step: Option<u64>, width: f64, device: &Device) ->
     let step = step.or(snapshots.last().map(|last| last.step)).unwrap_or(1);
     let weights = snapshot_weights(&snapshots, step, width)?;
 
-    let (mut first, mut sums) = (None::<Model>, Vec::<(String, Vec<f64>)>::new());
+    let (mut first, mut sums) = (None::<Model>, Vec::new());
     for ((_, path), weight) in found.iter().zip(weights) {
         let model = Model::load(path, device)?;
-        let state = model.unet.state_dict();
-        if first.is_none() {
-            sums = state.iter().map(|(name, data)| (name.clone(), vec![0.0; data.num_elements()])).collect();
-        }
-        if first.as_ref().is_some_and(|first| first.header.unet != model.header.unet) {
+        let first = first.get_or_insert_with(|| model.clone());
+        if first.header.unet != model.header.unet {
             let reason = format!("{} is of another network than the others", path.display());
             return Err(TrainError::Snapshots { reason });
         }
-        for ((_, sum), (_, data)) in sums.iter_mut().zip(&state) {
-            sum.iter_mut().zip(data.iter::<f64>()).for_each(|(sum, value)| *sum += weight * value);
+        let parameters = flat_parameters(&model.unet);
+        sums.resize_with(parameters.len(), Vec::new);
+        for (sum, parameter) in sums.iter_mut().zip(parameters) {
+            sum.resize(parameter.dims()[0], 0.0);
+            sum.iter_mut().zip(parameter.into_data().iter::<f64>()).for_each(|(sum, value)| *sum += weight * value);
         }
-        first = first.or(Some(model));
     }
-    let refuse = |reason: String| TrainError::Snapshots { reason };
-    let Model { unet, header } = first.ok_or_else(|| refuse("there is none".to_owned()))?;
-    let shapes: HashMap<String, TensorData> = unet.state_dict().into_iter().collect();
-    let made = unet.load_state_dict(|name| {
-        let (_, sum) = sums.iter().find(|(other, _)| other == name)?;
-        let values: Vec<f32> = sum.iter().map(|value| *value as f32).collect();
-        Some(TensorData::new(values, shapes.get(name)?.shape().clone()))
+    let none = || TrainError::Snapshots { reason: "there is none".to_owned() };
+    let Model { unet, header } = first.ok_or_else(none)?;
+    let unet = map_flat(unet, |index, _| {
+        let values: Vec<f32> = sums[index].iter().map(|value| *value as f32).collect();
+        Tensor::from_floats(values.as_slice(), device)
     });
-    Ok(Model { unet: made.map_err(|error| refuse(error.to_string()))?, header })
+    Ok(Model { unet, header })
 }
 
-/// How much of each snapshot makes the average of relative width `width` after `step` steps: the least-squares solution
+/// The weight of each snapshot in the average of relative width `width` after `step` steps: the least-squares solution
 /// of the paper's section 3.2. The weights add up to about 1; some are negative.
 ///
 /// # Errors
@@ -180,10 +178,10 @@ pub fn snapshot_weights(snapshots: &[Snapshot], step: u64, width: f64) -> Result
     let all: Vec<(f64, f64)> =
         snapshots.iter().map(|snapshot| (snapshot.step as f64, exponent(snapshot.width))).collect();
     let wanted = (step as f64, exponent(width));
-    // times the step: numbers of the size of 1
+    // times the step, to be of order 1
     let gram = DMatrix::from_fn(all.len(), all.len(), |row, column| wanted.0 * product(all[row], all[column]));
     let towards = DVector::from_iterator(all.len(), all.iter().map(|one| wanted.0 * product(*one, wanted)));
-    // nearly alike snapshots make it nearly singular: the small singular values carry rounding alone
+    // similar snapshots make it nearly singular: the smallest singular values are rounding errors
     let weights = gram.svd(true, true).solve(&towards, 1e-12);
     match weights {
         Ok(weights) if weights.iter().all(|weight| weight.is_finite()) => Ok(weights.iter().copied().collect()),

@@ -1,19 +1,37 @@
-//! The losses of a training's samples by quartile of the timesteps, gathered between two lines of `metrics.jsonl`.
+//! Losses by quartile of the timesteps.
 
 use schedule::{NoiseLevel, Schedule};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluation::{Mean, QUARTILES};
+/// The number of quartiles of the timesteps.
+pub const QUARTILES: usize = 4;
 
-/// The quartile of a schedule's timesteps that a level lies in, the least noise first: that of its timestep, and a level between two
-/// timesteps has one too.
+/// A mean with its standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Its standard error, by the spread of the values; 0 of fewer than two.
+    pub error: f64,
+}
+
+impl Mean {
+    pub(crate) fn of(values: &[f64]) -> Self {
+        let count = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / count.max(1.0);
+        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+        let error = if values.len() < 2 { 0.0 } else { (squares / (count - 1.0) / count).sqrt() };
+        Self { mean, error }
+    }
+}
+
+/// The quartile of a level's timestep, from 0, the least noise first. A level between two timesteps has one too.
 pub(crate) fn quartile_of(level: NoiseLevel, schedule: &Schedule) -> usize {
     let start = |quartile: usize| (quartile * schedule.timesteps() / QUARTILES) as f64;
     (1..QUARTILES).rev().find(|quartile| start(*quartile) <= level.timestep).unwrap_or(0)
 }
 
-/// Count, mean and sum of squared differences of values that come one by one (Welford 1962): in a training state they are, bit
-/// for bit, what they were.
+/// Running count, mean and sum of squared deviations (Welford 1962).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Moments {
@@ -22,17 +40,17 @@ struct Moments {
     squares: f64,
 }
 
-/// What the losses of each quartile come to so far.
+/// The training losses of each quartile, accumulated between two lines of `metrics.jsonl`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct QuartileLosses([Moments; QUARTILES]);
 
-/// The losses of a quartile, in a line of `metrics.jsonl`.
+/// The mean loss of a quartile, in a line of `metrics.jsonl`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct QuartileMean {
     #[serde(flatten)]
     pub(crate) mean: Mean,
-    /// Samples that it is the mean of.
+    /// The number of samples.
     pub(crate) count: u64,
 }
 
@@ -49,7 +67,7 @@ impl QuartileLosses {
         self.0.iter().all(|moments| moments.count == 0)
     }
 
-    /// Mean and standard error of each quartile; None where it had no sample.
+    /// Mean and standard error of each quartile; None without samples.
     pub(crate) fn means(&self) -> [Option<QuartileMean>; QUARTILES] {
         self.0.map(|Moments { count, mean, squares }| {
             let samples = count as f64;
@@ -84,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_state_keeps_is_bit_for_bit_what_was_there() {
+    fn a_serialized_state_has_the_same_bits() {
         let mut losses = QuartileLosses::default();
         for index in 0..1000 {
             losses.observe(index % 3, (index as f64 * 0.731).sin().abs() / 7.0);
@@ -101,5 +119,13 @@ mod tests {
         let at = |sigma: f64| quartile_of(schedule.level_at_sigma(sigma), &schedule);
         let sigma = |t: usize| schedule.level(t).sigma();
         assert_eq!((at(1e-9), at(sigma(2) * 0.999), at(sigma(2) * 1.001), at(1e9)), (0, 0, 1, 3));
+    }
+
+    #[test]
+    fn a_mean_has_its_standard_error() {
+        let Mean { mean, error } = Mean::of(&[1.0, 2.0, 3.0, 6.0]);
+        assert_eq!(mean, 3.0);
+        assert!((error - (14.0f64 / 3.0 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!(Mean::of(&[2.0]), Mean { mean: 2.0, error: 0.0 });
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::config::{RateSchedule, TrainingConfig};
 
-/// The rate of step number `step` (from 0): a line up over `warmup_steps`, then as `rate_schedule` says, down to 0 at
-/// the last step.
+/// The learning rate of step `step`, counted from 0: linear warm-up over `warmup_steps`, then `rate_schedule`, which ends at 0 with
+/// the last step unless it is constant.
 pub fn learning_rate(config: &TrainingConfig, step: u64) -> f64 {
     if step < config.warmup_steps {
         return config.learning_rate * (step + 1) as f64 / config.warmup_steps as f64;

@@ -1,4 +1,4 @@
-//! `report.html`: one self-contained page on a run.
+//! `report.html`: one self-contained page about a run.
 
 use std::{
     fs,
@@ -12,13 +12,14 @@ use serde_json::Value;
 
 use crate::{
     error::TrainError,
-    evaluation::{Evaluation, QUARTILES},
-    run::RunFiles,
+    evaluation::Evaluation,
+    quartiles::{Mean, QUARTILES},
+    run_files::RunFiles,
 };
 
-/// At most so many grids are shown, spread over the run.
+/// The most grids that are shown, spread over the run.
 const MOST_GRIDS: usize = 12;
-/// At most so many points make a curve; means of neighbors beyond that.
+/// The most points of a curve; beyond that neighbors are averaged.
 const MOST_POINTS: usize = 400;
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#222}\
@@ -26,100 +27,116 @@ h1,h2{font-weight:600}figure{display:inline-block;margin:0 1em 1em 0;vertical-al
 img{image-rendering:pixelated;max-width:100%}svg{max-width:100%;height:auto}table{border-collapse:collapse}\
 td,th{border:1px solid #ccc;padding:.2em .6em;text-align:right}pre{background:#f6f6f6;padding:1em;overflow:auto}";
 
-/// Writes the page anew from what lies in the run directory. `environment` are lines on the machine and the program.
+/// Writes the page from the files of the run directory. `environment` are lines about the machine and the program.
 ///
 /// # Errors
 /// [`TrainError::File`] and [`TrainError::Picture`].
 pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), TrainError> {
     let lines = json_lines(&files.metrics());
-    let evaluations: Vec<Evaluation> =
-        json_lines(&files.evaluations()).into_iter().filter_map(|line| serde_json::from_value(line).ok()).collect();
-    let mut page = String::new();
-    let mut add = |text: &str| page.push_str(text);
-    let title = format!("Run {}", files.directory.display());
-    add("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">");
-    add(&format!("<title>{0}</title><style>{STYLE}</style></head><body><h1>{0}</h1>\n", escaped(&title)));
+    let config = fs::read_to_string(files.config()).unwrap_or_default();
+    let title = escaped(&format!("Run {}", files.directory.display()));
+    let page = [
+        format!("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>"),
+        format!("<style>{STYLE}</style></head><body><h1>{title}</h1>\n"),
+        samples(files)?,
+        training_losses(&lines)?,
+        held_out_losses(files)?,
+        other_curves(&lines)?,
+        skipped_steps(&lines),
+        format!("<h2>Configuration</h2>\n<pre>{}</pre>\n", escaped(&config)),
+        format!("<h2>Environment</h2>\n<pre>{}</pre>\n</body></html>\n", escaped(&environment.join("\n"))),
+    ];
+    Ok(write_atomically(&files.report(), page.concat().as_bytes())?)
+}
 
-    add("<h2>Samples</h2>\n");
-    let grids = grids(files)?;
+fn samples(files: &RunFiles) -> Result<String, TrainError> {
+    let mut section = "<h2>Samples</h2>\n".to_owned();
+    let grids = grids(files);
     if grids.is_empty() {
-        add("<p>None yet.</p>\n");
+        section.push_str("<p>None yet.</p>\n");
     }
     for (name, path) in grids {
         let bytes = fs::read(&path).map_err(|source| FileError::new(Action::Read, &path, source))?;
-        let image = STANDARD.encode(bytes);
-        add(&format!(
-            "<figure><img alt=\"samples, {name}\" src=\"data:image/png;base64,{image}\"><figcaption>{name}</figcaption></figure>\n"
+        section.push_str(&format!(
+            "<figure><img alt=\"samples, {name}\" src=\"data:image/png;base64,{}\"><figcaption>{name}</figcaption></figure>\n",
+            STANDARD.encode(bytes)
         ));
     }
+    Ok(section)
+}
 
-    add("<h2>Losses</h2>\n");
-    let curve_of = |of: &dyn Fn(&Value) -> Option<f64>| -> Vec<(f64, f64)> {
-        thinned(lines.iter().filter_map(|line| Some((line["step"].as_f64()?, of(line)?))).collect())
-    };
-    let curve = |key: &str| curve_of(&|line| line[key].as_f64());
+/// The values of the metrics by step.
+fn curve(lines: &[Value], value: impl Fn(&Value) -> Option<f64>) -> Vec<(f64, f64)> {
+    thinned(lines.iter().filter_map(|line| Some((line["step"].as_f64()?, value(line)?))).collect())
+}
+
+fn training_losses(lines: &[Value]) -> Result<String, TrainError> {
+    let heading = "<h2>Losses</h2>\n".to_owned();
     if lines.is_empty() {
-        add("<p>No step was logged.</p>\n");
-    } else {
-        add(&chart("Loss of the training steps", "loss", &[("loss", curve("loss"))])?);
-        let names = ["quartile 1, least noise", "quartile 2", "quartile 3", "quartile 4"];
-        let of_quartile = |quartile: usize| curve_of(&|line| line["quartiles"][quartile]["mean"].as_f64());
-        let series: Vec<_> = (0..QUARTILES).map(|quartile| (names[quartile], of_quartile(quartile))).collect();
-        add(&chart("Loss of the training by quartile of the timesteps", "loss", &series)?);
+        return Ok(heading + "<p>No step was logged.</p>\n");
     }
-    if let Some(last) = evaluations.last() {
-        let mean = |of: fn(&Evaluation) -> f64| -> Vec<(f64, f64)> {
-            evaluations.iter().map(|evaluation| (evaluation.step as f64, of(evaluation))).collect()
-        };
-        add(&chart(
-            "Loss with draws that never change, of the averaged network",
-            "loss",
-            &[("held out", mean(|one| one.held_out.all.mean)), ("trained on", mean(|one| one.training.all.mean))],
-        )?);
-        add(&format!("<p>After step {}, mean and standard error:</p>\n<table><tr><th>timesteps</th>", last.step));
-        add("<th>held out</th><th>trained on</th></tr>\n");
-        let mut row = |name: String, held_out: crate::Mean, training: crate::Mean| {
-            let cell = |mean: crate::Mean| format!("<td>{:.5} ± {:.5}</td>", mean.mean, mean.error);
-            add(&format!("<tr><th>{name}</th>{}{}</tr>\n", cell(held_out), cell(training)));
-        };
-        row("all".to_owned(), last.held_out.all, last.training.all);
-        for quartile in 0..QUARTILES {
-            let name = format!("quartile {} of {QUARTILES}", quartile + 1);
-            row(name, last.held_out.quartiles[quartile], last.training.quartiles[quartile]);
-        }
-        add("</table>\n");
+    let losses = [("loss", curve(lines, |line| line["loss"].as_f64()))];
+    let names = ["quartile 1, least noise", "quartile 2", "quartile 3", "quartile 4"];
+    let quartile = |index: usize| curve(lines, |line| line["quartiles"][index]["mean"].as_f64());
+    let quartiles: Vec<_> = names.into_iter().enumerate().map(|(index, name)| (name, quartile(index))).collect();
+    Ok(heading
+        + &chart("Loss of the training steps", "loss", &losses)?
+        + &chart("Loss of the training by quartile of the timesteps", "loss", &quartiles)?)
+}
+
+fn held_out_losses(files: &RunFiles) -> Result<String, TrainError> {
+    let lines = json_lines(&files.evaluations()).into_iter();
+    let evaluations: Vec<Evaluation> = lines.filter_map(|line| serde_json::from_value(line).ok()).collect();
+    let Some(last) = evaluations.last() else { return Ok(String::new()) };
+    let means = |mean: fn(&Evaluation) -> f64| -> Vec<(f64, f64)> {
+        evaluations.iter().map(|evaluation| (evaluation.step as f64, mean(evaluation))).collect()
+    };
+    let series = [("held out", means(|one| one.held_out.all.mean)), ("trained on", means(|one| one.training.all.mean))];
+    let mut section = chart("Loss of the averaged network, with the same draws at every step", "loss", &series)?;
+    section.push_str(&format!(
+        "<p>After step {}, mean and standard error:</p>\n\
+         <table><tr><th>timesteps</th><th>held out</th><th>trained on</th></tr>\n",
+        last.step
+    ));
+    let cell = |mean: Mean| format!("<td>{:.5} ± {:.5}</td>", mean.mean, mean.error);
+    let mut row = |name: &str, held_out: Mean, training: Mean| {
+        section.push_str(&format!("<tr><th>{name}</th>{}{}</tr>\n", cell(held_out), cell(training)));
+    };
+    row("all", last.held_out.all, last.training.all);
+    for (index, (held_out, training)) in last.held_out.quartiles.into_iter().zip(last.training.quartiles).enumerate() {
+        row(&format!("quartile {} of {QUARTILES}", index + 1), held_out, training);
     }
+    section.push_str("</table>\n");
+    Ok(section)
+}
+
+fn other_curves(lines: &[Value]) -> Result<String, TrainError> {
+    let mut section = String::new();
     for (key, title) in [
         ("gradient_norm", "Norm of the gradient before clipping"),
         ("learning_rate", "Learning rate"),
         ("images_per_second", "Images per second"),
         ("memory_bytes", "Memory of the process in bytes"),
     ] {
-        let points = curve(key);
+        let points = curve(lines, |line| line[key].as_f64());
         if points.len() > 1 {
-            add(&chart(title, key, &[(key, points)])?);
+            section.push_str(&chart(title, key, &[(key, points)])?);
         }
     }
-    let skipped: Vec<String> = lines
-        .iter()
-        .filter_map(|line| line["non_finite"].as_str().map(|text| format!("<li>{}</li>", escaped(text))))
-        .collect();
-    if !skipped.is_empty() {
-        add(&format!("<h2>Steps that were skipped</h2>\n<ul>{}</ul>\n", skipped.join("\n")));
-    }
-
-    add("<h2>Configuration</h2>\n");
-    let config = fs::read_to_string(files.config()).unwrap_or_default();
-    add(&format!(
-        "<pre>{}</pre>\n<h2>Environment</h2>\n<pre>{}</pre>\n",
-        escaped(&config),
-        escaped(&environment.join("\n"))
-    ));
-    add("</body></html>\n");
-    Ok(write_atomically(&files.report(), page.as_bytes())?)
+    Ok(section)
 }
 
-/// A chart as SVG, to stand in the page; nothing where there is no point.
+fn skipped_steps(lines: &[Value]) -> String {
+    // `trouble` is the key of versions before 0.2
+    let reason = |line: &Value| Some(escaped(line.get("non_finite").or(line.get("trouble"))?.as_str()?));
+    let items: Vec<String> = lines.iter().filter_map(reason).map(|text| format!("<li>{text}</li>")).collect();
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("<h2>Skipped steps</h2>\n<ul>{}</ul>\n", items.join("\n"))
+}
+
+/// A chart as SVG; empty without points.
 fn chart(title: &str, unit: &str, series: &[(&str, Vec<(f64, f64)>)]) -> Result<String, TrainError> {
     let mut chart = LineChart::new(title, "step", unit);
     let drawn = series.iter().filter(|(_, points)| !points.is_empty());
@@ -139,8 +156,8 @@ fn thinned(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
     points.chunks(size).map(mean).collect()
 }
 
-/// The grids of a run with what they are, the first and the last among them.
-fn grids(files: &RunFiles) -> Result<Vec<(String, PathBuf)>, TrainError> {
+/// The grids of a run with their captions, the first and the last among them.
+fn grids(files: &RunFiles) -> Vec<(String, PathBuf)> {
     let folder = files.directory.join("samples");
     let mut found: Vec<(String, PathBuf)> = Vec::new();
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
@@ -158,10 +175,10 @@ fn grids(files: &RunFiles) -> Result<Vec<(String, PathBuf)>, TrainError> {
     if files.grid().exists() {
         chosen.push(("at the end".to_owned(), files.grid()));
     }
-    Ok(chosen)
+    chosen
 }
 
-/// The JSON values of a file's lines; lines that are none are left out.
+/// The JSON values of a file's lines, without lines that are not JSON.
 fn json_lines(path: &Path) -> Vec<Value> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()

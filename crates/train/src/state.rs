@@ -1,62 +1,112 @@
-//! Everything that must survive a restart, and nothing else: steps, weights, moments and average.
+//! The training state: what a step changes, and what a checkpoint holds.
 
 use std::{collections::BTreeSet, path::Path};
 
 use burn::tensor::{Tensor, TensorData};
-use checkpoint::{CheckpointError, file};
+use checkpoint::{
+    CheckpointError,
+    file::{self, TensorFile},
+};
+use schedule::Schedule;
 use serde::{Deserialize, Serialize};
+use unet::Unet;
 
 use crate::{
+    batch::Sample,
     config::Config,
+    difference::difference,
+    ema::Ema,
     error::TrainError,
-    parameters::{flat_parameters, map_flat, named},
-    quartiles::QuartileLosses,
-    run::difference,
-    trainer::Trainer,
+    importance::ImportanceSampler,
+    optimizer::{Adam, AdamConfig},
+    parameters::{Gradients, flat_parameters, map_flat, named},
+    post_hoc::PowerAverages,
+    quartiles::{QuartileLosses, quartile_of},
 };
+
+/// Version of the format of training states. Version 2 renamed `optimiser_steps` and `quarters` of the header.
+const FORMAT_VERSION: u32 = 2;
 
 /// Entry of the metadata that holds the [`StateHeader`].
 const KEY: &str = "diffuse-training-state";
 
-/// What importance sampling remembers.
+/// Tensors of importance sampling.
 const LOSSES: &str = "importance.losses";
 const COUNTS: &str = "importance.counts";
 
-/// The prefix of the average number `index` of `training.post_hoc_ema.relative_widths`.
-fn power_average(index: usize) -> String {
-    format!("power_average.{index}")
+/// The state of a training after a step. Positions in data and noise follow from the step, so they are not part of it.
+pub(crate) struct TrainState {
+    /// Steps done.
+    pub(crate) step: u64,
+    /// Some except while the optimizer updates it.
+    unet: Option<Unet>,
+    pub(crate) optimizer: Adam,
+    pub(crate) ema: Ema,
+    pub(crate) post_hoc: PowerAverages,
+    /// None unless `diffusion.importance_sampling` is set.
+    pub(crate) importance: Option<ImportanceSampler>,
+    /// Steps that are skipped because they led to numbers that are not finite.
+    pub(crate) skipped: BTreeSet<u64>,
+    /// The step of the least held-out loss so far, and that loss.
+    pub(crate) best: Option<(u64, f64)>,
+    /// Losses of the samples since the last line of `metrics.jsonl`.
+    pub(crate) quartiles: QuartileLosses,
 }
 
-/// Positions in data and noise follow from the step, so they are not here.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateHeader {
-    format_version: u32,
-    step: u64,
-    #[serde(alias = "optimiser_steps")]
-    optimizer_steps: u64,
-    ema_step: u64,
-    /// Steps that are not taken.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    skipped: BTreeSet<u64>,
-    /// The least held-out loss so far, and its step.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    best: Option<(u64, f64)>,
-    /// The configuration of the steps so far, in TOML, whatever becomes of the run's `config.toml`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    config: Option<String>,
-    /// Losses since the last line of `metrics.jsonl`, so that the next line is that of a run without a stop.
-    #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
-    quartiles: QuartileLosses,
-}
+impl TrainState {
+    /// The state before the first step.
+    pub(crate) fn new(config: &Config, schedule: &Schedule, unet: Unet) -> Self {
+        let importance_sampling = config.diffusion.importance_sampling;
+        Self {
+            step: 0,
+            optimizer: Adam::new(AdamConfig::from(&config.training), &unet),
+            ema: Ema::new(config.training.ema, &unet),
+            post_hoc: PowerAverages::new(&config.training.post_hoc_ema, &unet),
+            importance: importance_sampling.then(|| ImportanceSampler::new(schedule.timesteps())),
+            skipped: BTreeSet::new(),
+            best: None,
+            quartiles: QuartileLosses::default(),
+            unet: Some(unet),
+        }
+    }
 
-impl Trainer {
-    /// Writes the training state, atomically.
-    ///
-    /// # Errors
-    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
-    /// written.
-    pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
+    /// The network in training.
+    pub(crate) fn unet(&self) -> &Unet {
+        match &self.unet {
+            Some(unet) => unet,
+            None => unreachable!("only `map_unet` takes it, and puts it back"),
+        }
+    }
+
+    /// Replaces the network; by value, so that parameters that are not shared can be updated in place.
+    pub(crate) fn map_unet(&mut self, map: impl FnOnce(&mut Self, Unet) -> Unet) {
+        if let Some(unet) = self.unet.take() {
+            self.unet = Some(map(self, unet));
+        }
+    }
+
+    /// Updates weights, moments and averages by a gradient times `clip`. `step` is the number of the step already.
+    pub(crate) fn update(&mut self, gradients: Gradients, clip: f64, learning_rate: f64) {
+        self.map_unet(|state, unet| state.optimizer.step(unet, gradients, clip, learning_rate, state.ema.next()));
+        if let Some(unet) = &self.unet {
+            self.post_hoc.update(self.step, unet);
+        }
+    }
+
+    /// Records the losses of the samples of a step.
+    pub(crate) fn observe(&mut self, samples: &[Sample], losses: &[f64], schedule: &Schedule) {
+        let losses = || samples.iter().zip(losses.iter().copied());
+        if let Some(importance) = &mut self.importance {
+            let of_timesteps = losses().map(|(sample, loss)| (sample.level.timestep as usize, loss));
+            importance.observe(&of_timesteps.collect::<Vec<_>>());
+        }
+        for (sample, loss) in losses() {
+            self.quartiles.observe(quartile_of(sample.level, schedule), loss);
+        }
+    }
+
+    /// All tensors of the state, flat, by their names in a file.
+    fn tensors(&self) -> Vec<(String, Tensor<1>)> {
         let names = self.unet().parameter_names();
         let mut tensors = named("weights", &names, &flat_parameters(self.unet()));
         tensors.extend(named("average", &names, &self.ema.average));
@@ -67,88 +117,127 @@ impl Trainer {
         }
         if let Some(importance) = &self.importance {
             for (name, values) in [(LOSSES, &importance.losses), (COUNTS, &importance.counts)] {
-                tensors.push((name.to_owned(), TensorData::new(values.clone(), [values.len()])));
+                let device = self.unet().device().inner();
+                tensors.push((name.to_owned(), Tensor::from_floats(values.as_slice(), &device)));
             }
         }
-        let broken = |(_, data): &&(String, TensorData)| !data.iter::<f32>().all(f32::is_finite);
-        if let Some((name, _)) = tensors.iter().find(broken) {
+        tensors
+    }
+
+    /// Writes the state, with the configuration that led to it, atomically.
+    ///
+    /// # Errors
+    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
+    /// written.
+    pub(crate) fn save(&self, config: &Config, path: &Path) -> Result<(), TrainError> {
+        let tensors: Vec<_> = self.tensors().into_iter().map(|(name, tensor)| (name, tensor.into_data())).collect();
+        let is_finite = |data: &TensorData| data.iter::<f32>().all(f32::is_finite);
+        if let Some((name, _)) = tensors.iter().find(|(_, data)| !is_finite(data)) {
             return Err(CheckpointError::NotFinite { path: path.to_owned(), name: name.clone() }.into());
         }
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let config = toml::to_string(&self.config).map_err(|error| broken(error.to_string()))?;
+        let config = toml::to_string(config).map_err(|error| broken(error.to_string()))?;
         let header = StateHeader {
-            format_version: checkpoint::FORMAT_VERSION,
+            format_version: FORMAT_VERSION,
             step: self.step,
             optimizer_steps: self.optimizer.steps,
             ema_step: self.ema.step,
             skipped: self.skipped.clone(),
             best: self.best,
-            quartiles: self.quartiles.clone(),
             config: Some(config),
+            quartiles: self.quartiles.clone(),
         };
         let header = serde_json::to_string(&header).map_err(|error| broken(error.to_string()))?;
         Ok(file::write(path, KEY, header, &tensors)?)
     }
 
-    /// Goes on from a training state of the same configuration.
+    /// Reads a state of the same configuration.
     ///
     /// # Errors
-    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] in what the configuration
-    /// differs, if that would not mean the same run; then nothing was changed.
-    pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
-        let file = file::TensorFile::read(path, KEY)?;
-        let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
-        let header: StateHeader = file.header_as()?;
-        // one that this version cannot read says nothing: the numbers may still be good
+    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
+    /// configuration differs, if that would not continue the same run; then nothing was changed.
+    pub(crate) fn load(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
+        let file = TensorFile::read(path, KEY)?;
+        let header: StateHeader = file.header_as(FORMAT_VERSION)?;
+        // a configuration that this version cannot read is ignored: the tensors may still be good
         if let Some(kept) = header.config.as_deref().and_then(|config| toml::from_str::<Config>(config).ok()) {
-            let difference = difference(&kept, &self.config);
+            let difference = difference(&kept, config);
             if !difference.is_empty() {
                 return Err(TrainError::OtherConfiguration { path: path.to_owned(), difference });
             }
         }
-        let names = self.unet().parameter_names();
-        let current = flat_parameters(self.unet());
-        let read = |prefix: &str| -> Result<Vec<TensorData>, CheckpointError> {
-            let mut list = Vec::with_capacity(names.len());
-            for (name, like) in names.iter().zip(&current) {
-                let key = format!("{prefix}.{name}");
-                let data = file.tensor(&key)?.ok_or_else(|| broken(format!("the tensor `{key}` is missing")))?;
-                if data.shape()[..] != like.shape()[..] {
-                    return Err(broken(format!("`{key}` has {:?} numbers, not {:?}", data.shape(), like.shape())));
-                }
-                list.push(data);
+        let mut tensors = Vec::new();
+        for (name, like) in self.tensors() {
+            let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+            let data = file.tensor(&name)?.ok_or_else(|| broken(format!("the tensor `{name}` is missing")))?;
+            if data.shape()[..] != like.dims() {
+                return Err(broken(format!("`{name}` has {:?} numbers, not {:?}", data.shape(), like.dims())).into());
             }
-            Ok(list)
-        };
-        let (weights, average) = (read("weights")?, read("average")?);
-        let (first, second) = (read("first_moment")?, read("second_moment")?);
-        let power_averages: Vec<Vec<TensorData>> =
-            (0..self.post_hoc.averages.len()).map(|index| read(&power_average(index))).collect::<Result<_, _>>()?;
-        let mut importance = self.importance.clone();
-        if let Some(importance) = &mut importance {
-            for (name, values) in [(LOSSES, &mut importance.losses), (COUNTS, &mut importance.counts)] {
-                let data = file.tensor(name)?.ok_or_else(|| broken(format!("the tensor `{name}` is missing")))?;
-                let found: Vec<f32> = data.iter::<f32>().collect();
-                if found.len() != values.len() {
-                    return Err(broken(format!("`{name}` has {} numbers, not {}", found.len(), values.len())).into());
-                }
-                *values = found;
-            }
+            tensors.push(data);
         }
-        let device = self.unet().device().inner();
-        let upload = |list: &[TensorData], index: usize| Tensor::<1>::from_data(list[index].clone(), &device);
-        self.unet = self.unet.take().map(|unet| map_flat(unet, |index, _| upload(&weights, index)));
-        self.ema.average = (0..names.len()).map(|index| upload(&average, index)).collect();
-        self.optimizer.first = (0..names.len()).map(|index| upload(&first, index)).collect();
-        self.optimizer.second = (0..names.len()).map(|index| upload(&second, index)).collect();
-        for (average, read) in self.post_hoc.averages.iter_mut().zip(&power_averages) {
-            *average = (0..names.len()).map(|index| upload(read, index)).collect();
-        }
-        self.importance = importance;
+        self.set_tensors(tensors);
         (self.step, self.optimizer.steps, self.ema.step) = (header.step, header.optimizer_steps, header.ema_step);
-        self.skipped = header.skipped;
-        self.best = header.best;
-        self.quartiles = header.quartiles;
+        (self.skipped, self.best, self.quartiles) = (header.skipped, header.best, header.quartiles);
         Ok(())
+    }
+
+    /// Replaces all tensors by those of another state, in the order of [`tensors`](Self::tensors).
+    fn set_tensors(&mut self, tensors: Vec<TensorData>) {
+        let device = self.unet().device().inner();
+        let mut tensors = tensors.into_iter();
+        self.map_unet(|_, unet| {
+            map_flat(unet, |_, value| tensors.next().map_or(value, |data| Tensor::from_data(data, &device)))
+        });
+        let power_averages = self.post_hoc.averages.iter_mut();
+        let lists = [&mut self.ema.average, &mut self.optimizer.first, &mut self.optimizer.second];
+        for (tensor, data) in lists.into_iter().chain(power_averages).flatten().zip(&mut tensors) {
+            *tensor = Tensor::from_data(data, &device);
+        }
+        let importance = self.importance.iter_mut().flat_map(|one| [&mut one.losses, &mut one.counts]);
+        for (values, data) in importance.zip(&mut tensors) {
+            *values = data.iter::<f32>().collect();
+        }
+    }
+}
+
+/// The prefix of average `index` of `training.post_hoc_ema.relative_widths`.
+fn power_average(index: usize) -> String {
+    format!("power_average.{index}")
+}
+
+/// The part of a training state that is not tensors.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateHeader {
+    format_version: u32,
+    step: u64,
+    #[serde(alias = "optimiser_steps")]
+    optimizer_steps: u64,
+    ema_step: u64,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    skipped: BTreeSet<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    best: Option<(u64, f64)>,
+    /// The configuration of the steps so far, in TOML, whatever becomes of the run's `config.toml`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config: Option<String>,
+    #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
+    quartiles: QuartileLosses,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_of_format_1_is_read() {
+        let text = r#"{"format_version":1,"step":6,"optimiser_steps":5,"ema_step":6,"skipped":[3],
+            "quarters":[{"count":1,"mean":0.5,"squares":0.0},{"count":0,"mean":0.0,"squares":0.0},
+            {"count":0,"mean":0.0,"squares":0.0},{"count":0,"mean":0.0,"squares":0.0}]}"#;
+        let header: StateHeader = serde_json::from_str(text).expect("a header");
+        assert_eq!((header.step, header.optimizer_steps, header.ema_step), (6, 5, 6));
+        assert_eq!(header.quartiles.means()[0].expect("a loss").mean.mean, 0.5);
+        let written = serde_json::to_string(&header).expect("JSON");
+        assert!(written.contains("optimizer_steps") && written.contains("quartiles"), "{written}");
     }
 }

@@ -1,4 +1,4 @@
-//! Several ranks do what one does.
+//! Training on several ranks, against training on one.
 
 use std::sync::{
     Arc,
@@ -16,9 +16,9 @@ const STEPS: usize = 8;
 
 type Change = fn(&mut Config);
 
-/// What could depend on which samples are computed together.
+/// Options that could depend on which samples are computed together.
 const KINDS: [(&str, Change); 8] = [
-    ("as it is", |_| ()),
+    ("default", |_| ()),
     ("accumulated", |config| config.training.gradient_accumulate_every = 3),
     ("parts on threads", |config| config.training.parallel_parts = 4),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
@@ -52,7 +52,7 @@ fn trainer(config: &Config) -> Trainer {
     Trainer::new(config.clone(), images(config), &Device::flex()).expect("a possible run")
 }
 
-/// What `each` gives on every rank of a group.
+/// The result of `each` on every rank of a group.
 fn on_all<T: Send>(ranks: usize, each: impl Fn(Arc<dyn ProcessGroup>) -> T + Sync) -> Vec<T> {
     std::thread::scope(|scope| {
         let each = &each;
@@ -85,7 +85,7 @@ fn the_loss_curve_of_several_ranks_is_that_of_one() {
         // 3 does not divide 8
         for ranks in [2, 3] {
             let curves = on_all(ranks, |group| {
-                losses(&mut trainer(&config).distributed(group).expect("ranks that do the same"), STEPS)
+                losses(&mut trainer(&config).distributed(group).expect("ranks of one configuration"), STEPS)
             });
             assert!(curves.iter().all(|curve| *curve == curves[0]), "{name}: all ranks report the same");
             assert_near(&curves[0], &expected, 1e-3, &format!("{name} on {ranks} ranks"));
@@ -105,7 +105,7 @@ fn run_in(
     let (is_main, rank) = (group.is_main(), group.rank());
     let trainer = trainer(config).distributed(group)?;
     let resumed = directory.join("config.toml").exists();
-    // all have looked before rank 0 makes it
+    // all ranks have checked before rank 0 creates it
     trainer.group().barrier()?;
     let mut run = if resumed { Run::resume(trainer, directory)? } else { Run::create(trainer, directory)? };
     run.held_out = Some(images(config).subset(0..8));
@@ -129,7 +129,7 @@ fn numbers(path: &std::path::Path, keys: &[&str]) -> Vec<f64> {
 }
 
 #[test]
-fn a_run_goes_on_with_any_number_of_ranks_and_measures_the_same() {
+fn a_run_resumes_with_any_number_of_ranks_and_has_the_same_losses() {
     let folder = tempfile::tempdir().expect("a folder");
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
     let config = small();
@@ -151,7 +151,7 @@ fn a_run_goes_on_with_any_number_of_ranks_and_measures_the_same() {
 }
 
 #[test]
-fn ranks_that_do_something_else_are_refused() {
+fn ranks_with_another_configuration_or_other_images_are_refused() {
     let error_of = |change: fn(&mut Config)| -> Vec<String> {
         on_all(3, |group| {
             let mut config = small();
@@ -206,7 +206,8 @@ fn a_step_that_is_not_finite_is_skipped_by_all_and_none_drifts_away() {
     };
     let alone = ends(&mut trainer(&config));
     assert!(alone.iter().any(|end| end.contains("diverged") || end.contains("true")), "{alone:?}");
-    for ranks in on_all(2, |group| ends(&mut trainer(&config).distributed(group).expect("ranks that do the same"))) {
+    for ranks in on_all(2, |group| ends(&mut trainer(&config).distributed(group).expect("ranks of one configuration")))
+    {
         assert_eq!(ranks, alone);
     }
 }
@@ -240,7 +241,7 @@ impl ProcessGroup for Mortal {
 }
 
 #[test]
-fn when_a_rank_is_gone_the_others_end_and_the_last_whole_step_is_saved() {
+fn when_a_rank_dies_the_others_end_and_the_last_complete_step_is_saved() {
     let folder = tempfile::tempdir().expect("a folder");
     let config = small();
     let whole = folder.path().join("whole");

@@ -1,4 +1,4 @@
-//! The trainer as a whole, on a small network and a few digits.
+//! The trainer and its runs, on a small network and a few digits.
 
 use burn::tensor::Device;
 use data::ImageSet;
@@ -29,7 +29,7 @@ const TARGETS: [(&str, Change); 8] = [
     }),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
     ("self-conditioning", |config| config.unet.self_condition = true),
-    ("averages made afterwards", |config| config.training.post_hoc_ema.snapshot_every = 2),
+    ("post-hoc EMA", |config| config.training.post_hoc_ema.snapshot_every = 2),
 ];
 
 fn small() -> Config {
@@ -135,7 +135,7 @@ fn a_resumed_run_is_byte_for_byte_the_uninterrupted_one() {
 }
 
 #[test]
-fn a_line_has_the_losses_of_each_quarter_since_the_one_before_also_across_a_stop() {
+fn a_line_has_the_losses_of_each_quartile_since_the_previous_line_also_across_a_stop() {
     let folder = tempfile::tempdir().expect("a folder");
     let lines = |directory: &std::path::Path| -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(directory.join("metrics.jsonl")).expect("lines");
@@ -200,7 +200,7 @@ fn a_line_has_the_losses_of_each_quarter_since_the_one_before_also_across_a_stop
 }
 
 #[test]
-fn a_run_goes_on_in_less_memory_as_the_same_run() {
+fn a_run_resumes_with_less_memory_as_the_same_run() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut whole = trainer(small());
     (0..6).for_each(|_| drop(whole.step().expect("a step")));
@@ -228,7 +228,7 @@ fn a_run_goes_on_in_less_memory_as_the_same_run() {
 }
 
 #[test]
-fn every_target_learns_and_goes_on_byte_for_byte() {
+fn every_objective_learns_and_resumes_byte_for_byte() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, change) in TARGETS {
         let mut config = small();
@@ -258,8 +258,8 @@ fn every_target_learns_and_goes_on_byte_for_byte() {
 }
 
 #[test]
-fn importance_sampling_leaves_the_expected_loss_as_it_is() {
-    // with two timesteps of very different losses, the weighted mean over many steps is that of uniform timesteps
+fn importance_sampling_does_not_change_the_expected_loss() {
+    // two timesteps with very different losses
     let mean_loss = |importance_sampling| {
         let mut config = small();
         config.diffusion.objective = Objective::Epsilon;
@@ -288,7 +288,7 @@ fn immiscible_noise_is_nearer_to_the_images_and_easier() {
 }
 
 #[test]
-fn another_configuration_is_not_the_same_run() {
+fn a_run_is_not_resumed_with_another_configuration() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("run");
     Run::create(trainer(small()), &directory).expect("a run");
@@ -303,7 +303,7 @@ fn another_configuration_is_not_the_same_run() {
 }
 
 #[test]
-fn a_configuration_that_was_changed_in_the_run_is_noticed() {
+fn a_config_toml_changed_by_hand_is_refused() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("run");
     let mut run = Run::create(trainer(small()), &directory).expect("a run");
@@ -327,7 +327,7 @@ fn a_configuration_that_was_changed_in_the_run_is_noticed() {
 }
 
 #[test]
-fn a_run_may_be_made_longer_where_no_step_depends_on_how_many_there_are() {
+fn a_run_with_a_constant_rate_may_be_made_longer() {
     use train::RateSchedule;
     let folder = tempfile::tempdir().expect("a folder");
     let with_steps = |steps, rate_schedule| {
@@ -348,7 +348,7 @@ fn a_run_may_be_made_longer_where_no_step_depends_on_how_many_there_are() {
     train(Run::resume(same_images, &grown).expect("the same run"));
     assert!(model("grown") == model("whole"));
     let kept = Run::config_of(&grown).expect("a configuration");
-    assert_eq!((kept.training.steps, kept.data.path.as_str()), (6, "moved"), "what was changed stays");
+    assert_eq!((kept.training.steps, kept.data.path.as_str()), (6, "moved"), "the changed keys are kept");
 
     let cosine = folder.path().join("cosine");
     train(Run::create(trainer(with_steps(3, RateSchedule::Cosine)), &cosine).expect("a run"));
@@ -357,19 +357,19 @@ fn a_run_may_be_made_longer_where_no_step_depends_on_how_many_there_are() {
 }
 
 #[test]
-fn other_images_are_not_the_same_run() {
+fn a_run_is_not_resumed_with_other_images() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("run");
     Run::create(trainer(small()), &directory).expect("a run");
     let all = images(&small());
-    // as many, and one of them is another
+    // as many images, one of them another
     let others = all.subset((0..all.len()).map(|index| index.max(1)));
     let with_others = || Trainer::new(small(), others.clone(), &Device::flex()).expect("a possible run");
     let Err(error) = Run::resume(with_others(), &directory) else { panic!("it must be refused") };
     assert!(matches!(error, TrainError::OtherConfiguration { .. }));
     assert!(error.to_string().contains("data.content_hash: the images are others"), "{error}");
     Run::resume(trainer(small()), &directory).expect("the same images");
-    // a run of a version that did not say which images it learned from
+    // a run of a version without content hashes
     let config = directory.join("config.toml");
     let text = std::fs::read_to_string(&config).expect("a configuration");
     let older: Vec<&str> = text.lines().filter(|line| !line.starts_with("content_hash")).collect();
@@ -425,7 +425,7 @@ fn every_option_of_training_runs() {
 }
 
 #[test]
-fn checkpointing_changes_memory_and_not_the_result() {
+fn gradient_checkpointing_does_not_change_the_result() {
     let after = |gradient_checkpointing| {
         let mut config = small();
         config.training.gradient_checkpointing = gradient_checkpointing;
@@ -437,7 +437,7 @@ fn checkpointing_changes_memory_and_not_the_result() {
 }
 
 #[test]
-fn only_the_last_states_are_kept_and_the_best_model_is_that_of_the_least_held_out_loss() {
+fn the_last_states_and_the_model_of_the_least_held_out_loss_are_kept() {
     let folder = tempfile::tempdir().expect("a folder");
     let directory = folder.path().join("run");
     let mut config = small();

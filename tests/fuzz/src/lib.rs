@@ -1,4 +1,4 @@
-//! What the targets share: bytes become a file, and the file is opened.
+//! Writes bytes to files and opens them, for all targets.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 use data::{LoadOptions, Places};
 use tempfile::TempDir;
 
-/// Writes the bytes to a file of this name in a folder of this process, and calls `open` with its path.
+/// Writes the bytes to a file `name` in a folder of this process, and calls `open` with its path.
 pub fn with_file<T>(name: &str, bytes: &[u8], open: impl FnOnce(&Path) -> T) -> T {
     static FOLDER: OnceLock<TempDir> = OnceLock::new();
     let folder = FOLDER.get_or_init(|| tempfile::tempdir().expect("a temporary folder"));
@@ -20,12 +20,12 @@ pub fn with_file<T>(name: &str, bytes: &[u8], open: impl FnOnce(&Path) -> T) -> 
     open(&path)
 }
 
-/// Opens the bytes as a dataset in a file of this name, whose ending says what they are.
+/// Opens the bytes as a dataset in a file `name`, whose ending is its format.
 pub fn open_file(name: &str, bytes: &[u8]) {
     with_file(name, bytes, open_path);
 }
 
-/// Opens a folder that holds the bytes as a file of this name.
+/// Opens the folder of a file `name` with these bytes as a dataset.
 pub fn open_folder(name: &str, bytes: &[u8]) {
     with_file(name, bytes, |path| path.parent().map(open_path));
 }

@@ -1,4 +1,4 @@
-//! A batch of CIFAR-10.
+//! CIFAR-10 batches.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::open_file("data_batch_1.bin", bytes));

@@ -1,4 +1,4 @@
-//! The file of a classifier of noised images.
+//! Files of classifiers of noised images.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

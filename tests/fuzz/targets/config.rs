@@ -1,13 +1,13 @@
-//! A configuration: the first line as `--set` takes it, the others as a file.
+//! Configurations: the first line is a `--set`, the others are a file.
 #![no_main]
 
-#[path = "../../../crates/cli/src/layers.rs"]
+#[path = "../../../crates/cli/src/config_layers.rs"]
 #[expect(dead_code, reason = "`diffuse config show` uses more of it")]
-mod layers;
+mod config_layers;
 
-use layers::Layers;
+use config_layers::Layers;
 
-/// As in the program.
+/// The error type of the same name in `cli`.
 #[derive(Debug)]
 struct UsageError(String);
 

@@ -1,4 +1,4 @@
-//! A picture in a folder; what kind it is its first bytes say.
+//! Pictures in a folder; the first bytes determine the format.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::open_folder("pictures/picture.png", bytes));

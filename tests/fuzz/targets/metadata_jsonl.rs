@@ -1,4 +1,4 @@
-//! A table of the two pictures beside it.
+//! `metadata.jsonl` of a folder of two pictures.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

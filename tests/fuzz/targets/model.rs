@@ -1,4 +1,4 @@
-//! A model file.
+//! Model files.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

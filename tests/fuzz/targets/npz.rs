@@ -1,4 +1,4 @@
-//! Several arrays of NumPy.
+//! NumPy archives of arrays.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::open_file("arrays.npz", bytes));

@@ -1,9 +1,9 @@
-"""Further values of diffusers' solvers, for settings that the other golden files do not have: f64 everywhere.
+"""Results of diffusers' solvers in f64, for settings that the other golden files do not cover.
 
     python make_solvers.py    # needs diffusers (0.42.1) and torch; writes solvers_more.safetensors beside this file
 
-The toy network is epsilon(x, t) = x t / (t + 1). It is linear, and so is a whole chain: of a stochastic solver the file
-holds what a unit of noise in each step alone makes of the result (`response`), from x_T = 0.
+The toy network is epsilon(x, t) = x t / (t + 1). It is linear, and so is a whole chain: for a stochastic solver the file
+holds the result of a unit of noise in one step alone, from x_T = 0, for each step (`response`).
 """
 import json
 from pathlib import Path

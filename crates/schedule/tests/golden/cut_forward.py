@@ -1,8 +1,8 @@
-"""Cuts what the tests read out of the reference values `forward_*.safetensors` (denoising-diffusion-pytorch 2.3.4).
+"""Copies the values that the tests read from the reference files `forward_*.safetensors` (denoising-diffusion-pytorch 2.3.4).
 
     python3 cut_forward.py FOLDER_OF_REFERENCE_VALUES forward.safetensors
 
-Kept, bytes unchanged: t and the posterior (log-)variance of each schedule, and some loss weights over all of T = 1000.
+These are, bytes unchanged, t and the posterior (log-)variance of each schedule, and some loss weights over all of T = 1000.
 """
 
 import json

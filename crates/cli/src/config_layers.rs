@@ -1,15 +1,15 @@
-//! The configuration in layers: preset < TOML file < `--set` < flags. Unknown keys are errors that name the nearest.
+//! A configuration in layers: preset < TOML file < `--set` < flags. An unknown key is an error that names the nearest.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 use files::{Action, FileError};
 use toml::{Table, Value};
 use train::Config;
 
 use crate::UsageError;
 
-/// Keys that a configuration may have but that the defaults leave out.
+/// Keys without a default.
 pub const OPTIONAL_KEYS: [&str; 9] = [
     "data.image_size",
     "data.pad_to",
@@ -22,18 +22,18 @@ pub const OPTIONAL_KEYS: [&str; 9] = [
     "sampling.guidance_interval",
 ];
 
-/// Keys that a run fills in: those that it writes into its own file.
+/// Keys that a run writes into its own configuration.
 const FILLED_IN: [&str; 1] = ["data.content_hash"];
 
-/// Parameters of the schedule families; which belongs to which is the family's business.
+/// Parameters of the schedules; each schedule checks its own.
 const FAMILY_KEYS: [&str; 11] =
     ["beta_start", "beta_end", "beta", "s", "start", "end", "tau", "betas", "sigma_min", "sigma_max", "rho"];
 
 /// Layers of a configuration, the lowest first.
 pub struct Layers {
     table: Table,
-    /// Where the value of a key comes from; a key that is not here has its default.
-    origins: BTreeMap<String, String>,
+    /// The source of the value of each key; other keys have their default.
+    pub origins: BTreeMap<String, String>,
 }
 
 impl Layers {
@@ -45,19 +45,13 @@ impl Layers {
 
     /// Begins with a whole configuration, which comes from `source`.
     pub fn of(config: &Config, source: &str) -> anyhow::Result<Self> {
-        let table = Table::try_from(config).context("the configuration cannot be written as TOML")?;
-        let defaults = Table::try_from(Config::default()).context("the defaults cannot be written as TOML")?;
-        let (mut keys, mut origins) = (Vec::new(), BTreeMap::new());
-        collect("", &table, &mut keys);
-        for key in keys {
-            if value_at(&table, &key) != value_at(&defaults, &key) {
-                origins.insert(key, source.to_owned());
-            }
-        }
+        let (table, defaults) = (table_of(config)?, table_of(&Config::default())?);
+        let is_changed = |key: &String| value_at(&table, key) != value_at(&defaults, key);
+        let origins = keys_of(&table).into_iter().filter(is_changed).map(|key| (key, source.to_owned())).collect();
         Ok(Self { table, origins })
     }
 
-    /// Lays a TOML file over it.
+    /// Lays a TOML file over the others.
     pub fn file(&mut self, path: &Path) -> anyhow::Result<()> {
         let text = fs::read_to_string(path)
             .map_err(|source| UsageError(FileError::new(Action::Read, path, source).to_string()))?;
@@ -67,55 +61,57 @@ impl Layers {
         self.lay(table, &path.display().to_string())
     }
 
-    /// Where the value of a key comes from.
-    pub fn origins(&self) -> BTreeMap<String, String> {
-        self.origins.clone()
-    }
-
-    /// Lays one `KEY=VALUE` over it; the value is TOML, or else a string.
+    /// Lays one `KEY=VALUE` over the others; a value that is not TOML is a string.
     pub fn set(&mut self, assignment: &str) -> anyhow::Result<()> {
         let (key, value) = assignment.split_once('=').ok_or_else(|| {
             UsageError(format!("--set {assignment}: write it as KEY=VALUE, as in training.steps=500"))
         })?;
         let (key, value) = (key.trim(), value.trim());
-        let value = format!("value = {value}")
-            .parse::<Table>()
-            .ok()
-            .and_then(|mut table| table.remove("value"))
-            .unwrap_or_else(|| Value::String(value.to_owned()));
+        let value = value.parse().unwrap_or_else(|_| Value::String(value.to_owned()));
         self.value(key, value, &format!("--set {assignment}"))
     }
 
-    /// Lays one value over it.
+    /// Lays one value over the others.
     pub fn value(&mut self, key: &str, value: Value, source: &str) -> anyhow::Result<()> {
-        let table =
-            key.rsplit('.').fold(value, |inner, part| Value::Table(Table::from_iter([(part.to_owned(), inner)])));
-        match table {
-            Value::Table(table) => self.lay(table, source),
-            _ => Err(anyhow!("`{key}` has no name")),
-        }
+        let mut names = key.rsplit('.').map(str::to_owned);
+        let last = Table::from_iter(names.next().map(|name| (name, value)));
+        let table = names.fold(last, |inner, name| Table::from_iter([(name, Value::Table(inner))]));
+        self.lay(table, source)
     }
 
-    fn lay(&mut self, over: Table, source: &str) -> anyhow::Result<()> {
+    fn lay(&mut self, mut over: Table, source: &str) -> anyhow::Result<()> {
+        rename_keys(&mut over);
         check_keys(&over, source)?;
-        let mut keys = Vec::new();
-        collect("", &over, &mut keys);
-        self.origins.extend(keys.into_iter().map(|key| (key, source.to_owned())));
+        self.origins.extend(keys_of(&over).into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
         Ok(())
     }
 
-    /// The configuration that comes out.
+    /// The configuration, checked.
     pub fn resolve(self) -> anyhow::Result<Config> {
-        let config: Config =
-            Value::Table(self.table).try_into().map_err(|error| UsageError(format!("configuration: {error}")))?;
+        let config: Config = self.table.try_into().map_err(|error| UsageError(format!("configuration: {error}")))?;
         config.validate().map_err(|error| UsageError(error.to_string()))?;
         Ok(config)
     }
 }
 
+/// Table, old and current name of keys that were renamed.
+const RENAMED_KEYS: [(&str, &str, &str); 1] = [("training", "optimiser", "optimizer")];
+
+/// Gives keys of earlier versions their current names, unless both are there.
+fn rename_keys(table: &mut Table) {
+    for (name, old, current) in RENAMED_KEYS {
+        if let Some(Value::Table(keys)) = table.get_mut(name)
+            && !keys.contains_key(current)
+            && let Some(value) = keys.remove(old)
+        {
+            keys.insert(current.to_owned(), value);
+        }
+    }
+}
+
 fn merge(base: &mut Table, over: Table) {
-    // another family brings its own parameters
+    // another schedule has other parameters
     if let Some(family) = over.get("family")
         && base.get("family") != Some(family)
     {
@@ -124,7 +120,7 @@ fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(inner)), Value::Table(over)) => merge(inner, over),
-            // a whole number where a fraction is expected, as in `learning_rate = 1`
+            // an integer for a float, as in `learning_rate = 1`
             (Some(old @ Value::Float(_)), Value::Integer(whole)) => *old = Value::Float(whole as f64),
             (_, value) => drop(base.insert(key, value)),
         }
@@ -133,9 +129,7 @@ fn merge(base: &mut Table, over: Table) {
 
 fn check_keys(table: &Table, source: &str) -> anyhow::Result<()> {
     let known = known_keys()?;
-    let mut found = Vec::new();
-    collect("", table, &mut found);
-    for key in found {
+    for key in keys_of(table) {
         let is_known = known.iter().any(|name| *name == key || name.starts_with(&format!("{key}.")));
         if !is_known {
             let nearest = known
@@ -148,21 +142,24 @@ fn check_keys(table: &Table, source: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How near a known key is to one that was written: the last part counts most.
+/// Similarity of a known key and one that was written; the last part counts most.
 fn similarity(known: &str, written: &str) -> f64 {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     strsim::jaro_winkler(known, written) + 2.0 * strsim::normalized_damerau_levenshtein(&last(known), &last(written))
 }
 
 fn known_keys() -> anyhow::Result<Vec<String>> {
-    let mut keys = Vec::new();
-    let defaults = Table::try_from(Config::default()).context("the defaults cannot be written as TOML")?;
-    collect("", &defaults, &mut keys);
+    let mut keys = keys_of(&table_of(&Config::default())?);
     keys.extend(OPTIONAL_KEYS.iter().chain(&FILLED_IN).map(|key| (*key).to_owned()));
     keys.extend(FAMILY_KEYS.iter().map(|key| format!("diffusion.{key}")));
     keys.sort();
     keys.dedup();
     Ok(keys)
+}
+
+/// A configuration as TOML.
+pub fn table_of(config: &Config) -> anyhow::Result<Table> {
+    Table::try_from(config).context("the configuration cannot be written as TOML")
 }
 
 /// The value of a key with dots.
@@ -173,15 +170,15 @@ pub fn value_at<'a>(table: &'a Table, key: &str) -> Option<&'a Value> {
     }
 }
 
-/// The keys of all values in a table, with dots between.
-pub fn collect(prefix: &str, table: &Table, keys: &mut Vec<String>) {
-    for (key, value) in table {
-        let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
-        match value {
-            Value::Table(inner) if !inner.is_empty() => collect(&key, inner, keys),
-            _ => keys.push(key),
+/// The keys of all values in a table, with dots.
+pub fn keys_of(table: &Table) -> Vec<String> {
+    let keys = |(key, value): (&String, &Value)| match value {
+        Value::Table(inner) if !inner.is_empty() => {
+            keys_of(inner).into_iter().map(|rest| format!("{key}.{rest}")).collect()
         }
-    }
+        _ => vec![key.clone()],
+    };
+    table.iter().flat_map(keys).collect()
 }
 
 #[cfg(test)]
@@ -189,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_preset_survives_the_layers_and_is_possible() {
+    fn every_preset_is_possible_and_unchanged_by_the_layers() {
         for name in train::PRESETS {
             let config =
                 Layers::preset(name).and_then(Layers::resolve).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -198,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_layer_wins_and_a_new_family_drops_the_old_parameters() {
+    fn a_later_layer_wins_and_another_schedule_drops_the_old_parameters() {
         let mut layers = Layers::preset("digits").expect("a preset");
         layers.set("diffusion.family=linear").expect("a key");
         layers.set("training.steps = 7").expect("a key");
@@ -208,6 +205,23 @@ mod tests {
         assert_eq!(config.diffusion.schedule.family.name(), "linear");
         assert_eq!((config.training.steps, config.training.learning_rate), (7, 1.0));
         assert_eq!(config.data.path, "some/folder");
+    }
+
+    #[test]
+    fn keys_of_earlier_versions_are_read() {
+        let mut layers = Layers::preset("digits").expect("a preset");
+        layers.set("training.optimiser=adamw").expect("an old key");
+        let config = layers.resolve().expect("a configuration");
+        assert_eq!(config.training.optimizer, train::OptimizerKind::Adamw);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("old.toml");
+        fs::write(&file, "[training]\noptimiser = \"adamw\"\n").expect("written");
+        let mut layers = Layers::preset("digits").expect("a preset");
+        layers.file(&file).expect("an old file");
+        assert_eq!(layers.origins["training.optimizer"], file.display().to_string());
+        fs::write(&file, "[training]\noptimiser = \"adamw\"\noptimizer = \"adam\"\n").expect("written");
+        let error = layers.file(&file).expect_err("both").to_string();
+        assert!(error.contains("training.optimiser"), "{error}");
     }
 
     #[test]

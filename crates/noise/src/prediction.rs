@@ -1,14 +1,12 @@
-//! What the network predicts, and how it is fed: epsilon, x_0, v, EDM's F and flow matching's velocity.
-//!
-//! With `a = sqrt(alpha_bar)` and `s = sqrt(1 - alpha_bar)`: `x_t = a x_0 + s epsilon` and `v = a epsilon - s x_0`
-//! (Salimans and Ho 2022, arXiv:2202.00512, appendix D), a rotation, so `x_0 = a x_t - s v` and `epsilon = s x_t + a v`.
+//! Conversions between epsilon, x_0 and the output of a network, over tensors. The factors are those of
+//! [`Objective::preconditioning`].
 
 use burn::tensor::{Device, Tensor, TensorData};
 use schedule::{NoiseLevel, Objective, Preconditioning};
 
 use crate::forward::per_sample;
 
-/// What the network should have said: the target of the loss.
+/// The target of the loss: the output of an ideal network.
 ///
 /// # Shapes
 /// - `x_0`, `epsilon`: `[batch, channels, height, width]`; `levels`: one for each sample
@@ -17,15 +15,11 @@ pub fn target(objective: Objective, x_0: Tensor<4>, epsilon: Tensor<4>, levels: 
     match objective {
         Objective::Epsilon => epsilon,
         Objective::X0 => x_0,
-        Objective::V => velocity(x_0, epsilon, levels),
-        Objective::Edm { .. } | Objective::Flow => {
-            let [of_x_0, of_epsilon] = factors(objective, levels, &x_0, |fed| fed.target);
-            x_0 * of_x_0 + epsilon * of_epsilon
-        }
+        _ => mix(objective, levels, |factors| factors.target, x_0, epsilon),
     }
 }
 
-/// What the network is fed with: x_t on the scale that it was trained on ([`Objective::preconditioning`]).
+/// The input of the network: x_t on the scale that it was trained on.
 ///
 /// # Shapes
 /// - `x_t`: `[batch, channels, height, width]`; `levels`: one for each sample
@@ -40,27 +34,23 @@ pub fn network_input(objective: Objective, x_t: Tensor<4>, levels: &[NoiseLevel]
     }
 }
 
-/// The time that the network is told, one number for each sample.
+/// The time input of the network, `[batch]`: one number for each of `levels`.
 pub fn network_times(objective: Objective, levels: &[NoiseLevel], device: &Device) -> Tensor<1> {
     let times: Vec<f32> = levels.iter().map(|level| objective.preconditioning(*level).time as f32).collect();
     Tensor::from_data(TensorData::new(times, [levels.len()]), device)
 }
 
-/// Two factors of [`Preconditioning`] for each sample, `[batch, 1, 1, 1]` each.
-fn factors(
+/// `first` and `second`, each times its factor at the level of the sample, added up.
+fn mix(
     objective: Objective,
     levels: &[NoiseLevel],
-    like: &Tensor<4>,
-    pair: impl Fn(Preconditioning) -> [f64; 2],
-) -> [Tensor<4>; 2] {
-    [0, 1].map(|index| per_sample(levels, like, |level| pair(objective.preconditioning(level))[index]))
-}
-
-/// `v = sqrt(alpha_bar) epsilon - sqrt(1 - alpha_bar) x_0`.
-pub fn velocity(x_0: Tensor<4>, epsilon: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
-    let signal = per_sample(levels, &x_0, NoiseLevel::signal_scale);
-    let noise = per_sample(levels, &x_0, NoiseLevel::noise_scale);
-    epsilon * signal - x_0 * noise
+    factors: impl Fn(Preconditioning) -> [f64; 2],
+    first: Tensor<4>,
+    second: Tensor<4>,
+) -> Tensor<4> {
+    let [of_first, of_second] =
+        [0, 1].map(|index| per_sample(levels, &first, |level| factors(objective.preconditioning(level))[index]));
+    first * of_first + second * of_second
 }
 
 /// An estimate of the clean image and of the noise in x_t; each follows from the other.
@@ -70,63 +60,50 @@ pub struct Prediction {
     pub x_0: Tensor<4>,
     /// The noise, same shape.
     pub epsilon: Tensor<4>,
-    /// For a learned variance: where between the posterior variance (-1) and beta (1) its logarithm lies, same shape
-    /// (Nichol and Dhariwal 2021, arXiv:2102.09672, equation 15, scaled as in their code).
+    /// Of a learned variance: the place of its logarithm between those of the posterior variance (-1) and of beta (1), same
+    /// shape (Nichol and Dhariwal 2021, arXiv:2102.09672, equation 15, scaled as in their code).
     pub variance: Option<Tensor<4>>,
 }
 
 impl Prediction {
     /// From the raw output of a network that was trained for `objective`.
+    ///
+    /// # Shapes
+    /// - `output`, `x_t`: `[batch, channels, height, width]`; `levels`: one for each sample
     pub fn from_output(objective: Objective, output: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        match objective {
-            Objective::Epsilon => Self::from_epsilon(output, x_t, levels),
-            Objective::X0 => Self::from_x_0(output, x_t, levels),
-            Objective::V => Self::from_v(output, x_t, levels),
-            Objective::Edm { .. } | Objective::Flow => {
-                let linear = |pair: fn(Preconditioning) -> [f64; 2]| {
-                    let [of_x_t, of_output] = factors(objective, levels, &x_t, pair);
-                    x_t.clone() * of_x_t + output.clone() * of_output
-                };
-                Self { x_0: linear(|fed| fed.x_0), epsilon: linear(|fed| fed.epsilon), variance: None }
-            }
-        }
+        let x_0 = || mix(objective, levels, |factors| factors.x_0, x_t.clone(), output.clone());
+        let epsilon = || mix(objective, levels, |factors| factors.epsilon, x_t.clone(), output.clone());
+        let (x_0, epsilon) = match objective {
+            Objective::Epsilon => (x_0(), output),
+            Objective::X0 => (output.clone(), epsilon()),
+            _ => (x_0(), epsilon()),
+        };
+        Self { x_0, epsilon, variance: None }
     }
 
-    /// `x_0 = (x_t - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)`. Where alpha_bar is 0 nothing of x_0 is left in
-    /// x_t and the division gives infinities: such schedules need the objective x_0 or v.
+    /// `x_0 = (x_t - sqrt(1 - alpha_bar) epsilon) / sqrt(alpha_bar)`. Infinite where alpha_bar is 0 and x_t holds nothing
+    /// of x_0: such schedules need the objective x_0 or v.
     pub fn from_epsilon(epsilon: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let inverse_signal = per_sample(levels, &x_t, |level| 1.0 / level.signal_scale());
-        let sigma = per_sample(levels, &x_t, NoiseLevel::sigma);
-        Self { x_0: x_t * inverse_signal - epsilon.clone() * sigma, epsilon, variance: None }
+        Self::from_output(Objective::Epsilon, epsilon, x_t, levels)
     }
 
     /// `epsilon = (x_t - sqrt(alpha_bar) x_0) / sqrt(1 - alpha_bar)`; 0 where there is no noise.
     pub fn from_x_0(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let epsilon = epsilon_of(x_0.clone(), x_t, levels);
-        Self { x_0, epsilon, variance: None }
+        Self::from_output(Objective::X0, x_0, x_t, levels)
     }
 
-    /// `x_0 = a x_t - s v`, `epsilon = s x_t + a v`.
+    /// `x_0 = a x_t - n v` and `epsilon = n x_t + a v`, with `a = sqrt(alpha_bar)` and `n = sqrt(1 - alpha_bar)`: (x_t, v) is
+    /// (x_0, epsilon) rotated (Salimans and Ho 2022, arXiv:2202.00512, appendix D).
     pub fn from_v(v: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let signal = per_sample(levels, &x_t, NoiseLevel::signal_scale);
-        let noise = per_sample(levels, &x_t, NoiseLevel::noise_scale);
-        let x_0 = x_t.clone() * signal.clone() - v.clone() * noise.clone();
-        Self { x_0, epsilon: x_t * noise + v * signal, variance: None }
+        Self::from_output(Objective::V, v, x_t, levels)
     }
 
-    /// Clips x_0 to `[-limit, limit]` and derives epsilon anew from it, as lucidrains' DDIM does: what is drawn stays
-    /// inside the range of images.
+    /// Clips x_0 to `[-limit, limit]` and derives epsilon from the result (lucidrains' DDIM), so that x_0 stays inside the
+    /// range of images.
     pub fn clipped(self, limit: f64, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Self {
-        let x_0 = self.x_0.clamp(-limit, limit);
-        Self { epsilon: epsilon_of(x_0.clone(), x_t, levels), x_0, variance: self.variance }
+        let clipped = Self::from_x_0(self.x_0.clamp(-limit, limit), x_t, levels);
+        Self { variance: self.variance, ..clipped }
     }
-}
-
-fn epsilon_of(x_0: Tensor<4>, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<4> {
-    let inverse = |level: NoiseLevel| if level.noise_scale() > 0.0 { 1.0 / level.noise_scale() } else { 0.0 };
-    let inverse_noise = per_sample(levels, &x_t, inverse);
-    let ratio = per_sample(levels, &x_t, |level| level.signal_scale() * inverse(level));
-    x_t * inverse_noise - x_0 * ratio
 }
 
 #[cfg(test)]
@@ -142,9 +119,9 @@ mod tests {
         let schedule = Schedule::new(&BetaSchedule::default(), 1000).expect("a schedule");
         let levels = [0, 10, 500, 900].map(|t| schedule.level(t));
         let stream = Noise::new(2).stream(Purpose::Evaluation);
-        let samples = [0, 1, 2, 3];
-        let x_0 = stream.normal_images(&samples, 0, [2, 4, 4], &device);
-        let epsilon = stream.normal_images(&samples, 1, [2, 4, 4], &device);
+        let noise_indices = [0, 1, 2, 3];
+        let x_0 = stream.normal_images(&noise_indices, 0, [2, 4, 4], &device);
+        let epsilon = stream.normal_images(&noise_indices, 1, [2, 4, 4], &device);
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &levels);
         let edm = Objective::Edm { sigma_data: 0.6 };
         for objective in [Objective::Epsilon, Objective::X0, Objective::V, edm, Objective::Flow] {
@@ -166,7 +143,7 @@ mod tests {
             network_input(objective, x_t.clone(), &levels).into_data().assert_eq(&x_t.to_data(), true);
             network_times(objective, &levels, &device).into_data().assert_eq(&TensorData::from([3f32, 700.0]), true);
         }
-        // a straight path: x_t / (a + n), and its time
+        // x_t / (a + n) of the straight path, and its time
         let total = levels[1].signal_scale() + levels[1].noise_scale();
         let fed = network_input(Objective::Flow, x_t.clone(), &levels).narrow(0, 1, 1);
         let expected = x_t.narrow(0, 1, 1) / total;

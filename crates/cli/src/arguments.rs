@@ -1,0 +1,138 @@
+//! Arguments that several commands share.
+
+use std::{
+    fmt::Display,
+    ops::RangeBounds,
+    path::{Path, PathBuf},
+};
+
+use anyhow::bail;
+use burn::tensor::Device;
+use checkpoint::Model;
+use clap::{Args, builder::RangedU64ValueParser, value_parser};
+use device::DeviceError;
+use serde::Serialize;
+use toml::Value;
+
+use crate::{config_layers::Layers, print_result};
+
+/// Where a command computes, and how it reports.
+#[derive(Args)]
+pub struct CommonArguments {
+    /// flex (the CPU), wgpu, vulkan, metal, cuda or rocm; cuda:1 is the second of its kind
+    #[arg(long)]
+    pub device: Option<String>,
+    /// One JSON object on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+impl CommonArguments {
+    /// Opens the device, and returns its name with it.
+    pub fn open_device(&self) -> Result<(&str, Device), DeviceError> {
+        device::open_or_default(self.device.as_deref())
+    }
+
+    /// Writes a result to standard output: as JSON with `--json`, else as text.
+    pub fn print(&self, json: impl Serialize, text: impl Display) -> anyhow::Result<()> {
+        if self.json { print_result(serde_json::to_string(&json)?) } else { print_result(text) }
+    }
+}
+
+/// A trained model and the seed of a command.
+#[derive(Args)]
+pub struct ModelArguments {
+    /// A run directory or a model file
+    #[arg(value_name = "RUN|FILE")]
+    pub path: PathBuf,
+    /// The same seed gives the same result
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    #[command(flatten)]
+    pub common: CommonArguments,
+}
+
+impl ModelArguments {
+    /// Opens the device and reads the model onto it.
+    pub fn open(&self) -> anyhow::Result<(Model, Device)> {
+        let (_, device) = self.common.open_device()?;
+        Ok((load_model(&self.path, &device)?, device))
+    }
+}
+
+/// Reads the model of a run directory or a model file.
+pub fn load_model(path: &Path, device: &Device) -> anyhow::Result<Model> {
+    Ok(Model::load(&model_file(path)?, device)?)
+}
+
+/// The model file of a run directory; any other path is a model file.
+pub fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    let file = path.join("model.safetensors");
+    if !file.exists() {
+        bail!("the run {} has no model.safetensors yet: let its training end, or stop it with Ctrl-C", path.display());
+    }
+    Ok(file)
+}
+
+/// Parses a count that lies in `range`.
+pub fn count(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::from(range)
+}
+
+/// The layers of a configuration.
+#[derive(Args)]
+pub struct ConfigArguments {
+    /// The preset: digits, mnist, fashion-mnist, cifar10 or article
+    #[arg(long, default_value = "digits")]
+    pub preset: String,
+    /// A TOML file over the preset
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// One value over both, as in training.learning_rate=1e-3
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// A dataset's name, a file or a folder (data.path)
+    #[arg(long, value_name = "NAME|PATH")]
+    data: Option<String>,
+    /// training.steps
+    #[arg(long, value_parser = value_parser!(i64).range(0..))]
+    steps: Option<i64>,
+    /// training.batch_size
+    #[arg(long, value_parser = value_parser!(i64).range(0..))]
+    batch_size: Option<i64>,
+    /// training.seed
+    #[arg(long, value_parser = value_parser!(i64).range(0..))]
+    seed: Option<i64>,
+}
+
+impl ConfigArguments {
+    /// The preset and the layers over it.
+    pub fn layers(&self) -> anyhow::Result<Layers> {
+        self.lay_over(Layers::preset(&self.preset)?)
+    }
+
+    /// The layers over others than the preset.
+    pub fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Layers> {
+        if let Some(path) = &self.config {
+            layers.file(path)?;
+        }
+        for assignment in &self.set {
+            layers.set(assignment)?;
+        }
+        let flags = [
+            ("data.path", "--data", self.data.clone().map(Value::from)),
+            ("training.steps", "--steps", self.steps.map(Value::from)),
+            ("training.batch_size", "--batch-size", self.batch_size.map(Value::from)),
+            ("training.seed", "--seed", self.seed.map(Value::from)),
+        ];
+        for (key, flag, value) in flags {
+            if let Some(value) = value {
+                layers.value(key, value, flag)?;
+            }
+        }
+        Ok(layers)
+    }
+}

@@ -1,0 +1,83 @@
+//! A model as a denoiser.
+
+use std::panic::resume_unwind;
+
+use burn::tensor::{DType, Int, Tensor};
+use checkpoint::Model;
+use noise::{Prediction, network_input, network_times};
+use sampler::{Denoiser, NoiseLevel};
+use schedule::Objective;
+use unet::{Condition, Unet};
+
+/// A trained network as a [`Denoiser`]: what samplers, likelihoods and editing call.
+#[derive(Clone, Debug)]
+pub struct NetworkDenoiser<'a> {
+    /// The network.
+    pub unet: &'a Unet,
+    /// What it was trained to predict.
+    pub objective: Objective,
+    /// Class of each image of the batch, `[batch]`; None is the null class.
+    pub labels: Option<Tensor<1, Int>>,
+    /// Parts that a batch is split into, each computed by its own thread; 1 for no split.
+    pub parallel_parts: usize,
+}
+
+impl<'a> NetworkDenoiser<'a> {
+    /// The network of a model, with its `sampling.parallel_parts`.
+    pub fn new(model: &'a Model, labels: Option<Tensor<1, Int>>) -> Self {
+        let parallel_parts = model.header.sampling.parallel_parts;
+        Self { unet: &model.unet, objective: model.header.objective, labels, parallel_parts }
+    }
+
+    /// The raw output for a batch, `[batch, out_dim, height, width]`.
+    fn output(&self, x_t: &Tensor<4>, level: NoiseLevel, self_condition: Option<&Tensor<4>>) -> Tensor<4> {
+        let batch = x_t.dims()[0];
+        let part = |start: usize, length: usize| {
+            let levels = vec![level; length];
+            let t = network_times(self.objective, &levels, &x_t.device());
+            let condition = Condition {
+                labels: self.labels.clone().map(|labels| labels.narrow(0, start, length)),
+                self_condition: self_condition.map(|x_0| x_0.clone().narrow(0, start, length)),
+                ..Condition::default()
+            };
+            let x_t = x_t.clone().narrow(0, start, length);
+            self.unet.forward(network_input(self.objective, x_t, &levels), t, condition)
+        };
+        let size = batch.div_ceil(self.parallel_parts.max(1)).max(1);
+        if size >= batch {
+            return part(0, batch);
+        }
+        std::thread::scope(|scope| {
+            let part = &part;
+            let starts = (size..batch).step_by(size);
+            let others: Vec<_> =
+                starts.map(|start| scope.spawn(move || part(start, size.min(batch - start)))).collect();
+            let first = part(0, size);
+            let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            Tensor::cat(std::iter::once(first).chain(others).collect(), 0)
+        })
+    }
+}
+
+impl Denoiser for NetworkDenoiser<'_> {
+    fn denoise(&self, x_t: Tensor<4>, level: NoiseLevel, self_condition: Option<&Tensor<4>>) -> Prediction {
+        let [batch, channels, _, _] = x_t.dims();
+        // a sampler may keep its state in f64; the network computes in the dtype of its weights
+        let (state, weights) = (x_t.dtype(), self.unet.dtype());
+        let output = if state == weights {
+            self.output(&x_t, level, self_condition)
+        } else {
+            let self_condition = self_condition.map(|x_0| cast(x_0, weights));
+            cast(&self.output(&cast(&x_t, weights), level, self_condition.as_ref()), state)
+        };
+        // a network with a learned variance has twice the channels
+        let variance = (output.dims()[1] == 2 * channels).then(|| output.clone().narrow(1, channels, channels));
+        let output = output.narrow(1, 0, channels);
+        Prediction { variance, ..Prediction::from_output(self.objective, output, x_t, &vec![level; batch]) }
+    }
+}
+
+/// Casts by way of the host, which every backend can do.
+fn cast(x: &Tensor<4>, dtype: DType) -> Tensor<4> {
+    Tensor::from_data(x.to_data(), (&x.device(), dtype))
+}

@@ -1,0 +1,188 @@
+//! The gradients of a step: computed part by part on threads and ranks, and summed.
+//!
+//! The sums are taken in a fixed order (parts of a micro-batch, micro-batches, ranks), so that they do not depend on which part is
+//! computed first.
+
+use std::panic::resume_unwind;
+
+use burn::tensor::{Tensor, TensorData};
+use parallel::{ProcessGroup, shard};
+use unet::Unet;
+
+use crate::{
+    batch::Sample,
+    error::TrainError,
+    parameters::{Gradients, add, flat_gradients, map_flat},
+    precision::Precision,
+};
+
+/// Splits micro-batches among ranks and threads.
+pub(crate) struct Backward<'a> {
+    pub(crate) group: &'a dyn ProcessGroup,
+    /// Parts of a micro-batch over all ranks, each computed by its own thread.
+    pub(crate) parallel_parts: usize,
+    pub(crate) precision: Precision,
+}
+
+/// The results of a step over all ranks, with the same bits on each.
+pub(crate) struct Sums {
+    /// The gradient of the mean loss.
+    pub(crate) gradients: Gradients,
+    /// The mean loss.
+    pub(crate) loss: f64,
+    /// The loss of each sample without its importance weight, in the order of the samples.
+    pub(crate) sample_losses: Vec<f64>,
+}
+
+/// The contribution of one part of a micro-batch.
+struct Part {
+    gradients: Gradients,
+    /// Its share of the mean loss.
+    loss: f64,
+    sample_losses: Vec<f64>,
+}
+
+impl Backward<'_> {
+    /// The gradients of the mean loss over all micro-batches; `losses` returns the loss of each of some samples, `[samples]`.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`] if other ranks do not answer.
+    pub(crate) fn gradients(
+        &self,
+        unet: &Unet,
+        micro_batches: &[Vec<Sample>],
+        losses: impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync,
+    ) -> Result<Sums, TrainError> {
+        let count = micro_batches.len() as f64;
+        let (mut gradients, mut loss, mut sample_losses) = (None, 0.0, Vec::new());
+        for micro_batch in micro_batches {
+            for part in self.parts(unet, micro_batch, &losses) {
+                gradients = Some(add(gradients, part.gradients));
+                loss += part.loss / count;
+                sample_losses.extend(part.sample_losses);
+            }
+        }
+        let mut gradients = all_reduce(gradients.unwrap_or_default(), self.group)?;
+        if micro_batches.len() > 1 {
+            let mean = |gradient: Tensor<1>| gradient / count;
+            gradients = gradients.into_iter().map(|gradient| gradient.map(mean)).collect();
+        }
+        let (loss, sample_losses) = self.gather_losses(loss, &sample_losses, micro_batches)?;
+        Ok(Sums { gradients, loss, sample_losses })
+    }
+
+    /// This rank's shard of a micro-batch, in parts that are computed at the same time.
+    fn parts(
+        &self,
+        unet: &Unet,
+        micro_batch: &[Sample],
+        losses: &(impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync),
+    ) -> Vec<Part> {
+        let shard = &micro_batch[shard(micro_batch.len(), self.group.rank(), self.group.world_size())];
+        let threads = self.parallel_parts.div_ceil(self.group.world_size()).max(1);
+        let compute = |samples| self.part(unet, samples, micro_batch.len(), losses);
+        std::thread::scope(|scope| {
+            let mut parts = shard.chunks(shard.len().div_ceil(threads));
+            let first = parts.next();
+            let others: Vec<_> = parts.map(|samples| scope.spawn(move || compute(samples))).collect();
+            let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+            first.map(compute).into_iter().chain(others).collect()
+        })
+    }
+
+    /// Forward and backward pass of some samples of a micro-batch of `batch_size`.
+    fn part(
+        &self,
+        unet: &Unet,
+        samples: &[Sample],
+        batch_size: usize,
+        losses: &impl Fn(&Unet, &[Sample]) -> Tensor<1>,
+    ) -> Part {
+        // leaves of its own: the graphs of different threads must not meet
+        let unet = map_flat(unet.clone(), |_, value| value);
+        let losses = losses(&unet, samples);
+        let sample_losses = losses.clone().inner();
+        let loss = importance_weighted(losses, samples).mean() * (samples.len() as f64 / batch_size as f64);
+        let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+        let gradients = flat_gradients(&unet, &self.precision.scaled(loss).backward());
+        Part {
+            gradients: self.precision.unscaled(gradients),
+            loss: value,
+            sample_losses: sample_losses.into_data().iter::<f64>().collect(),
+        }
+    }
+
+    /// The mean loss and the losses of all samples of a step, from those of each rank.
+    fn gather_losses(
+        &self,
+        loss: f64,
+        sample_losses: &[f64],
+        micro_batches: &[Vec<Sample>],
+    ) -> Result<(f64, Vec<f64>), TrainError> {
+        let world_size = self.group.world_size();
+        let bytes = [&[loss], sample_losses].concat().into_iter().flat_map(f64::to_le_bytes).collect();
+        let of_ranks = self.group.all_gather(bytes)?;
+        let mut of_ranks: Vec<_> = of_ranks
+            .iter()
+            .map(|bytes| bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)))
+            .collect();
+        let loss = of_ranks.iter_mut().filter_map(Iterator::next).sum();
+        let mut all = Vec::new();
+        for micro_batch in micro_batches {
+            for (rank, losses) in of_ranks.iter_mut().enumerate() {
+                all.extend(losses.take(shard(micro_batch.len(), rank, world_size).len()));
+            }
+        }
+        Ok((loss, all))
+    }
+}
+
+/// The losses times the importance weights of their samples, where some weight is not 1.
+fn importance_weighted(losses: Tensor<1>, samples: &[Sample]) -> Tensor<1> {
+    if samples.iter().all(|sample| sample.importance == 1.0) {
+        return losses;
+    }
+    let weights: Vec<f32> = samples.iter().map(|sample| sample.importance as f32).collect();
+    let weights = Tensor::from_data(TensorData::new(weights, [samples.len()]), &losses.device());
+    losses * weights
+}
+
+/// Bytes of gradients in one message: a host copy of all gradients of a large network is avoided. PyTorch's
+/// DistributedDataParallel has buckets of the same size (`bucket_cap_mb`).
+const BUCKET: usize = 25 << 20;
+
+/// The sum of the gradients of all ranks, in buckets of whole parameters.
+fn all_reduce(gradients: Gradients, group: &dyn ProcessGroup) -> Result<Gradients, TrainError> {
+    if group.world_size() == 1 {
+        return Ok(gradients);
+    }
+    let mut sums = Gradients::with_capacity(gradients.len());
+    let (mut bucket, mut bytes) = (Gradients::new(), 0);
+    for gradient in gradients {
+        bytes += gradient.as_ref().map_or(0, |gradient| 4 * gradient.dims()[0]);
+        bucket.push(gradient);
+        if bytes >= BUCKET {
+            sums.extend(all_reduce_bucket(std::mem::take(&mut bucket), group)?);
+            bytes = 0;
+        }
+    }
+    if !bucket.is_empty() {
+        sums.extend(all_reduce_bucket(bucket, group)?);
+    }
+    Ok(sums)
+}
+
+fn all_reduce_bucket(bucket: Gradients, group: &dyn ProcessGroup) -> Result<Gradients, TrainError> {
+    let mut values = Vec::new();
+    for gradient in bucket.iter().flatten() {
+        values.extend(gradient.to_data().iter::<f32>());
+    }
+    let sums = group.all_reduce(values)?;
+    let mut rest = sums.as_slice();
+    let mut next = |gradient: Tensor<1>| {
+        let (sum, others) = rest.split_at(gradient.dims()[0]);
+        rest = others;
+        Tensor::from_data(TensorData::new(sum.to_vec(), [sum.len()]), &gradient.device())
+    };
+    Ok(bucket.into_iter().map(|gradient| gradient.map(&mut next)).collect())
+}
