@@ -9,8 +9,8 @@ use clap::{Args, Subcommand};
 use data::LoadOptions;
 use files::{Action, FileError};
 use noise::{Noise, Purpose};
-use picture::{Pixels, grid, save_png};
-use pipeline::{NetworkDenoiser, pictures};
+use picture::save_png;
+use pipeline::{NetworkDenoiser, pictures, sample_grid};
 use sampler::{
     DdimOptions, Denoiser, Guided, NoiseLevel, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised,
     repaint, slerp,
@@ -20,7 +20,7 @@ use serde_json::json;
 use crate::{
     UsageError,
     arguments::{ModelArguments, count},
-    model_images::{batch, border, load_options},
+    model_images::{batch, load_options},
     read_data::{ColumnArguments, open_data},
 };
 
@@ -253,8 +253,8 @@ impl<'a> Editor<'a> {
             );
             return Err(UsageError(text).into());
         }
-        let (border_top, border_left) = border(image);
-        let (top, left) = (border_top + top, border_left + left);
+        let top = top + (image.height - image.content_height) / 2;
+        let left = left + (image.width - image.content_width) / 2;
         let ones = Tensor::ones([1, image.channels, image.height, image.width], &self.device);
         Ok(ones.slice_fill(s![.., .., top..top + height, left..left + width], 0f32))
     }
@@ -264,9 +264,8 @@ impl<'a> Editor<'a> {
         let pictures = pictures(self.model.header.image.cropped(Tensor::cat(images, 0)))?;
         let count = pictures.len();
         let columns = if count <= 16 { count } else { (count as f64).sqrt().ceil() as usize };
-        let scale = pictures.first().map_or(1, Pixels::display_scale);
         let out = &self.arguments.out;
-        save_png(&grid(&pictures, columns, 2, scale)?, out)?;
+        save_png(&sample_grid(&pictures, columns)?, out)?;
         self.arguments.model.common.print(json!({ "images": count, "grid": out }), out.display())
     }
 }

@@ -32,8 +32,3 @@ pub fn batch(images: &ImageSet, range: Range<usize>, device: &Device) -> Tensor<
     let values = images.batch(range.map(|index| (index, false)));
     Tensor::from_data(TensorData::new(values, shape), device)
 }
-
-/// Top and left border of padded images.
-pub fn border(image: ImageFormat) -> (usize, usize) {
-    ((image.height - image.content_height) / 2, (image.width - image.content_width) / 2)
-}

@@ -12,8 +12,8 @@ use checkpoint::{GuidanceKind, ImageFormat, Model, SamplerKind, SamplingConfig};
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
-use picture::{DeepPixels, Pixels, grid, save_gif, save_png, save_png_sixteen_bits, strip};
-use pipeline::{GenerateError, Guide, Request, generate_guided, grid_columns, pictures};
+use picture::{DeepPixels, Pixels, save_gif, save_png, save_png_sixteen_bits, strip};
+use pipeline::{GenerateError, Guide, Request, generate_guided, grid_columns, pictures, sample_grid};
 use sampler::{Classifier, Observer};
 use schedule::Spacing;
 use serde_json::json;
@@ -102,9 +102,6 @@ fn shard(text: &str) -> Result<(usize, usize), String> {
 
 /// Most frames of an animation and of a strip.
 const FRAMES: usize = 12;
-
-/// Pixels between the images of a grid.
-const GAP: usize = 2;
 
 const NO_FOLDER: &str = "the pictures need a folder; name one with --out";
 
@@ -272,10 +269,9 @@ impl Drawing<'_> {
             files.push(self.folder.join(name));
             self.folder.join(name)
         };
-        let scale = self.pictures.first().map_or(1, Pixels::display_scale);
-        let as_grid = |pictures: &Vec<Pixels>| grid(pictures, self.columns, GAP, scale);
+        let grid = |pictures: &Vec<Pixels>| sample_grid(pictures, self.columns);
         match output {
-            Output::Grid => save_png(&as_grid(&self.pictures)?, path("grid.png"))?,
+            Output::Grid => save_png(&grid(&self.pictures)?, path("grid.png"))?,
             Output::Png => {
                 for (position, index) in self.indices.clone().enumerate() {
                     let file = path(&format!("{index:05}.png"));
@@ -287,12 +283,13 @@ impl Drawing<'_> {
             }
             Output::Npz => self.save_npz(&path("samples.npz"))?,
             Output::Gif => {
-                let grids = self.frames.iter().map(as_grid).collect::<Result<Vec<_>, _>>()?;
+                let grids = self.frames.iter().map(grid).collect::<Result<Vec<_>, _>>()?;
                 save_gif(&grids, path("denoising.gif"), 12, 150)?;
             }
             Output::Strip => {
+                let scale = self.pictures.first().map_or(1, Pixels::display_scale);
                 let row: Vec<Pixels> = self.frames.iter().filter_map(|frame| frame.first().cloned()).collect();
-                save_png(&strip(&row, GAP, scale)?, path("strip.png"))?;
+                save_png(&strip(&row, 2, scale)?, path("strip.png"))?;
             }
         }
         Ok(())
