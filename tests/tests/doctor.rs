@@ -37,7 +37,7 @@ fn problems_of_data_and_schedule_are_found_by_the_doctor_and_before_the_first_st
         "1 of 7 images are copies",
         "are smaller than data.image_size = 32",
         "the data has no labels",
-        "of the image is still there",
+        "of the image is left",
     ] {
         assert!(looked.contains(words), "{words}: {looked}");
     }

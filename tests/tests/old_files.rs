@@ -58,17 +58,23 @@ fn an_old_state_is_trained_on_to_the_same_model() {
 fn a_newer_version_is_refused_by_its_number_whatever_its_keys() {
     let workplace = workplace();
     let (model, state) = ("run/model.safetensors", "run/checkpoints/step-0000004.safetensors");
-    for file in [model, state] {
+    // the newest versions that are read
+    let files = [(model, 1), (state, 2)];
+    for (file, newest) in files {
         let bytes = workplace.read(file);
         let length = u64::from_le_bytes(*bytes.first_chunk().expect("a length")) as usize;
         let (header, tensors) = bytes[8..].split_at(length);
         let header = String::from_utf8(header.to_vec()).expect("a header");
         let old = "{\\\"format_version\\\":1,";
         assert!(header.contains(old), "{header:.300}");
-        let newer = header.replacen(old, "{\\\"format_version\\\":2,\\\"of_the_future\\\":[1],", 1);
+        let newer = format!("{{\\\"format_version\\\":{},\\\"of_the_future\\\":[1],", newest + 1);
+        let newer = header.replacen(old, &newer, 1);
         workplace.write(file, [&(newer.len() as u64).to_le_bytes(), newer.as_bytes(), tensors].concat());
     }
-    let words = |file| [file, "format version 2", "reads up to 1", "use a newer build"];
-    workplace.run(&["sample", "run"]).refused(&words(model));
-    workplace.run(&["train", "--resume", "--run", "run"]).refused(&words(state));
+    for (command, (file, newest)) in
+        [&["sample", "run"][..], &["train", "--resume", "--run", "run"]].into_iter().zip(files)
+    {
+        let (version, supported) = (format!("format version {}", newest + 1), format!("reads up to {newest}"));
+        workplace.run(command).refused(&[file, &version, &supported, "use a newer build"]);
+    }
 }

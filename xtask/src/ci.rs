@@ -9,8 +9,8 @@ use anyhow::{Context, bail};
 
 use crate::{UsageError, cargo, known, print};
 
-/// Static LLVM libraries from PyPI, and the folder in which the build of the CUDA backend looks for them.
-const LLVM_PACKAGES: &str = "mlc-llvm-static==23.1.1.post0 mlc-llvm-static-extra-targets==23.1.1.post0";
+/// Static LLVM libraries from PyPI, as pip takes them, and the folder in which the build of the CUDA backend looks for them.
+const LLVM_PACKAGES: &str = "mlc-llvm-static==23.1.1.post0 mlc-llvm-static-extra-targets==23.1.1.post0 --no-deps";
 const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
@@ -264,7 +264,7 @@ fn judge_refusal(code: Option<i32>, message: &str, with_gpu: bool) -> anyhow::Re
     Ok(())
 }
 
-/// Installs packages from PyPI, unless they are there, and returns their folder, which is inside the folder `name`.
+/// Installs `packages` (arguments of pip) from PyPI, unless they are there, and returns their folder, inside that of `name`.
 fn install(name: &str, packages: &str) -> anyhow::Result<PathBuf> {
     let first = packages.split(' ').next().unwrap_or_default();
     let folder = target_folder()?.join(name).join(first.replace("==", "-"));

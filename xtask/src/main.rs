@@ -52,7 +52,7 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         "help" | "--help" | "-h" => print(&usage()),
         task => {
             let commands = COMMANDS.map(|(name, _)| name);
-            let tasks = [&commands[..], &["test", "bench", "ci", "help"]].concat();
+            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "help"]].concat();
             run::diffuse(known("task", task, &tasks)?, arguments)
         }
     }

@@ -1,4 +1,4 @@
-//! What the measurements share: arguments, a clock, the training of a model, results on the standard output.
+//! Arguments, a clock, the training of a model and results on the standard output, for all measurements.
 
 use std::{fmt::Display, io::Write, path::Path, time::Instant};
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a classifier.
+//! Errors of a classifier.
 
 use checkpoint::CheckpointError;
 use schedule::ScheduleError;
@@ -8,9 +8,9 @@ use schedule::ScheduleError;
 #[non_exhaustive]
 pub enum ClassifierError {
     /// The images have no classes to learn.
-    #[error("the data `{name}` has no labels of at least two classes, so that no classifier can learn them")]
+    #[error("the data `{name}` has no labels of at least two classes for a classifier: use labeled images")]
     NoLabels {
-        /// Where the images came from.
+        /// The source of the images.
         name: String,
     },
     /// The images are too small.
@@ -21,18 +21,18 @@ pub enum ClassifierError {
         /// Their width.
         width: usize,
     },
-    /// A number out of range.
+    /// An option out of range.
     #[error("{option} = {value} is not possible: it must be {range}")]
     OutOfRange {
-        /// Which.
+        /// Name of the option.
         option: &'static str,
         /// Its value.
         value: f64,
-        /// What it must be.
+        /// The range, in words.
         range: &'static str,
     },
-    /// The loss is not a number.
-    #[error("the loss of step {step} is not finite: train with a lower learning rate (now {learning_rate})")]
+    /// The loss is NaN or infinite.
+    #[error("the loss of step {step} is not finite: train with a lower learning rate than {learning_rate}")]
     Diverged {
         /// The step, from 1.
         step: usize,

@@ -1,4 +1,4 @@
-//! A classifier as a file.
+//! The file of a classifier.
 
 use std::path::Path;
 
@@ -19,8 +19,8 @@ use crate::{
 
 /// Entry of the metadata that holds the [`Header`].
 const KEY: &str = "diffuse-classifier";
-/// More would be a mistake, or a lie.
-const MOST_CLASSES: usize = 1 << 16;
+/// Limit of the classes in a header, which a damaged file may exceed.
+const MAX_CLASSES: usize = 1 << 16;
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -32,7 +32,7 @@ struct Header {
 }
 
 impl NoisedClassifier {
-    /// Writes the classifier, atomically; the bytes depend on it alone.
+    /// Writes the classifier atomically; the bytes depend on the classifier alone.
     ///
     /// # Errors
     /// [`ClassifierError::File`] names the file.
@@ -61,7 +61,7 @@ impl NoisedClassifier {
     /// Reads a classifier onto `device`.
     ///
     /// # Errors
-    /// [`ClassifierError::File`] names the file and what is wrong with it.
+    /// [`ClassifierError::File`] names the file and the reason.
     pub fn load(path: &Path, device: &Device) -> Result<Self, ClassifierError> {
         let file = file::TensorFile::read(path, KEY)?;
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
@@ -70,11 +70,11 @@ impl NoisedClassifier {
         let possible = (1..=4).contains(&image.channels)
             && side.contains(&image.height)
             && side.contains(&image.width)
-            && (2..=MOST_CLASSES).contains(&classes);
+            && (2..=MAX_CLASSES).contains(&classes);
         if !possible {
             return Err(broken(format!("{classes} classes of images {image:?} are not possible")).into());
         }
-        // what is asked for must be there before a network of its size is made
+        // the tensors must be in the file before a network of their sizes is allocated
         let mut values = Vec::with_capacity(PARAMETERS.len());
         for name in PARAMETERS {
             let data = file.tensor(name)?.ok_or_else(|| broken(format!("the tensor `{name}` is missing")))?;
@@ -91,11 +91,10 @@ impl NoisedClassifier {
         let (mut index, mut problem) = (0, None);
         let network = Network::new(sizes, classes, Noise::new(0).stream(Purpose::Weights), device);
         let network = network.map_parameters(|into, shape| {
-            match values[index].shape()[..] == *shape {
-                true => into.copy_from_slice(&values[index].iter::<f32>().collect::<Vec<_>>()),
-                false => {
-                    problem = Some(format!("`{}` is {:?}, not {shape:?}", PARAMETERS[index], values[index].shape()));
-                }
+            if values[index].shape()[..] == *shape {
+                into.copy_from_slice(&values[index].iter::<f32>().collect::<Vec<_>>());
+            } else {
+                problem = Some(format!("`{}` is {:?}, not {shape:?}", PARAMETERS[index], values[index].shape()));
             }
             index += 1;
         });

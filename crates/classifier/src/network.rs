@@ -1,4 +1,4 @@
-//! The network: convolutions whose channels are shifted by the noise level, then a perceptron.
+//! The network: convolutions, with channels shifted by the noise level, and a perceptron.
 
 use burn::{
     module::{Module, ModuleMapper, Param},
@@ -12,7 +12,7 @@ use noise::{NoiseLevel, NoiseStream};
 
 /// Channels of the three convolutions; the first and the last halve the sides.
 const CHANNELS: [usize; 3] = [32, 64, 64];
-/// Sines and cosines that the noise level is told by.
+/// Number of sines, and of cosines, that encode the noise level.
 const FREQUENCIES: usize = 8;
 const LEVEL_FEATURES: usize = 64;
 const FEATURES: usize = 128;
@@ -53,7 +53,7 @@ pub(crate) struct Network {
 }
 
 impl Network {
-    /// For images `[channels, height, width]`; weights are uniform in ±1/sqrt(fan_in), from `noise`, biases 0.
+    /// A network for images `[channels, height, width]`; weights are uniform in ±1/sqrt(fan_in), from `noise`, biases 0.
     pub(crate) fn new(image: [usize; 3], classes: usize, noise: NoiseStream, device: &Device) -> Self {
         let [channels, height, width] = image;
         let convolution = |from, to, stride| {
@@ -102,7 +102,7 @@ impl Network {
         self.map(&mut Mapper(each))
     }
 
-    /// `[batch, channels, height, width]` to logits `[batch, classes]`; one level for each image.
+    /// Maps images `[batch, channels, height, width]` to logits `[batch, classes]`; `levels`: one for each image.
     pub(crate) fn forward(&self, x_t: Tensor<4>, levels: &[NoiseLevel]) -> Tensor<2> {
         let level = silu(self.level.forward(level_features(levels, &x_t.device())));
         let shifted = |x: Tensor<4>, convolution: &Conv2d, shift: &Linear| {
@@ -115,8 +115,8 @@ impl Network {
     }
 }
 
-/// Sines and cosines of multiples of the angle whose cosine is the signal's factor and whose sine is the noise's: 0 for
-/// clean data, a quarter turn for pure noise. `[batch, 2 FREQUENCIES]`
+/// Sines and cosines of multiples of the angle whose cosine is the signal scale and whose sine is the noise scale: 0 for
+/// clean data, a right angle for pure noise. `[batch, 2 FREQUENCIES]`
 fn level_features(levels: &[NoiseLevel], device: &Device) -> Tensor<2> {
     let features = |level: &NoiseLevel| {
         let angle = level.noise_scale().atan2(level.signal_scale());

@@ -1,4 +1,4 @@
-//! Training and use.
+//! The classifier: training, and the gradient for guidance.
 
 use burn::{
     module::Module,
@@ -13,19 +13,19 @@ use schedule::ScheduleConfig;
 
 use crate::{error::ClassifierError, network::Network};
 
-/// Initial weights; numbers of their own, so that they are not those of a diffusion model with the same seed.
+/// Initial weights, which differ from those of a diffusion model with the same seed.
 const WEIGHTS: Purpose = Purpose::Custom(0x6e6f_6973);
 
-/// How a classifier is trained.
+/// Options of [`NoisedClassifier::train`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TrainingOptions {
     /// Optimizer steps, at least 1.
     pub steps: usize,
-    /// Images in a step, at least 1.
+    /// Images per step, at least 1.
     pub batch_size: usize,
-    /// The rate of Adam at the start, above 0; it falls to 0 as half a cosine.
+    /// Learning rate of Adam at the start, above 0; it falls to 0 as half a cosine.
     pub learning_rate: f64,
-    /// Everything random follows from it.
+    /// Seed of the initial weights, timesteps and noise.
     pub seed: u64,
 }
 
@@ -35,7 +35,7 @@ impl Default for TrainingOptions {
     }
 }
 
-/// Says which class a noised image shows.
+/// A classifier of images at any noise level of a schedule.
 #[derive(Clone, Debug)]
 pub struct NoisedClassifier {
     pub(crate) network: Network,
@@ -45,8 +45,8 @@ pub struct NoisedClassifier {
 }
 
 impl NoisedClassifier {
-    /// Learns `images`, noised to a uniform timestep of `schedule` each. The same images, options and device give the same
-    /// classifier. The observer is told the number of each step, from 1, and its loss.
+    /// Trains on `images`, each noised to a uniform timestep of `schedule`. The same images, options and device give the same
+    /// classifier. `observe` is called with the number of each step, from 1, and its loss.
     ///
     /// # Errors
     /// [`ClassifierError`] if the images have no labels of at least two classes or are smaller than 4x4, if an option is out
@@ -59,12 +59,11 @@ impl NoisedClassifier {
         observe: &mut dyn FnMut(usize, f64),
     ) -> Result<Self, ClassifierError> {
         let TrainingOptions { steps, batch_size, learning_rate, seed } = options;
-        let least = |option, value: usize| match value {
-            0 => Err(ClassifierError::OutOfRange { option, value: 0.0, range: "at least 1" }),
-            _ => Ok(()),
-        };
-        least("steps", steps)?;
-        least("batch_size", batch_size)?;
+        for (option, value) in [("steps", steps), ("batch_size", batch_size)] {
+            if value == 0 {
+                return Err(ClassifierError::OutOfRange { option, value: 0.0, range: "at least 1" });
+            }
+        }
         if !(learning_rate.is_finite() && learning_rate > 0.0) {
             let (option, range) = ("learning_rate", "above 0");
             return Err(ClassifierError::OutOfRange { option, value: learning_rate, range });
@@ -133,17 +132,17 @@ impl NoisedClassifier {
         self.classes
     }
 
-    /// The images that it was trained on.
+    /// The format of the images of the training.
     pub fn image(&self) -> ImageFormat {
         self.image
     }
 
-    /// The schedule whose noise levels it knows.
+    /// The schedule of the training.
     pub fn schedule(&self) -> &ScheduleConfig {
         &self.schedule
     }
 
-    /// `ln p(class | x_t)` of every class.
+    /// Returns `ln p(class | x_t)` of every class.
     ///
     /// # Shapes
     /// - `x_t`: `[batch, channels, height, width]`; `levels`: one for each image
@@ -152,13 +151,13 @@ impl NoisedClassifier {
         log_softmax(self.network.forward(x_t, levels), 1)
     }
 
-    /// As a guide: `labels` `[batch]` are the classes that the images of a batch are to have.
+    /// The guide of a batch towards the classes `labels`, `[batch]`.
     pub fn towards(&self, labels: Tensor<1, Int>) -> LabeledClassifier<'_> {
         LabeledClassifier { classifier: self, labels }
     }
 }
 
-/// A classifier and the classes that it leads to.
+/// A classifier and the classes towards which it guides a batch.
 #[derive(Clone, Debug)]
 pub struct LabeledClassifier<'a> {
     classifier: &'a NoisedClassifier,
@@ -169,7 +168,7 @@ pub struct LabeledClassifier<'a> {
 impl Classifier for LabeledClassifier<'_> {
     fn log_probability_gradient(&self, x_t: Tensor<4>, level: NoiseLevel) -> Tensor<4> {
         let (batch, format) = (x_t.dims()[0], x_t.dtype());
-        // the network is f32, whatever a sampler keeps its state in
+        // the network is f32, the state of a sampler may be f64
         let x_t = Tensor::<4>::from_data(x_t.to_data().convert::<f32>(), &x_t.device().autodiff()).require_grad();
         let probabilities = self.classifier.log_probabilities(x_t.clone(), &vec![level; batch]);
         let labels = Tensor::<1, Int>::from_data(self.labels.to_data(), &x_t.device());

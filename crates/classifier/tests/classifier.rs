@@ -1,4 +1,4 @@
-//! The classifier as a whole: it learns digits, its gradient leads to them, and its file gives it back.
+//! The classifier: accuracy on digits, its gradient, and its file.
 
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use classifier::{NoisedClassifier, TrainingOptions};
@@ -23,13 +23,14 @@ fn tensor(images: &ImageSet) -> Tensor<4> {
 }
 
 #[test]
-fn it_knows_held_out_digits_the_better_the_less_noise_and_leads_to_a_class() {
+fn accuracy_falls_with_noise_and_the_gradient_raises_the_probability_of_the_class() {
     let digits = digits();
     let classifier = trained(&digits.subset(0..4000), 250);
     let held_out = digits.subset(4000..4400);
     let (x_0, schedule) = (tensor(&held_out), ScheduleConfig::default().build().expect("a schedule"));
-    let samples: Vec<u64> = (0..400).collect();
-    let epsilon = Noise::new(3).stream(Purpose::Evaluation).normal_images(&samples, 0, [1, 28, 28], &Device::flex());
+    let noise_indices: Vec<u64> = (0..400).collect();
+    let epsilon =
+        Noise::new(3).stream(Purpose::Evaluation).normal_images(&noise_indices, 0, [1, 28, 28], &Device::flex());
     let accuracy = |level: NoiseLevel| {
         let x_t = q_sample(x_0.clone(), epsilon.clone(), &[level; 400]);
         let called = classifier.log_probabilities(x_t, &[level; 400]).argmax(1).into_data();
@@ -39,9 +40,9 @@ fn it_knows_held_out_digits_the_better_the_less_noise_and_leads_to_a_class() {
     let (clean, half, noise) =
         (accuracy(schedule.level(0)), accuracy(schedule.level(500)), accuracy(schedule.level(999)));
     assert!(clean > 0.85 && half > 0.6 && half < clean, "{clean}, {half}");
-    assert!(noise < 0.3, "nothing is left to know at the end: {noise}");
+    assert!(noise < 0.3, "pure noise has no class: {noise}");
 
-    // a step along the gradient raises the probability of the class asked for, by what the gradient says
+    // a step along the gradient raises the log-probability of the class by the squared norm of the gradient
     let level = schedule.level(300);
     let x_t = q_sample(x_0.clone(), epsilon.clone(), &[level; 400]).narrow(0, 0, 20);
     let labels = Tensor::<1, Int>::from_data(TensorData::new(vec![7i64; 20], [20]), &Device::flex());
@@ -60,7 +61,7 @@ fn it_knows_held_out_digits_the_better_the_less_noise_and_leads_to_a_class() {
 }
 
 #[test]
-fn a_file_gives_it_back_and_a_broken_one_is_refused() {
+fn a_file_restores_the_classifier_and_a_damaged_one_is_refused() {
     let digits = digits();
     let few = digits.subset(0..100);
     let classifier = trained(&few, 3);
@@ -70,19 +71,19 @@ fn a_file_gives_it_back_and_a_broken_one_is_refused() {
     let read = NoisedClassifier::load(&path, &Device::flex()).expect("the same");
     assert_eq!((read.classes(), read.image(), read.schedule()), (10, classifier.image(), classifier.schedule()));
     let level = NoiseLevel { timestep: 3.0, alpha_bar: 0.7 };
-    let says = |classifier: &NoisedClassifier| classifier.log_probabilities(tensor(&few), &[level; 100]).into_data();
-    says(&read).assert_eq(&says(&classifier), true);
+    let output = |classifier: &NoisedClassifier| classifier.log_probabilities(tensor(&few), &[level; 100]).into_data();
+    output(&read).assert_eq(&output(&classifier), true);
 
     let bytes = std::fs::read(&path).expect("bytes");
     let refused = |bytes: &[u8]| {
-        let broken = folder.path().join("broken.safetensors");
-        std::fs::write(&broken, bytes).expect("written");
-        let error = NoisedClassifier::load(&broken, &Device::flex()).expect_err("refused").to_string();
-        assert!(error.contains("broken.safetensors"), "{error}");
+        let damaged = folder.path().join("damaged.safetensors");
+        std::fs::write(&damaged, bytes).expect("written");
+        let error = NoisedClassifier::load(&damaged, &Device::flex()).expect_err("refused").to_string();
+        assert!(error.contains("damaged.safetensors"), "{error}");
     };
     refused(&bytes[..bytes.len() / 2]);
     refused(&[7; 100]);
-    // a header that names more classes than there are weights for: the length of the file stays as it was
+    // a header with more classes than the weights have, in a file of the same length
     let text = String::from_utf8_lossy(&bytes[8..400]).into_owned();
     let at = 8 + text.find("classes\\\":10").expect("the header is first") + "classes\\\":".len();
     let mut more = bytes.clone();
@@ -91,7 +92,7 @@ fn a_file_gives_it_back_and_a_broken_one_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_learnt_is_refused() {
+fn impossible_images_and_options_are_refused() {
     let options = TrainingOptions::default();
     let train = |images: &ImageSet, options| {
         NoisedClassifier::train(images, &ScheduleConfig::default(), options, &Device::flex(), &mut |_, _| ())

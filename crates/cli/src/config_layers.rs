@@ -79,7 +79,8 @@ impl Layers {
         self.lay(table, source)
     }
 
-    fn lay(&mut self, over: Table, source: &str) -> anyhow::Result<()> {
+    fn lay(&mut self, mut over: Table, source: &str) -> anyhow::Result<()> {
+        rename_keys(&mut over);
         check_keys(&over, source)?;
         self.origins.extend(keys_of(&over).into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
@@ -91,6 +92,21 @@ impl Layers {
         let config: Config = self.table.try_into().map_err(|error| UsageError(format!("configuration: {error}")))?;
         config.validate().map_err(|error| UsageError(error.to_string()))?;
         Ok(config)
+    }
+}
+
+/// Table, old and current name of keys that were renamed.
+const RENAMED_KEYS: [(&str, &str, &str); 1] = [("training", "optimiser", "optimizer")];
+
+/// Gives keys of earlier versions their current names, unless both are there.
+fn rename_keys(table: &mut Table) {
+    for (name, old, current) in RENAMED_KEYS {
+        if let Some(Value::Table(keys)) = table.get_mut(name)
+            && !keys.contains_key(current)
+            && let Some(value) = keys.remove(old)
+        {
+            keys.insert(current.to_owned(), value);
+        }
     }
 }
 
@@ -189,6 +205,23 @@ mod tests {
         assert_eq!(config.diffusion.schedule.family.name(), "linear");
         assert_eq!((config.training.steps, config.training.learning_rate), (7, 1.0));
         assert_eq!(config.data.path, "some/folder");
+    }
+
+    #[test]
+    fn keys_of_earlier_versions_are_read() {
+        let mut layers = Layers::preset("digits").expect("a preset");
+        layers.set("training.optimiser=adamw").expect("an old key");
+        let config = layers.resolve().expect("a configuration");
+        assert_eq!(config.training.optimizer, train::OptimizerKind::Adamw);
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("old.toml");
+        fs::write(&file, "[training]\noptimiser = \"adamw\"\n").expect("written");
+        let mut layers = Layers::preset("digits").expect("a preset");
+        layers.file(&file).expect("an old file");
+        assert_eq!(layers.origins["training.optimizer"], file.display().to_string());
+        fs::write(&file, "[training]\noptimiser = \"adamw\"\noptimizer = \"adam\"\n").expect("written");
+        let error = layers.file(&file).expect_err("both").to_string();
+        assert!(error.contains("training.optimiser"), "{error}");
     }
 
     #[test]

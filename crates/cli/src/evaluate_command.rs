@@ -47,7 +47,7 @@ pub struct EvaluateArguments {
     #[arg(long, default_value_t = 12)]
     classifier_epochs: usize,
     /// Nearest neighbors that span a neighborhood, for precision and recall
-    #[arg(long, default_value_t = 3, value_parser = count(1..))]
+    #[arg(long, alias = "neighbours", default_value_t = 3, value_parser = count(1..))]
     neighbors: usize,
     #[command(flatten)]
     model: ModelArguments,

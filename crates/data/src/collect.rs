@@ -100,7 +100,8 @@ impl Collection<'_> {
     pub(crate) fn load(self, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
         let cache = context.cache.as_ref();
         let is_large = cache.is_some_and(|cache| cache.is_worth_a_look(&self.files));
-        // small files are kept only if their images are large; the headers of large ones are read only if the cache lacks them
+        // images of small files are cached only if they are large, which the headers show; the headers of large files are read
+        // only if the cache lacks their images
         let plan = if is_large { None } else { Some(self.plan(options, context)?) };
         let is_kept = |least: u64| plan.as_ref().is_none_or(|plan| plan.bytes() >= u128::from(least));
         let looking = |done, total| context.report(Stage::Looking, done, total);

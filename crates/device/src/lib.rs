@@ -13,7 +13,7 @@ use core::{fmt, str::FromStr};
 
 use burn::tensor::Device;
 
-/// The backends that burn can be built with here.
+/// A backend of burn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
     /// Pure Rust on the CPU.
@@ -31,7 +31,7 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// All of them, the default first.
+    /// All backends, the default first.
     pub const ALL: [Self; 6] = [Self::Flex, Self::Wgpu, Self::Vulkan, Self::Metal, Self::Cuda, Self::Rocm];
 
     /// Its name on the command line and as a cargo feature.
@@ -46,7 +46,7 @@ impl Backend {
         }
     }
 
-    /// Whether this build has it.
+    /// Whether this build has the backend.
     pub const fn is_compiled(self) -> bool {
         match self {
             Self::Flex => cfg!(feature = "flex"),
@@ -58,7 +58,7 @@ impl Backend {
         }
     }
 
-    /// The devices that this machine has for it. Asks the drivers, and starts none of them.
+    /// The devices of this backend that the drivers list, none of which is started.
     fn devices(self) -> Vec<Device> {
         #[allow(unused_imports)]
         use burn::tensor::DeviceType;
@@ -87,12 +87,12 @@ impl fmt::Display for Backend {
     }
 }
 
-/// A backend and which of its devices, written `cuda` or `cuda:1`.
+/// A backend and the index of a device, written `cuda` or `cuda:1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceName {
     /// The backend.
     pub backend: Backend,
-    /// Which of its devices, from 0.
+    /// Index of the device, from 0.
     pub index: usize,
 }
 
@@ -109,16 +109,16 @@ impl FromStr for DeviceName {
     }
 }
 
-/// A device that cannot be had.
+/// A device that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// Not a name of a device.
+    /// A text that is not the name of a device.
     #[error(
         "`{name}` is not a device: use one of flex, wgpu, vulkan, metal, cuda, rocm, with `:1` for the second of its kind"
     )]
     Unknown {
-        /// What was asked for.
+        /// The text.
         name: String,
     },
     /// The backend is not in this build.
@@ -131,29 +131,27 @@ pub enum DeviceError {
         /// The backend.
         backend: Backend,
     },
-    /// The machine has no such device.
+    /// The drivers list no such device.
     #[error(
-        "no device `{backend}:{index}` was found: the drivers of this machine report {found} for {backend}. Check the \
-         driver, or use `--device flex`, the CPU"
+        "no device `{backend}:{index}` was found: the drivers report {found} for {backend}. Check the driver, or use \
+         `--device flex`, the CPU"
     )]
     NotFound {
         /// The backend.
         backend: Backend,
-        /// Which was asked for.
+        /// Index of the device.
         index: usize,
-        /// How many there are.
+        /// Number of devices of the backend.
         found: usize,
     },
-    /// No backend at all.
+    /// The build has no backend.
     #[error("this build has no backend: build it with one of the features flex, wgpu, vulkan, metal, cuda, rocm")]
     None,
 }
 
 fn compiled_names() -> String {
-    match compiled().iter().map(|backend| backend.name()).collect::<Vec<_>>().join(", ") {
-        none if none.is_empty() => "no backend".to_owned(),
-        some => some,
-    }
+    let names: Vec<&str> = compiled().iter().map(|backend| backend.name()).collect();
+    if names.is_empty() { "no backend".to_owned() } else { names.join(", ") }
 }
 
 /// The backends of this build, the default first.
@@ -161,7 +159,7 @@ pub fn compiled() -> Vec<Backend> {
     Backend::ALL.into_iter().filter(|backend| backend.is_compiled()).collect()
 }
 
-/// The name of the device that is used when none is asked for: the CPU where this build has it.
+/// The name of the default device: the CPU where this build has it.
 ///
 /// # Errors
 /// [`DeviceError::None`] if this build has no backend.
@@ -169,22 +167,22 @@ pub fn default_name() -> Result<&'static str, DeviceError> {
     compiled().first().map(|backend| backend.name()).ok_or(DeviceError::None)
 }
 
-/// Opens a device by its name. For training call [`Device::autodiff`] on it.
+/// Opens a device by its name. For training, call [`Device::autodiff`] on it.
 ///
 /// # Errors
-/// [`DeviceError`] says whether the name is wrong, the build lacks the backend, or the machine the device.
+/// [`DeviceError::Unknown`], [`DeviceError::NotCompiled`] or [`DeviceError::NotFound`].
 pub fn open(name: &str) -> Result<Device, DeviceError> {
     let DeviceName { backend, index } = name.parse()?;
     if !backend.is_compiled() {
         return Err(DeviceError::NotCompiled { backend });
     }
-    // ask what exists before any tensor is made: the failure otherwise comes as a panic in a driver's thread
+    // before any tensor is made: a missing device is otherwise a panic in a thread of the driver
     let devices = backend.devices();
     let found = devices.len();
     devices.into_iter().nth(index).ok_or(DeviceError::NotFound { backend, index, found })
 }
 
-/// Opens the device asked for, or the default one, and says which it is.
+/// Opens the device of that name, or the default one, and returns its name with it.
 ///
 /// # Errors
 /// Those of [`default_name`] and [`open`].
@@ -196,8 +194,8 @@ pub fn open_or_default(name: Option<&str>) -> Result<(&str, Device), DeviceError
     Ok((name, open(name)?))
 }
 
-/// Opens the device that one of several processes on a machine takes, and says which it is: where the name does not say which
-/// of its kind, process number `local_rank` (from 0) takes that number, beginning anew where there are fewer devices.
+/// Opens the device of one of several processes on a host and returns its name with it: a name without an index stands for the
+/// device `local_rank` modulo the number of devices.
 ///
 /// # Errors
 /// Those of [`default_name`] and [`open`].
@@ -225,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_read() {
+    fn names_are_parsed() {
         assert_eq!("cuda:1".parse(), Ok(DeviceName { backend: Backend::Cuda, index: 1 }));
         assert_eq!("wgpu".parse(), Ok(DeviceName { backend: Backend::Wgpu, index: 0 }));
         for wrong in ["", "gpu", "cuda:", "cuda:-1", "cuda:1:2", "Flex"] {
@@ -234,15 +232,15 @@ mod tests {
     }
 
     #[test]
-    fn processes_take_devices_in_turn() {
-        let taken = |found| [0, 1, 2, 3].map(|local_rank| numbered("cuda", local_rank, found));
-        assert_eq!(taken(4), ["cuda", "cuda:1", "cuda:2", "cuda:3"]);
-        assert_eq!(taken(2), ["cuda", "cuda:1", "cuda", "cuda:1"]);
-        assert_eq!(taken(0), ["cuda"; 4]);
+    fn processes_use_the_devices_in_turn() {
+        let names = |found| [0, 1, 2, 3].map(|local_rank| numbered("cuda", local_rank, found));
+        assert_eq!(names(4), ["cuda", "cuda:1", "cuda:2", "cuda:3"]);
+        assert_eq!(names(2), ["cuda", "cuda:1", "cuda", "cuda:1"]);
+        assert_eq!(names(0), ["cuda"; 4]);
     }
 
     #[test]
-    fn what_is_missing_is_said_with_the_way_to_get_it() {
+    fn the_error_of_a_missing_device_says_what_to_do() {
         if !Backend::Rocm.is_compiled() {
             let message = open("rocm").expect_err("not compiled").to_string();
             assert!(message.contains("--features rocm") && message.contains("flex"), "{message}");
@@ -252,7 +250,7 @@ mod tests {
             assert_eq!(open("flex:3"), Err(DeviceError::NotFound { backend: Backend::Flex, index: 3, found: 1 }));
             assert_eq!(default_name(), Ok("flex"));
             assert_eq!(open_or_default(None), open_or_default(Some("flex")));
-            // all processes share the one CPU, but for a number that it has not
+            // all processes share the CPU, which has the index 0 alone
             assert_eq!(open_for_rank(None, 3), Ok(("flex".to_owned(), Device::flex())));
             assert!(open_for_rank(Some("flex:1"), 0).is_err());
         }

@@ -1,20 +1,20 @@
-//! An error of the operating system, with what to do about it.
+//! An error of the operating system, with advice.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-/// What was tried.
+/// The operation that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Reading a file.
     Read,
-    /// Finding out what is in a folder.
+    /// Listing a folder.
     List,
     /// Writing a file.
     Write,
-    /// Making a folder.
+    /// Creating a folder.
     Create,
     /// Removing a file or a folder.
     Remove,
@@ -32,15 +32,15 @@ impl fmt::Display for Action {
     }
 }
 
-/// The operating system refused to read or write a file or a folder. The message says what to do.
+/// An operation on a file or a folder that failed. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}; {}", path.display(), advice(*action, path, source))]
 pub struct FileError {
-    /// What was tried.
+    /// The operation.
     pub action: Action,
     /// The file or folder.
     pub path: PathBuf,
-    /// What the operating system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_says_what_to_do() {
+    fn every_message_says_what_to_do() {
         use io::ErrorKind::*;
         let path = Path::new("runs/digits/state.safetensors");
         let message = |action, kind| FileError::new(action, path, io::Error::from(kind)).to_string();

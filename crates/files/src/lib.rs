@@ -22,8 +22,9 @@ use std::{
 
 pub use error::{Action, FileError};
 
-/// Writes a file so that a reader sees the old one or the new one, never a part, also after a loss of power: a temporary
-/// file beside it, flushed to the disk, then renamed. After an error what was there before stays, and no temporary file.
+/// Writes a file so that a reader sees the old one or the new one, never a part, also after a loss of power: a temporary file
+/// in the same folder is flushed to the disk, then renamed. After an error the old file is unchanged and there is no temporary
+/// one.
 ///
 /// # Errors
 /// [`FileError`] names the file, the reason and what to do.
@@ -31,8 +32,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     try_write(&folder_of(path), path, bytes).map_err(|source| FileError::new(Action::Write, path, source))
 }
 
-/// Whether a file can be written here, or in a folder that would have to be made for it first: worth asking before work whose result
-/// goes there. Nothing is left behind.
+/// Checks, before long work, that a file can be written to this path, whose folder need not exist. Leaves no file.
 ///
 /// # Errors
 /// [`FileError`] names the file, the reason and what to do.
@@ -43,7 +43,7 @@ pub fn check_writable(path: &Path) -> Result<(), FileError> {
     made.map(drop).map_err(|error| FileError::new(Action::Write, path, without_path(error)))
 }
 
-/// Makes a folder and those above it; one that is there already is fine.
+/// Creates a folder and those above it; it may exist.
 ///
 /// # Errors
 /// [`FileError`] names the folder, the reason and what to do.
@@ -51,7 +51,7 @@ pub fn create_folder(path: &Path) -> Result<(), FileError> {
     fs::create_dir_all(path).map_err(|source| FileError::new(Action::Create, path, source))
 }
 
-/// Where a file of this path lies.
+/// The folder of a file.
 fn folder_of(path: &Path) -> PathBuf {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
@@ -65,20 +65,20 @@ fn try_write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // what `File::create` would ask for, less the umask; a temporary file alone would stay private
+        // those of `File::create`, from which the umask is taken; the default of a temporary file is private
         builder.permissions(fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder).map_err(without_path)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|refused| refused.error)?;
-    // the rename itself reaches the disk with the folder
+    // the rename reaches the disk with the folder
     #[cfg(unix)]
     fs::File::open(folder)?.sync_all()?;
     Ok(())
 }
 
-/// The reason alone: tempfile wraps it to add the temporary file's path, which says nothing here.
+/// The error without the path of the temporary file, which tempfile adds.
 fn without_path(error: io::Error) -> io::Error {
     if error.get_ref().is_some() { io::Error::from(error.kind()) } else { error }
 }
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn replaces_a_file_and_leaves_nothing_else() {
+    fn a_file_is_replaced_and_no_other_is_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("picture.png");
         write_atomically(&path, b"old").unwrap();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_a_file_can_be_written_is_known_before_and_leaves_nothing() {
+    fn a_check_before_writing_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
         check_writable(&folder.path().join("picture.png")).unwrap();
         check_writable(&folder.path().join("to/be/made/picture.png")).unwrap();

@@ -243,7 +243,7 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = second.dims();
     assert_shape!(first, [batch, height, width, _]);
     assert_shape!(second, [batch, height, width, channels]);
-    return_if_native!(cpu::resample::Concatenate, first, second);
+    return_if_native!(cpu::concatenate::Concatenate, first, second);
     composed::concat_channels(first, second)
 }
 

@@ -4,9 +4,6 @@ use std::path::PathBuf;
 
 use picture::{LineChart, Panels, Pixels, grid, labeled_grid, save_gif, save_png, strip};
 
-/// The signal that is left at a time in `[0, 1]`.
-type Signal = fn(f64) -> f64;
-
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = PathBuf::from(std::env::args().nth(1).ok_or("usage: gallery FOLDER")?);
 
@@ -45,26 +42,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     losses.save_png(folder.join("loss.png"))?;
     losses.save_svg(folder.join("loss.svg"))?;
 
-    let signals: [(&str, Signal); 9] = [
-        ("linear", |time| (-10.0 * time * time).exp()),
-        ("scaled linear", |time| (-7.0 * time * time).exp()),
-        ("cosine", |time| (time * std::f64::consts::FRAC_PI_2).cos().powi(2)),
-        ("sigmoid", |time| 1.0 / (1.0 + (12.0 * (time - 0.5)).exp())),
-        ("quadratic", |time| (1.0 - time).powi(3)),
-        ("constant", |time| (-3.0 * time).exp()),
-        ("zero terminal", |time| 1.0 - time),
-        ("v-prediction", |time| 1.0 - time * time),
-        ("a dashed one", |time| (1.0 - time).sqrt()),
-    ];
-    let mut left = LineChart::new("Signal left, ᾱ", "t", "alpha bar").with_size(560, 380);
+    let mut signal = LineChart::new("Signal left, ᾱ", "t", "alpha bar").with_size(560, 380);
     let mut beta = LineChart::new("Noise added per step, β", "t", "beta").with_size(560, 380).with_log_y();
-    for (name, signal) in signals {
-        let at = move |step: i32| signal(f64::from(step) / 999.0);
-        left = left.with_series(name, (0..1000).map(|step| (f64::from(step), at(step))));
-        beta = beta.with_series(name, (1..1000).map(|step| (f64::from(step), 1.0 - at(step) / at(step - 1))));
+    for power in [0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0] {
+        let at = move |step: i32| (1.0 - (f64::from(step) / 999.0).powf(power)).max(0.0);
+        let name = format!("1 - t^{power}");
+        signal = signal.with_series(&name, (0..1000).map(|step| (f64::from(step), at(step))));
+        beta = beta.with_series(&name, (1..1000).map(|step| (f64::from(step), 1.0 - at(step) / at(step - 1))));
     }
     let short = LineChart::new("One short line", "", "").with_size(560, 380).with_series("", [(0.0, -2e7), (3.0, 5e6)]);
-    let panels = Panels { charts: vec![left, beta, short], columns: 2 };
+    let panels = Panels { charts: vec![signal, beta, short], columns: 2 };
     panels.save_png(folder.join("panels.png"))?;
     panels.save_svg(folder.join("panels.svg"))?;
     Ok(())

@@ -41,9 +41,9 @@ pub struct DpmSolverOptions {
     pub order: usize,
     /// Amount of fresh noise: 0 is the ODE, 1 the SDE ("2M SDE"), as k-diffusion's `eta`. At least 0.
     pub eta: f64,
-    /// The steps of second order.
+    /// Variant of the steps of second order.
     pub second_order: SecondOrder,
-    /// The steps of third order.
+    /// Variant of the steps of third order.
     pub third_order: ThirdOrder,
     /// Whether a run of fewer than 15 steps ends in steps of lower order, as in diffusers. The step to clean data is always
     /// of first order.

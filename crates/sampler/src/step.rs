@@ -24,7 +24,7 @@ pub(crate) struct Interval {
 }
 
 impl Interval {
-    /// The order of a multistep solver of which so many values are `known`: it falls to 1 at the end of a short run, if
+    /// The order of a multistep solver: the number of `known` values, which falls to 1 at the end of a short run if
     /// `lower_order_final`.
     pub(crate) fn order(self, known: usize, lower_order_final: bool) -> usize {
         let is_short = self.count < SHORT_RUN;

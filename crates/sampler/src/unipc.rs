@@ -78,8 +78,8 @@ pub fn unipc(
         history.push_front((lambda(level), x_0));
         history.truncate(options.order);
 
-        let most = if options.lower_order_final { count - index } else { options.order };
-        let order = if next.alpha_bar == 1.0 { 1 } else { history.len().min(most) };
+        let limit = if options.lower_order_final { count - index } else { options.order };
+        let order = if next.alpha_bar == 1.0 { 1 } else { history.len().min(limit) };
         previous = Some((x.clone(), level, order));
         Ok(advance(x, level, next, &history, order, None, options.variant))
     })

@@ -12,7 +12,7 @@ use crate::{MAX_TIMESTEPS, ScheduleError};
 /// The largest beta of the schedules that are defined by alpha-bar (Nichol & Dhariwal 2021, section 3.2).
 const MAX_BETA: f64 = 0.999;
 
-/// A rule for the betas of any number of timesteps, with its parameters.
+/// A beta schedule: betas over any number of timesteps, with its parameters.
 ///
 /// In a configuration file it is a table tagged by `family`; missing parameters take their defaults and unknown ones are
 /// errors: `family = "sigmoid"`, `tau = 0.9`. [`FromStr`] and [`fmt::Display`] use the plain names.
@@ -267,7 +267,7 @@ impl FromStr for BetaSchedule {
         // the defaults are those of a table without parameters
         let table = MapDeserializer::new([("family", name)].into_iter());
         Self::deserialize(table).map_err(|_: Error| ScheduleError::Unknown {
-            what: "beta schedule",
+            kind: "beta schedule",
             given: name.to_owned(),
             valid: format!("one of {} (custom betas need a configuration file)", Self::NAMES.join(", ")),
         })

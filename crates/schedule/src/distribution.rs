@@ -103,7 +103,7 @@ impl FromStr for LevelDistribution {
                 (Some((mean, deviation)), _) => Ok(LevelDistribution::LogNormal { mean, deviation }),
                 (_, Some((mean, deviation))) => Ok(LevelDistribution::LogitNormal { mean, deviation }),
                 _ => Err(ScheduleError::Unknown {
-                    what: "distribution of noise levels",
+                    kind: "distribution of noise levels",
                     given: text.to_owned(),
                     valid: "one of own, uniform, flow, log_normal, log_normal:MEAN:DEVIATION, logit_normal, \
                             logit_normal:MEAN:DEVIATION, the deviation above 0"

@@ -196,10 +196,10 @@ pub enum ScheduleError {
     },
 
     /// A text is not the name of a value.
-    #[error("unknown {what} `{given}`: use {valid}")]
+    #[error("unknown {kind} `{given}`: use {valid}")]
     Unknown {
         /// The kind of value: `objective`, `spacing`, ….
-        what: &'static str,
+        kind: &'static str,
         /// The text.
         given: String,
         /// The valid texts.

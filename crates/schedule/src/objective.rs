@@ -124,7 +124,7 @@ impl FromStr for Objective {
                 Ok(Objective::Edm { sigma_data })
             }
             _ => Err(ScheduleError::Unknown {
-                what: "objective",
+                kind: "objective",
                 given: text.to_owned(),
                 valid: "one of epsilon, x0, v, flow, edm, or edm:SIGMA_DATA with a SIGMA_DATA above 0".to_owned(),
             }),

@@ -73,7 +73,7 @@ impl FromStr for Spacing {
 
     fn from_str(name: &str) -> Result<Self, ScheduleError> {
         Self::deserialize(name.into_deserializer()).map_err(|_: Error| ScheduleError::Unknown {
-            what: "spacing",
+            kind: "spacing",
             given: name.to_owned(),
             valid: "one of lucidrains, leading, trailing, linspace, uniform, karras, exponential, flow".to_owned(),
         })
@@ -215,7 +215,7 @@ pub fn openai_ddim(timesteps: usize, steps: usize) -> Result<Vec<usize>, Schedul
 /// [`ScheduleError::Unknown`] for any other text, and those of the two functions.
 pub fn parse_openai(timesteps: usize, text: &str) -> Result<Vec<usize>, ScheduleError> {
     let unknown = |_| ScheduleError::Unknown {
-        what: "respacing",
+        kind: "respacing",
         given: text.to_owned(),
         valid: "ddimN, like ddim50, or counts per section, like 10,15,20".to_owned(),
     };

@@ -109,7 +109,7 @@ impl FromStr for LossWeight {
 
 fn unknown(text: &str) -> ScheduleError {
     ScheduleError::Unknown {
-        what: "loss weight",
+        kind: "loss weight",
         given: text.to_owned(),
         valid: "uniform, snr, min_snr, or min_snr:GAMMA with a GAMMA above 0".to_owned(),
     }

@@ -1,12 +1,12 @@
 //! The configuration of a run.
 
-use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplerKind, SamplingConfig};
+use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplingConfig};
 use data::{ImageSet, LoadOptions, Padding};
 use documented::DocumentedFields;
 use noise::LossType;
 use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
-use unet::{AttentionKind, UnetConfig};
+use unet::UnetConfig;
 
 use crate::{ema::EmaConfig, error::TrainError, post_hoc::PostHocEmaConfig};
 
@@ -326,117 +326,20 @@ impl Default for TrainingConfig {
 }
 
 impl Config {
-    /// A preset by its name.
+    /// A preset by its name: a file of `crates/train/presets`.
     ///
     /// # Errors
     /// [`TrainError::UnknownPreset`] lists the names.
     pub fn preset(name: &str) -> Result<Self, TrainError> {
-        Ok(match name {
-            "digits" => Self::digits(),
-            "mnist" => Self::mnist("mnist"),
-            "fashion-mnist" => Self::mnist("fashion-mnist"),
-            "cifar10" => Self::cifar10(),
-            "article" => Self::article(),
+        let text = match name {
+            "digits" => include_str!("../presets/digits.toml"),
+            "mnist" => include_str!("../presets/mnist.toml"),
+            "fashion-mnist" => include_str!("../presets/fashion-mnist.toml"),
+            "cifar10" => include_str!("../presets/cifar10.toml"),
+            "article" => include_str!("../presets/article.toml"),
             _ => return Err(TrainError::UnknownPreset { name: name.to_owned() }),
-        })
-    }
-
-    /// Digits in a minute on two cores: a small class-conditional network on patches (28x28 are padded to 32x32), objective x_0 with
-    /// min-SNR weights.
-    fn digits() -> Self {
-        Self {
-            data: DataConfig::default(),
-            unet: UnetConfig {
-                dim: 16,
-                dim_mults: vec![1, 2, 4],
-                channels: 1,
-                patch_size: 2,
-                attention: vec![AttentionKind::Off, AttentionKind::Off, AttentionKind::Full],
-                ..UnetConfig::default()
-            },
-            diffusion: DiffusionConfig {
-                objective: Objective::X0,
-                loss_weight: LossWeight::MinSnr { gamma: 5.0 },
-                ..DiffusionConfig::default()
-            },
-            training: TrainingConfig {
-                steps: 1500,
-                batch_size: 32,
-                parallel_parts: 2,
-                learning_rate: 4e-3,
-                warmup_steps: 100,
-                rate_schedule: RateSchedule::Cosine,
-                ema: EmaConfig { decay: 0.99, update_every: 1, ..EmaConfig::default() },
-                class_labels: true,
-                sample_every: 500,
-                evaluate_every: 250,
-                checkpoint_every: 500,
-                ..TrainingConfig::default()
-            },
-            sampling: SamplingConfig {
-                steps: 30,
-                guidance: 1.5,
-                count: 100,
-                batch_size: 50,
-                parallel_parts: 2,
-                ..SamplingConfig::default()
-            },
-        }
-    }
-
-    /// All of MNIST or Fashion-MNIST: the preset `digits` with a wider network and more steps.
-    fn mnist(path: &str) -> Self {
-        let mut config = Self::digits();
-        config.data.path = path.to_owned();
-        config.unet.dim = 32;
-        config.training.steps = 20_000;
-        config.training.learning_rate = 2e-3;
-        config.training.ema.decay = 0.995;
-        (config.training.sample_every, config.training.checkpoint_every) = (2000, 1000);
-        config
-    }
-
-    /// CIFAR-10 with the article's network and class labels: days on a CPU, hours on a GPU.
-    fn cifar10() -> Self {
-        let mut config = Self::article();
-        config.data = DataConfig { path: "cifar10".to_owned(), horizontal_flip: true, ..DataConfig::default() };
-        config.training.batch_size = 128;
-        config.training.gradient_accumulate_every = 1;
-        config.training.learning_rate = 2e-4;
-        config.training.warmup_steps = 1000;
-        config.training.ema.decay = 0.9995;
-        config.training.class_labels = true;
-        config.training.steps = 200_000;
-        config.sampling.count = 100;
-        config
-    }
-
-    /// The article's snippet: `Unet(dim = 64, dim_mults = (1, 2, 4, 8))`, 128x128, 1000 timesteps, 250 for sampling, L1,
-    /// batch 32, rate 8e-5, 700,000 steps, accumulation 2, EMA decay 0.995. Its images are the user's own folder.
-    fn article() -> Self {
-        Self {
-            data: DataConfig {
-                path: "path/to/your/images".to_owned(),
-                image_size: Some(ImageSize::Square(128)),
-                channels: Some(3),
-                horizontal_flip: true,
-                ..DataConfig::default()
-            },
-            unet: UnetConfig::default(),
-            diffusion: DiffusionConfig {
-                loss: LossType::L1,
-                objective: Objective::Epsilon,
-                ..DiffusionConfig::default()
-            },
-            training: TrainingConfig {
-                steps: 700_000,
-                batch_size: 32,
-                learning_rate: 8e-5,
-                gradient_accumulate_every: 2,
-                ..TrainingConfig::default()
-            },
-            sampling: SamplingConfig { sampler: SamplerKind::Ddim, steps: 250, ..SamplingConfig::default() },
-        }
+        };
+        Ok(toml::from_str(text).unwrap_or_else(|error| unreachable!("the preset {name}, which a test reads: {error}")))
     }
 
     /// The documentation of a key such as `training.steps`; None for an unknown key.

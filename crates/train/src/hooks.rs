@@ -186,7 +186,7 @@ impl Run {
         Ok(())
     }
 
-    /// Draws a grid of samples, and writes the report anew.
+    /// Draws a grid of samples, and rewrites the report.
     fn draw_samples(&mut self, session: &mut Session<'_>, report: &StepReport) -> Result<(), TrainError> {
         if self.trainer.group.is_main() {
             session.tell(Event::Sampling);

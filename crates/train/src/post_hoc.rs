@@ -6,12 +6,11 @@
 //! training an average of any width is a combination of the snapshots, by least squares of its p.
 
 use std::{
-    collections::HashMap,
     fs,
     path::{Path, PathBuf},
 };
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use checkpoint::Model;
 use documented::DocumentedFields;
 use files::{Action, FileError};
@@ -19,7 +18,10 @@ use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
 use unet::Unet;
 
-use crate::{error::TrainError, parameters::flat_parameters};
+use crate::{
+    error::TrainError,
+    parameters::{flat_parameters, map_flat},
+};
 
 /// The possible relative widths; that of a flat average over all steps is 0.2887.
 pub const WIDTHS: core::ops::RangeInclusive<f64> = 0.005..=0.28;
@@ -137,31 +139,28 @@ pub fn average(folder: &Path, step: Option<u64>, width: f64, device: &Device) ->
     let step = step.or(snapshots.last().map(|last| last.step)).unwrap_or(1);
     let weights = snapshot_weights(&snapshots, step, width)?;
 
-    let (mut first, mut sums) = (None::<Model>, Vec::<(String, Vec<f64>)>::new());
+    let (mut first, mut sums) = (None::<Model>, Vec::new());
     for ((_, path), weight) in found.iter().zip(weights) {
         let model = Model::load(path, device)?;
-        let state = model.unet.state_dict();
-        if first.is_none() {
-            sums = state.iter().map(|(name, data)| (name.clone(), vec![0.0; data.num_elements()])).collect();
-        }
-        if first.as_ref().is_some_and(|first| first.header.unet != model.header.unet) {
+        let first = first.get_or_insert_with(|| model.clone());
+        if first.header.unet != model.header.unet {
             let reason = format!("{} is of another network than the others", path.display());
             return Err(TrainError::Snapshots { reason });
         }
-        for ((_, sum), (_, data)) in sums.iter_mut().zip(&state) {
-            sum.iter_mut().zip(data.iter::<f64>()).for_each(|(sum, value)| *sum += weight * value);
+        let parameters = flat_parameters(&model.unet);
+        sums.resize_with(parameters.len(), Vec::new);
+        for (sum, parameter) in sums.iter_mut().zip(parameters) {
+            sum.resize(parameter.dims()[0], 0.0);
+            sum.iter_mut().zip(parameter.into_data().iter::<f64>()).for_each(|(sum, value)| *sum += weight * value);
         }
-        first = first.or(Some(model));
     }
-    let refuse = |reason: String| TrainError::Snapshots { reason };
-    let Model { unet, header } = first.ok_or_else(|| refuse("there is none".to_owned()))?;
-    let shapes: HashMap<String, TensorData> = unet.state_dict().into_iter().collect();
-    let made = unet.load_state_dict(|name| {
-        let (_, sum) = sums.iter().find(|(other, _)| other == name)?;
-        let values: Vec<f32> = sum.iter().map(|value| *value as f32).collect();
-        Some(TensorData::new(values, shapes.get(name)?.shape().clone()))
+    let none = || TrainError::Snapshots { reason: "there is none".to_owned() };
+    let Model { unet, header } = first.ok_or_else(none)?;
+    let unet = map_flat(unet, |index, _| {
+        let values: Vec<f32> = sums[index].iter().map(|value| *value as f32).collect();
+        Tensor::from_floats(values.as_slice(), device)
     });
-    Ok(Model { unet: made.map_err(|error| refuse(error.to_string()))?, header })
+    Ok(Model { unet, header })
 }
 
 /// The weight of each snapshot in the average of relative width `width` after `step` steps: the least-squares solution

@@ -167,8 +167,7 @@ impl Trainer {
     /// Writes the training state, atomically.
     ///
     /// # Errors
-    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
-    /// written.
+    /// [`TrainError::Checkpoint`] names the file, also if a number is not finite: such a state is never written.
     pub fn save_state(&self, path: &Path) -> Result<(), TrainError> {
         self.state.save(&self.config, path)
     }
@@ -176,7 +175,7 @@ impl Trainer {
     /// Continues from a training state of the same configuration.
     ///
     /// # Errors
-    /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
+    /// [`TrainError::Checkpoint`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
     /// configuration differs, if that would not continue the same run; then nothing was changed.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
         self.state.load(&self.config, path)

@@ -7,12 +7,9 @@ use burn::{
 };
 
 use crate::{
-    config::AttentionKind,
+    config::{AttentionKind, MEMORY},
     layers::{Conv2d, RmsNorm},
 };
-
-/// Learned keys and values of each head.
-pub(crate) const MEMORY: usize = 4;
 
 /// One of the two attentions, without the residual connection around it.
 #[derive(Module, Debug)]

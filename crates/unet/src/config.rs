@@ -3,8 +3,6 @@
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
 
-use crate::attention::MEMORY;
-
 /// The attention of a level of the U-Net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -133,6 +131,9 @@ pub enum UnetError {
         next_width: usize,
     },
 }
+
+/// Learned keys and values of each attention head.
+pub(crate) const MEMORY: usize = 4;
 
 /// Larger sizes are refused as mistakes or hostile files.
 const LARGEST: usize = 1 << 16;

@@ -19,6 +19,7 @@
 
 mod attention;
 mod config;
+mod dropout;
 mod embedding;
 mod layers;
 mod model;

@@ -8,6 +8,7 @@ use burn::{
 use crate::{
     attention::{Attention, FullAttention},
     config::{UnetConfig, UnetError},
+    dropout::DropoutMasks,
     embedding::{LabelEmbedding, TimeEmbedding},
     layers::Conv2d,
     resnet::ResnetBlock,
@@ -24,23 +25,6 @@ pub struct Condition<'a> {
     /// Dropout masks, in training: called with the index of the layer and its shape `[batch, height, width, channels]`,
     /// returns 0 where an element is dropped and 1 / (1 - probability) elsewhere. None drops nothing.
     pub dropout: Option<&'a dyn Fn(usize, [usize; 4]) -> Tensor<4>>,
-}
-
-/// The dropout layers of one forward pass, counted.
-pub struct DropoutMasks<'a> {
-    masks: Option<&'a dyn Fn(usize, [usize; 4]) -> Tensor<4>>,
-    layer: usize,
-}
-
-impl DropoutMasks<'_> {
-    /// Multiplies by the mask of the next layer.
-    pub fn apply(&mut self, x: Tensor<4>) -> Tensor<4> {
-        let layer = self.layer;
-        self.layer += 1;
-        let Some(masks) = self.masks else { return x };
-        let mask = masks(layer, x.dims());
-        x * mask
-    }
 }
 
 /// A level on the way down or up: two ResNet blocks, attention, and a change of resolution.

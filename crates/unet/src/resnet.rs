@@ -6,8 +6,8 @@ use burn::{
 };
 
 use crate::{
+    dropout::DropoutMasks,
     layers::{Conv2d, Linear, RmsNorm},
-    model::DropoutMasks,
 };
 
 /// Convolution, norm, activation.

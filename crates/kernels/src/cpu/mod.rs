@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod concatenate;
 pub mod convolution;
 mod epilogue;
 pub mod group_norm;
@@ -21,7 +22,6 @@ pub(crate) mod operation;
 pub mod optimizer;
 mod parallel;
 mod pool;
-pub mod resample;
 pub mod rms_norm;
 mod scratch;
 mod simd;

@@ -263,10 +263,10 @@ mod tests {
     use crate::cpu::{
         activation::Activation,
         attention::Attention,
+        concatenate::Concatenate,
         convolution::{Conv2d, Linear},
         group_norm::{GroupNorm, Groups},
         linear_attention::LinearAttention,
-        resample::Concatenate,
         rms_norm::RmsNorm,
         softmax::Softmax,
     };

@@ -1,5 +1,5 @@
 use crate::reference::{assert_close, assert_gradients, noise, same_in_every_pool, wide};
-use kernels::cpu::resample::{self, Image};
+use kernels::cpu::concatenate::{concatenate, split};
 use kernels::{Loss, cpu::loss};
 use proptest::prelude::*;
 
@@ -19,11 +19,6 @@ fn loss_reference(loss: Loss, target: &[f64], weights: &[f32], prediction: &[f64
         f64::from(*weight) * errors.sum::<f64>() / elements as f64
     };
     weights.iter().enumerate().map(sample).collect()
-}
-
-fn image() -> impl Strategy<Value = Image> {
-    (1..3usize, 1..9usize, 1..9usize, prop_oneof![1..40usize, 60..150usize])
-        .prop_map(|(batch, height, width, channels)| Image { batch, height, width, channels })
 }
 
 proptest! {
@@ -60,82 +55,14 @@ proptest! {
     fn channels_are_concatenated_and_split(rows in 1..700usize, a in 1..70usize, b in 1..70usize, seed: u64) {
         let (left, right) = (noise(seed, rows * a), noise(seed ^ 1, rows * b));
         let (mut joined, mut left_again, mut right_again) = (vec![7.0; rows * (a + b)], left.clone(), right.clone());
-        resample::concatenate([a, b], &left, &right, &mut joined);
+        concatenate([a, b], &left, &right, &mut joined);
         for (index, value) in joined.iter().enumerate() {
             let (row, column) = (index / (a + b), index % (a + b));
             prop_assert_eq!(*value, if column < a { left[row * a + column] } else { right[row * b + column - a] });
         }
         left_again.fill(7.0);
         right_again.fill(7.0);
-        resample::split([a, b], &joined, &mut left_again, &mut right_again);
+        split([a, b], &joined, &mut left_again, &mut right_again);
         prop_assert!(left == left_again && right == right_again);
-    }
-
-    #[test]
-    fn upsampling_repeats_pixels(image in image(), seed: u64) {
-        let Image { height, width, channels, .. } = image;
-        let input = noise(seed, image.elements());
-        let mut output = vec![7.0; 4 * input.len()];
-        resample::upsample(image, &input, &mut output);
-        let gradient = noise(seed ^ 1, output.len());
-        let mut expected = vec![0.0; input.len()];
-        for (index, value) in output.iter().enumerate() {
-            let (pixel, channel) = (index / channels, index % channels);
-            let (x, y) = (pixel % (2 * width), pixel / (2 * width) % (2 * height));
-            let sample = pixel / (4 * width * height);
-            let source = ((sample * height + y / 2) * width + x / 2) * channels + channel;
-            prop_assert_eq!(*value, input[source]);
-            expected[source] += f64::from(gradient[index]);
-        }
-        let mut input_gradient = input.clone();
-        resample::upsample_backward(image, &gradient, &mut input_gradient);
-        assert_close("gradient", &input_gradient, &expected, 3e-7);
-    }
-
-    #[test]
-    fn space_becomes_depth_and_back(image in image(), patch in 1..4usize, seed: u64) {
-        let Image { batch, height, width, channels } = image;
-        let area = patch * patch;
-        let input = noise(seed, area * image.elements());
-        let mut output = vec![7.0; input.len()];
-        resample::space_to_depth(image, patch, &input, &mut output);
-        for sample in 0..batch {
-            for (y, x) in (0..height * patch).flat_map(|y| (0..width * patch).map(move |x| (y, x))) {
-                for channel in 0..channels {
-                    let source = ((sample * height * patch + y) * width * patch + x) * channels + channel;
-                    let pixel = (sample * height + y / patch) * width + x / patch;
-                    let inner = (y % patch) * patch + x % patch;
-                    prop_assert_eq!(output[pixel * channels * area + channel * area + inner], input[source]);
-                }
-            }
-        }
-        let mut again = vec![7.0; input.len()];
-        resample::depth_to_space(image, patch, &output, &mut again);
-        prop_assert!(again == input);
-    }
-
-    #[test]
-    fn sums_match(length in 1..50_000usize, seed: u64) {
-        let (a, b) = (noise(seed, length), noise(seed ^ 1, length));
-        let mut sum = vec![7.0; length];
-        resample::add(&a, &b, &mut sum);
-        let mut in_place = a.clone();
-        resample::add_assign(&mut in_place, &b);
-        prop_assert!(sum.iter().zip(&a).zip(&b).all(|((sum, a), b)| *sum == a + b));
-        prop_assert!(sum == in_place);
-    }
-}
-
-#[test]
-fn non_finite_errors_show() {
-    for kind in [Loss::Squared, Loss::Absolute, Loss::Huber(1.0)] {
-        for bad in [f32::NAN, f32::INFINITY] {
-            let (mut losses, mut gradient) = ([0.0; 2], [0.0; 6]);
-            let prediction = [0.0, bad, 0.0, 1.0, 2.0, 3.0];
-            loss::forward(kind, &prediction, &[0.5; 6], &[1.0; 2], &mut losses);
-            loss::backward(kind, &prediction, &[0.5; 6], &[1.0; 2], &[1.0; 2], &mut gradient);
-            assert!(!losses[0].is_finite() && losses[1].is_finite(), "{kind:?} {losses:?}");
-            assert!(!bad.is_nan() || gradient[1].is_nan(), "{kind:?} {gradient:?}");
-        }
     }
 }
