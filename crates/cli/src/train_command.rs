@@ -353,12 +353,12 @@ fn progress(steps: u64, done: u64) -> anyhow::Result<ProgressBar> {
 
 /// Prints an event of a training.
 fn show(event: &Event, bar: &ProgressBar, steps: u64) {
-    let say = |text: String| if bar.is_hidden() { eprintln!("{text}") } else { bar.println(text) };
+    let print = |text: String| bar.suspend(|| eprintln!("{text}"));
     match event {
         Event::Step { report, log, images_per_second } => {
             bar.set_position(report.step);
             if let Some(non_finite) = &report.non_finite {
-                say(format!("warning: this step is skipped: {non_finite}"));
+                print(format!("warning: this step is skipped: {non_finite}"));
                 return;
             }
             bar.set_message(format!("loss {:.5} {images_per_second:.0} images/s", report.loss));
@@ -370,16 +370,16 @@ fn show(event: &Event, bar: &ProgressBar, steps: u64) {
             }
         }
         Event::Sampling => bar.set_message("drawing samples"),
-        Event::Grid(path) => say(format!("samples {}", path.display())),
+        Event::Grid(path) => print(format!("samples {}", path.display())),
         Event::Saved(_) => {}
         Event::Evaluated(evaluation) => {
             let [held_out, training] = [evaluation.held_out.all, evaluation.training.all]
                 .map(|Mean { mean, error, .. }| format!("{mean:.5} ± {error:.5}"));
-            say(format!("step {} held-out loss {held_out}, of trained images {training}", evaluation.step));
+            print(format!("step {} held-out loss {held_out}, of trained images {training}", evaluation.step));
         }
         Event::WentBack { non_finite, to_step } => {
             bar.set_position(*to_step);
-            say(format!(
+            print(format!(
                 "warning: the weights are not finite, going back to the checkpoint of step {to_step}: {non_finite}"
             ));
         }
