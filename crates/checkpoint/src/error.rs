@@ -25,7 +25,8 @@ pub enum CheckpointError {
     },
     /// A safetensors file of another program.
     #[error(
-        "{} is safetensors but not written by this project: its metadata lacks the entry `{key}`",
+        "{} has no such content: its metadata lacks the entry `{key}`. A run has a model in model.safetensors, training states in \
+         checkpoints/",
         path.display()
     )]
     NoHeader {

@@ -67,7 +67,9 @@ impl Layers {
             UsageError(format!("--set {assignment}: write it as KEY=VALUE, as in training.steps=500"))
         })?;
         let (key, value) = (key.trim(), value.trim());
-        let value = value.parse().unwrap_or_else(|_| Value::String(value.to_owned()));
+        // as in a file, where a comment may follow
+        let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+        let value = parsed.unwrap_or_else(|| Value::String(value.to_owned()));
         self.value(key, value, &format!("--set {assignment}"))
     }
 
@@ -80,7 +82,7 @@ impl Layers {
     }
 
     fn lay(&mut self, mut over: Table, source: &str) -> anyhow::Result<()> {
-        rename_keys(&mut over);
+        rename_keys(&mut over, source)?;
         check_keys(&over, source)?;
         self.origins.extend(keys_of(&over).into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
@@ -98,16 +100,18 @@ impl Layers {
 /// Table, old and current name of keys that were renamed.
 const RENAMED_KEYS: [(&str, &str, &str); 1] = [("training", "optimiser", "optimizer")];
 
-/// Gives keys of earlier versions their current names, unless both are there.
-fn rename_keys(table: &mut Table) {
+/// Gives keys of earlier versions their current names.
+fn rename_keys(table: &mut Table, source: &str) -> Result<(), UsageError> {
     for (name, old, current) in RENAMED_KEYS {
-        if let Some(Value::Table(keys)) = table.get_mut(name)
-            && !keys.contains_key(current)
-            && let Some(value) = keys.remove(old)
-        {
-            keys.insert(current.to_owned(), value);
+        let Some(Value::Table(keys)) = table.get_mut(name) else { continue };
+        let Some(value) = keys.remove(old) else { continue };
+        if keys.insert(current.to_owned(), value).is_some() {
+            let text =
+                format!("{source}: {name}.{old} is the old name of {name}.{current}, which is there, too: delete one");
+            return Err(UsageError(text));
         }
     }
+    Ok(())
 }
 
 fn merge(base: &mut Table, over: Table) {
@@ -198,7 +202,7 @@ mod tests {
     fn a_later_layer_wins_and_another_schedule_drops_the_old_parameters() {
         let mut layers = Layers::preset("digits").expect("a preset");
         layers.set("diffusion.family=linear").expect("a key");
-        layers.set("training.steps = 7").expect("a key");
+        layers.set("training.steps = 7 # a comment").expect("a key");
         layers.set("training.learning_rate=1").expect("a key");
         layers.set("data.path=some/folder").expect("a key");
         let config = layers.resolve().expect("a configuration");
@@ -221,7 +225,7 @@ mod tests {
         assert_eq!(layers.origins["training.optimizer"], file.display().to_string());
         fs::write(&file, "[training]\noptimiser = \"adamw\"\noptimizer = \"adam\"\n").expect("written");
         let error = layers.file(&file).expect_err("both").to_string();
-        assert!(error.contains("training.optimiser"), "{error}");
+        assert!(error.contains("old.toml: training.optimiser is the old name of training.optimizer"), "{error}");
     }
 
     #[test]

@@ -9,12 +9,12 @@ use sampler::{Denoiser, NoiseLevel};
 use schedule::Objective;
 use unet::{Condition, Unet};
 
-/// A trained network as a [`Denoiser`]: what samplers, likelihoods and editing call.
+/// A trained network as a [`Denoiser`]: which samplers, likelihoods and editing call.
 #[derive(Clone, Debug)]
 pub struct NetworkDenoiser<'a> {
     /// The network.
     pub unet: &'a Unet,
-    /// What it was trained to predict.
+    /// The objective that it was trained for.
     pub objective: Objective,
     /// Class of each image of the batch, `[batch]`; None is the null class.
     pub labels: Option<Tensor<1, Int>>,

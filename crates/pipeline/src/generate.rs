@@ -30,7 +30,7 @@ impl Request {
     }
 }
 
-/// What guides a model.
+/// The guide of a model.
 #[derive(Clone, Copy, Default)]
 pub enum Guide<'a> {
     /// The model itself with the null class (classifier-free guidance); none for a model without classes.

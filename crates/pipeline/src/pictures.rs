@@ -9,7 +9,7 @@ use picture::{PictureError, Pixels, grid};
 /// - `images`: `[count, channels, height, width]` in [-1, 1]
 ///
 /// # Errors
-/// [`PictureError`] if a picture cannot have so many channels.
+/// [`PictureError`] if a picture cannot have this number of channels.
 pub fn pictures(images: Tensor<4>) -> Result<Vec<Pixels>, PictureError> {
     let [_, channels, height, width] = images.dims();
     Pixels::from_nchw(height, width, channels, &images.into_data().iter::<f32>().collect::<Vec<f32>>())

@@ -82,7 +82,8 @@ impl SamplerKind {
         Self::Pndm,
     ];
 
-    /// Number of network evaluations (NFE) of a run of `steps` steps to clean data.
+    /// Number of evaluations (NFE) of the denoiser in a run of `steps` steps to clean data; guidance evaluates the network twice for
+    /// each.
     pub const fn nfe(self, steps: usize) -> usize {
         match self {
             Self::Heun | Self::Edm => (2 * steps).saturating_sub(1),

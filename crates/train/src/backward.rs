@@ -98,7 +98,7 @@ impl Backward<'_> {
         batch_size: usize,
         losses: &impl Fn(&Unet, &[Sample]) -> Tensor<1>,
     ) -> Part {
-        // leaves of its own: the graphs of different threads must not meet
+        // parameters as leaves of a graph of this thread: threads cannot share one
         let unet = map_flat(unet.clone(), |_, value| value);
         let losses = losses(&unet, samples);
         let sample_losses = losses.clone().inner();

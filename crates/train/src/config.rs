@@ -248,8 +248,8 @@ pub struct TrainingConfig {
     pub batch_size: usize,
     /// The number of micro-batches in a step. The article's `gradient_accumulate_every`.
     pub gradient_accumulate_every: usize,
-    /// The number of parts of a micro-batch, each computed by its own thread: faster on a CPU with small networks. Several processes
-    /// share them. The result depends on this number in the last bits, and not on the number of cores.
+    /// The number of parts of a micro-batch, each computed by its own thread: faster on a CPU with small networks. They are
+    /// split among several processes. The result depends on this number in the last bits, and not on the number of cores.
     pub parallel_parts: usize,
     /// Highest learning rate. The article's `train_lr`.
     pub learning_rate: f64,

@@ -1,4 +1,4 @@
-//! What can go wrong in a training run.
+//! Errors of training.
 
 use std::path::PathBuf;
 
@@ -81,7 +81,7 @@ pub enum TrainError {
     },
     /// Too many steps that are not finite.
     #[error(
-        "the training has diverged: {lately} steps of the last hundred could not be taken. The last: {non_finite}. Go on from a \
+        "the training has diverged: {lately} steps of the last hundred were skipped. The last: {non_finite}. Continue from a \
          checkpoint with a lower training.learning_rate or a smaller training.max_gradient_norm"
     )]
     Diverged {
@@ -109,7 +109,7 @@ pub enum TrainError {
     },
     /// A configuration that differs from that of the run.
     #[error(
-        "{} was trained with another configuration, and going on would not mean the same run:\n{difference}\
+        "{} was trained with another configuration, which would not continue the same run:\n{difference}\
          Set back what differs (in the config.toml of the run, if it was changed there), or start a new run",
         path.display()
     )]
@@ -131,9 +131,7 @@ pub enum TrainError {
         batch_size: usize,
     },
     /// A rank has another configuration or other data than rank 0.
-    #[error(
-        "rank {rank} is not doing the same as rank 0:\n{difference}All processes need the same program, arguments and data"
-    )]
+    #[error("rank {rank} differs from rank 0:\n{difference}All processes need the same program, arguments and data")]
     OtherRank {
         /// The first rank that differs.
         rank: usize,

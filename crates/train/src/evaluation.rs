@@ -28,7 +28,7 @@ pub struct Evaluation {
     pub step: u64,
     /// Of images that are not trained on.
     pub held_out: Losses,
-    /// Of as many that are, with the same draws: less, where the network has learned them by heart.
+    /// Of as many training images, with the same timesteps and noise; lower where the network has memorized them.
     pub training: Losses,
 }
 

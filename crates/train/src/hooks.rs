@@ -24,7 +24,7 @@ use crate::{
 pub(crate) struct Hook {
     /// The number of steps between two calls; 0 for none.
     every: u64,
-    /// Whether it is called after the last step; other hooks are not, nor after the observer stopped the run.
+    /// Whether it is called after the last step; without it, neither then nor after the observer stopped the run.
     after_last: bool,
     pub(crate) run: fn(&mut Run, &mut Session<'_>, &StepReport) -> Result<(), TrainError>,
 }
@@ -87,7 +87,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Takes note of a step.
+    /// Records a step.
     pub(crate) fn record(&mut self, report: &StepReport, training: &TrainingConfig) {
         let was_taken = report.non_finite.is_none();
         if was_taken {
@@ -103,7 +103,7 @@ impl<'a> Session<'a> {
         self.is_logged = is_due(training.log_every, report.step) || self.is_last || !was_taken;
     }
 
-    /// The observer's answer to an event.
+    /// Sends an event to the observer and returns its answer.
     pub(crate) fn tell(&mut self, event: Event<'_>) -> Control {
         (self.observe)(event)
     }

@@ -8,8 +8,8 @@ use crate::{batch::Batch, config::DiffusionConfig};
 
 /// The loss of each sample, `[batch]`, weighted by its noise level.
 ///
-/// `predict` is the network: it gets `x_t`, `[batch, channels, height, width]`, and the levels, and returns its raw output,
-/// `[batch, out_dim, height, width]`. Twice as many channels as the image has are a prediction and a learned variance.
+/// `predict` is the network: it gets `x_t`, `[batch, channels, height, width]`, and the levels, and returns its prediction, of the
+/// same shape. Twice as many channels are a prediction and a learned variance.
 pub(crate) fn denoising_loss(
     diffusion: &DiffusionConfig,
     schedule: &Schedule,

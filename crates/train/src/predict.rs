@@ -14,7 +14,8 @@ use crate::{
 };
 
 impl Trainer {
-    /// The raw output of the network for these samples at `x_t`, `[batch, out_dim, height, width]` in f32.
+    /// The prediction of the network for these samples at `x_t`, `[batch, channels, height, width]` in f32; with a learned variance the
+    /// raw output, `[batch, out_dim, height, width]`.
     pub(crate) fn predict(
         &self,
         unet: &Unet,
@@ -43,7 +44,10 @@ impl Trainer {
             self_condition,
             dropout: if masks.probability > 0.0 { Some(&mask) } else { None },
         };
-        precision.forward(unet, input, t, condition)
+        let (output, channels) = (precision.forward(unet, input, t, condition), x_t.dims()[1]);
+        // other channels than those of a learned variance have no loss
+        let has_loss = self.config.unet.learned_variance || output.dims()[1] == channels;
+        if has_loss { output } else { output.narrow(1, 0, channels) }
     }
 
     /// Whether a micro-batch is given an estimate of x_0: every second one, on average.

@@ -127,7 +127,7 @@ fn other_curves(lines: &[Value]) -> Result<String, TrainError> {
 }
 
 fn skipped_steps(lines: &[Value]) -> String {
-    // `trouble` is the key of versions before 0.2
+    // `trouble` is the key of earlier versions
     let reason = |line: &Value| Some(escaped(line.get("non_finite").or(line.get("trouble"))?.as_str()?));
     let items: Vec<String> = lines.iter().filter_map(reason).map(|text| format!("<li>{text}</li>")).collect();
     if items.is_empty() {

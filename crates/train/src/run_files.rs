@@ -59,7 +59,7 @@ impl RunFiles {
         let entries = fs::read_dir(self.checkpoints()).into_iter().flatten().flatten();
         let mut found: Vec<(u64, PathBuf)> =
             entries.filter_map(|entry| Some((step_of(&entry.path())?, entry.path()))).collect();
-        // the place of versions before 0.2
+        // the place of earlier versions
         let before = self.directory.join("state.safetensors");
         if before.exists() {
             found.push((0, before));

@@ -85,7 +85,7 @@ impl TrainState {
         }
     }
 
-    /// Updates weights, moments and averages by a gradient times `clip`. `step` is the number of the step already.
+    /// Updates weights, moments and averages by a gradient times `clip`. `self.step` already counts this step.
     pub(crate) fn update(&mut self, gradients: Gradients, clip: f64, learning_rate: f64) {
         self.map_unet(|state, unet| state.optimizer.step(unet, gradients, clip, learning_rate, state.ema.next()));
         if let Some(unet) = &self.unet {
@@ -127,7 +127,7 @@ impl TrainState {
     /// Writes the state, with the configuration that led to it, atomically.
     ///
     /// # Errors
-    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a number is not finite: such a state is never
+    /// [`CheckpointError::File`] names the file; [`CheckpointError::NotFinite`] if a value is not finite: such a state is never
     /// written.
     pub(crate) fn save(&self, config: &Config, path: &Path) -> Result<(), TrainError> {
         let tensors: Vec<_> = self.tensors().into_iter().map(|(name, tensor)| (name, tensor.into_data())).collect();
@@ -171,7 +171,12 @@ impl TrainState {
             let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
             let data = file.tensor(&name)?.ok_or_else(|| broken(format!("the tensor `{name}` is missing")))?;
             if data.shape()[..] != like.dims() {
-                return Err(broken(format!("`{name}` has {:?} numbers, not {:?}", data.shape(), like.dims())).into());
+                return Err(broken(format!(
+                    "the tensor `{name}` has the shape {:?}, not {:?}: use another checkpoint",
+                    data.shape(),
+                    like.dims()
+                ))
+                .into());
             }
             tensors.push(data);
         }
@@ -218,7 +223,7 @@ struct StateHeader {
     skipped: BTreeSet<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     best: Option<(u64, f64)>,
-    /// The configuration of the steps so far, in TOML, whatever becomes of the run's `config.toml`.
+    /// The configuration of the steps so far, in TOML, independent of later edits of the run's `config.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     config: Option<String>,
     #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]

@@ -1,4 +1,4 @@
-//! One training step: algorithm 1 of the DDPM paper, with what surrounds it in practice.
+//! One training step: algorithm 1 of the DDPM paper, with clipping, skipping and EMA.
 
 use std::{path::Path, sync::Arc};
 
@@ -103,7 +103,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`TrainError::Diverged`] if that was the fourth such step within a hundred; [`TrainError::BrokenWeights`] if the weights
-    /// are not finite themselves; [`TrainError::Ranks`] if other ranks do not answer. Then nothing was changed.
+    /// are not finite themselves; [`TrainError::Ranks`] if other ranks do not answer. After the last two nothing was changed.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
         let step = self.state.step + 1;
         let learning_rate = learning_rate(&self.config.training, self.state.step);

@@ -11,7 +11,8 @@ use crate::{
 };
 
 impl Run {
-    /// Trains to the last step, or until the observer stops it; then saves the state and the model, and draws the grid of samples.
+    /// Trains to the last step, or until the observer stops it; then saves the state and the model and, after the last step, draws the
+    /// grid of samples.
     ///
     /// In a group each rank has an observer, any of which stops all ranks; events other than steps are rank 0's alone.
     ///
@@ -19,7 +20,7 @@ impl Run {
     /// [`TrainError`]; what was saved before stays. [`TrainError::LostRanks`] if other ranks do not answer: the state after the
     /// last whole step is saved then.
     pub fn train(&mut self, observe: &mut Observer<'_>) -> Result<Outcome, TrainError> {
-        // without the mark an abrupt end is not reported, nothing else
+        // if it fails, only the note on an abrupt end is lost
         let mark = |lock: &Option<File>, length| drop(lock.as_ref().map(|file| file.set_len(length)));
         mark(&self.lock, 1);
         let outcome = match self.train_to_the_end(observe) {
@@ -81,7 +82,7 @@ impl Run {
     /// Goes back to the newest checkpoint that can be read, with the step before `non_finite` marked as skipped: its update broke
     /// the weights.
     fn go_back(&mut self, session: &mut Session<'_>, non_finite: &NonFiniteStep) -> Result<(), TrainError> {
-        // the checkpoint does not know the steps that were marked after it
+        // the checkpoint has no record of steps that were marked after it
         let marked = self.trainer.state.skipped.clone();
         let is_main = self.trainer.group.is_main();
         let mut all = if is_main { self.files.all_checkpoints() } else { Vec::new() }.into_iter();

@@ -425,6 +425,20 @@ fn every_option_of_training_runs() {
 }
 
 #[test]
+fn output_channels_that_are_no_learned_variance_have_no_loss() {
+    let first_loss = |out_dim, variational_weight| {
+        let mut config = small();
+        // levels between the timesteps, which a learned variance cannot have
+        config.diffusion.objective = Objective::Flow;
+        (config.unet.out_dim, config.diffusion.variational_weight) = (Some(out_dim), variational_weight);
+        trainer(config).step().expect("a step").loss
+    };
+    for out_dim in [2, 3] {
+        assert_eq!(first_loss(out_dim, 0.5), first_loss(out_dim, 0.0));
+    }
+}
+
+#[test]
 fn gradient_checkpointing_does_not_change_the_result() {
     let after = |gradient_checkpointing| {
         let mut config = small();
