@@ -148,7 +148,7 @@ fn check_classes(config: &Config, images: &ImageSet) -> Vec<Finding> {
         vec![warning(text)]
     } else if many as f64 > IMBALANCE * few as f64 {
         vec![warning(format!(
-            "the class `{}` has {many} images and `{}` only {few}: the rare class will be drawn worse",
+            "the class `{}` has {many} images and `{}` only {few}: the rare class will be drawn worse; add images of it",
             name(common),
             name(rare)
         ))]
