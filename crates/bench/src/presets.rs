@@ -8,8 +8,8 @@ use checkpoint::Model;
 use clap::Args;
 use data::ImageSet;
 use noise::{Noise, Purpose};
-use picture::{Pixels, grid, save_png};
-use pipeline::{Guide, Request};
+use picture::{Pixels, save_png};
+use pipeline::{Guide, Request, grid_columns, sample_grid};
 use train::{Config, Trainer};
 
 use crate::measurement::{draw, noise_images, print, print_table_head, timed};
@@ -104,8 +104,7 @@ pub fn run(arguments: &RunArguments) -> anyhow::Result<()> {
     part(&format!("{count} images drawn in {} steps", config.sampling.steps));
     let image = model.header.image;
     let pictures = Pixels::from_nchw(image.content_height, image.content_width, image.channels, &drawn)?;
-    let columns = (count as f64).sqrt().ceil() as usize;
-    save_png(&grid(&pictures, columns, 2, pictures[0].display_scale())?, folder.path().join("grid.png"))?;
+    save_png(&sample_grid(&pictures, grid_columns(count, 0))?, folder.path().join("grid.png"))?;
     part("grid put together and saved");
     let total = started.elapsed().as_secs_f64();
 

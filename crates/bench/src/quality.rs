@@ -15,7 +15,7 @@ use clap::Args;
 use data::ImageSet;
 use metrics::{FEATURES, frechet_distance, nearest_distance, pixels};
 use picture::{Pixels, grid, labeled_grid, save_png};
-use pipeline::{Guide, Request};
+use pipeline::{Guide, Request, grid_columns};
 use train::Config;
 
 use crate::{
@@ -191,7 +191,7 @@ fn save_grid(samples: &[f32], images: &ImageSet, request: &Request, out: &Path) 
             let names = images.class_names().filter(|names| names.len() == classes).unwrap_or(&numbers);
             labeled_grid(&pictures, pictures.len() / classes, 2, 1, names)?
         }
-        _ => grid(&pictures, (pictures.len() as f64).sqrt().ceil() as usize, 2, 1)?,
+        _ => grid(&pictures, grid_columns(pictures.len(), 0), 2, 1)?,
     };
     Ok(save_png(&picture, out)?)
 }

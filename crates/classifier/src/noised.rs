@@ -84,19 +84,18 @@ impl NoisedClassifier {
         let mut order = Order::new(images.len(), seed);
         for step in 0..steps {
             let positions: Vec<u64> = (0..batch_size as u64).map(|index| (step * batch_size) as u64 + index).collect();
-            let mut pixels = vec![0f32; batch_size * images.image_len()];
+            let indices: Vec<usize> = positions.iter().map(|position| order.at(*position)).collect();
+            let pixels = images.batch(indices.iter().map(|index| (*index, false)));
             let mut labels = vec![0f32; batch_size * classes];
-            let mut levels = Vec::with_capacity(batch_size);
-            let rows = pixels.chunks_exact_mut(images.image_len()).zip(labels.chunks_exact_mut(classes));
-            for (position, (pixels, label)) in positions.iter().zip(rows) {
-                let index = order.at(*position);
-                images.write_chw_f32(index, false, pixels);
-                if let Some(class) = images.label(index) {
+            for (index, label) in indices.iter().zip(labels.chunks_exact_mut(classes)) {
+                if let Some(class) = images.label(*index) {
                     label[class as usize] = 1.0;
                 }
-                let t = noise.stream(Purpose::Timesteps).below(*position, 0, chain.timesteps() as u64);
-                levels.push(chain.level(t as usize));
             }
+            let timestep = |position: &u64| {
+                noise.stream(Purpose::Timesteps).below(*position, 0, chain.timesteps() as u64) as usize
+            };
+            let levels: Vec<NoiseLevel> = positions.iter().map(|position| chain.level(timestep(position))).collect();
             let x_0 = Tensor::from_data(TensorData::new(pixels, [batch_size, channels, height, width]), &autodiff);
             let labels = Tensor::<2>::from_data(TensorData::new(labels, [batch_size, classes]), &autodiff);
             let epsilon =

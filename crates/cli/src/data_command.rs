@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Subcommand;
 use data::{Cache, ImageSet, LoadOptions};
-use picture::{Pixels, grid, save_png};
+use picture::{Pixels, save_png};
+use pipeline::{grid_columns, sample_grid};
 
 use crate::{
     print_result,
@@ -130,7 +131,6 @@ fn draw_preview(images: &ImageSet, path: &Path) -> anyhow::Result<()> {
             Pixels::new(images.height(), images.width(), images.channels(), bytes)
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let scale = pictures.first().map_or(1, Pixels::display_scale);
-    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
-    save_png(&grid(&pictures, columns.max(1), 2, scale)?, path).context("the preview cannot be drawn; see --preview")
+    let preview = sample_grid(&pictures, grid_columns(pictures.len(), 0))?;
+    save_png(&preview, path).context("the preview cannot be drawn; see --preview")
 }

@@ -10,7 +10,7 @@ use data::LoadOptions;
 use files::{Action, FileError};
 use noise::{Noise, Purpose};
 use picture::save_png;
-use pipeline::{NetworkDenoiser, pictures, sample_grid};
+use pipeline::{NetworkDenoiser, grid_columns, pictures, sample_grid};
 use sampler::{
     DdimOptions, Denoiser, Guided, NoiseLevel, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised,
     repaint, slerp,
@@ -263,7 +263,7 @@ impl<'a> Editor<'a> {
     fn save(&self, images: Vec<Tensor<4>>) -> anyhow::Result<()> {
         let pictures = pictures(self.model.header.image.cropped(Tensor::cat(images, 0)))?;
         let count = pictures.len();
-        let columns = if count <= 16 { count } else { (count as f64).sqrt().ceil() as usize };
+        let columns = if count <= 16 { count } else { grid_columns(count, 0) };
         let out = &self.arguments.out;
         save_png(&sample_grid(&pictures, columns)?, out)?;
         self.arguments.model.common.print(json!({ "images": count, "grid": out }), out.display())

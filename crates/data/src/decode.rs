@@ -143,10 +143,12 @@ fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason>
 }
 
 fn channels_of(color: image::ColorType) -> usize {
-    match (color.has_alpha(), color.has_color()) {
-        (true, _) => 4,
-        (false, true) => 3,
-        (false, false) => 1,
+    if color.has_alpha() {
+        4
+    } else if color.has_color() {
+        3
+    } else {
+        1
     }
 }
 
