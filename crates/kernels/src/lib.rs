@@ -22,12 +22,13 @@ pub mod adam;
 pub mod composed;
 #[cfg(feature = "flex")]
 pub mod cpu;
+#[cfg(feature = "cube")]
+pub mod cube;
+#[cfg(any(feature = "flex", feature = "cube"))]
+mod graph;
 pub mod instruction_set;
 pub mod normal;
 pub mod profile;
-
-#[cfg(feature = "flex")]
-use cpu::operation::{apply, is_native};
 
 /// Whether the tensors of a device lie in main memory, where the native operations work.
 pub fn is_in_main_memory(device: &Device) -> bool {
@@ -40,14 +41,28 @@ pub fn is_in_main_memory(device: &Device) -> bool {
     }
 }
 
-/// Returns the result of a native operation if all its inputs are native; the input behind the semicolon is optional.
-macro_rules! return_if_native {
+/// Returns the result of an operation of ours if all its inputs are on a device that has one; the input behind the semicolon
+/// is optional. The operation has one name in [`cpu`] and `cube`.
+macro_rules! return_if_ours {
     ($operation:expr, $($input:ident),+ $(; $optional:ident)?) => {
-        #[cfg(feature = "flex")]
-        if $(is_native(&$input))&&+ $(&& $optional.as_ref().is_none_or(is_native))? {
+        return_if_native!($operation, $($input),+ $(; $optional)?);
+        #[cfg(feature = "cube")]
+        return_if_ours!(@ cube, is_on_gpu, $operation, $($input),+ $(; $optional)?);
+    };
+    (@ $module:ident, $is_ours:ident, $operation:expr, $($input:ident),+ $(; $optional:ident)?) => {{
+        use crate::$module::{*, operation::{apply, $is_ours}};
+        if $($is_ours(&$input))&&+ $(&& $optional.as_ref().is_none_or($is_ours))? {
             let inputs = [$(Some($input.into_dispatch())),+ $(, $optional.map(Tensor::into_dispatch))?];
             return apply($operation, inputs.into_iter().flatten().collect());
         }
+    }};
+}
+
+/// Temporary.
+macro_rules! return_if_native {
+    ($operation:expr, $($input:ident),+ $(; $optional:ident)?) => {
+        #[cfg(feature = "flex")]
+        return_if_ours!(@ cpu, is_native, $operation, $($input),+ $(; $optional)?);
     };
 }
 
@@ -92,7 +107,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     if let Some(bias) = &bias {
         assert_shape!(bias, [channels_out]);
     }
-    return_if_native!(cpu::convolution::Conv2d(options), x, weight; bias);
+    return_if_ours!(convolution::Conv2d(options), x, weight; bias);
     composed::conv2d(x, weight, bias, options)
 }
 
@@ -101,7 +116,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
 /// # Shapes
 /// - `x`: `[batch, features_in]`; `weight`: `[features_out, features_in]`; `bias`: `[features_out]`
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
-    return_if_native!(cpu::convolution::Linear, x, weight, bias);
+    return_if_ours!(convolution::Linear, x, weight, bias);
     composed::linear(x, weight, bias)
 }
 
@@ -113,7 +128,7 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Tensor<1>) -> Tensor<2> {
 pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     let [_, _, _, channels] = x.dims();
     assert_shape!(gain, [channels]);
-    return_if_native!(cpu::rms_norm::RmsNorm { silu: false }, x, gain);
+    return_if_ours!(rms_norm::RmsNorm { silu: false }, x, gain);
     composed::rms_norm(x, gain)
 }
 
@@ -128,7 +143,7 @@ pub fn rms_norm_silu(x: Tensor<4>, gain: Tensor<1>, scale_shift: Option<Tensor<2
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
-    return_if_native!(cpu::rms_norm::RmsNorm { silu: true }, x, gain; scale_shift);
+    return_if_ours!(rms_norm::RmsNorm { silu: true }, x, gain; scale_shift);
     composed::rms_norm_silu(x, gain, scale_shift)
 }
 
@@ -156,7 +171,7 @@ pub fn group_norm(
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
-    return_if_native!(cpu::group_norm::GroupNorm::new(groups, epsilon, silu), x, weight, bias; scale_shift);
+    return_if_native!(group_norm::GroupNorm::new(groups, epsilon, silu), x, weight, bias; scale_shift);
     composed::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
 }
 
@@ -182,25 +197,25 @@ pub enum Loss {
 pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>, weights: Tensor<1>) -> Tensor<1> {
     assert_eq!(prediction.dims(), target.dims(), "prediction and target have one shape");
     assert_eq!(prediction.dims()[0], weights.dims()[0], "one weight for each sample");
-    return_if_native!(cpu::loss::WeightedLoss(kind), prediction, target, weights);
+    return_if_native!(loss::WeightedLoss(kind), prediction, target, weights);
     composed::loss(kind, prediction, target, weights)
 }
 
 /// `e^x / sum e^x` over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(cpu::softmax::Softmax, x);
+    return_if_native!(softmax::Softmax, x);
     composed::softmax(x)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(cpu::activation::Activation::Silu, x);
+    return_if_native!(activation::Activation::Silu, x);
     composed::silu(x)
 }
 
 /// `x Phi(x)` with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(cpu::activation::Activation::Gelu, x);
+    return_if_native!(activation::Activation::Gelu, x);
     composed::gelu(x)
 }
 
@@ -215,7 +230,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
-    return_if_native!(cpu::attention::Attention, qkv, memory);
+    return_if_native!(attention::Attention, qkv, memory);
     composed::attention(qkv, memory)
 }
 
@@ -230,7 +245,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, head_dim, count]);
-    return_if_native!(cpu::linear_attention::LinearAttention, qkv, memory);
+    return_if_native!(linear_attention::LinearAttention, qkv, memory);
     composed::linear_attention(qkv, memory)
 }
 
@@ -243,7 +258,7 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = second.dims();
     assert_shape!(first, [batch, height, width, _]);
     assert_shape!(second, [batch, height, width, channels]);
-    return_if_native!(cpu::concatenate::Concatenate, first, second);
+    return_if_native!(concatenate::Concatenate, first, second);
     composed::concat_channels(first, second)
 }
 

@@ -10,22 +10,16 @@ use std::sync::Arc;
 use burn::{
     backend::{
         Autodiff, Backend, BackendTensor, Dispatch, DispatchTensor, DispatchTensorKind, Flex,
-        autodiff::{
-            NodeId,
-            checkpoint::{
-                base::Checkpointer, retro_forward::RetroForward, state::BackwardStates, strategy::CheckpointStrategy,
-            },
-            grads::Gradients,
-            ops::{Backward, Ops, OpsKind},
-        },
-        backend_extension,
-        flex::FlexTensor,
-        tensor::FloatTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, flex::FlexTensor, tensor::FloatTensor,
     },
     tensor::{DType, Tensor, TensorData},
 };
 
-use crate::{cpu::pool, is_in_main_memory, profile};
+use crate::{
+    cpu::pool,
+    graph::{Differentiable, record_first},
+    is_in_main_memory, profile,
+};
 
 /// The values of a contiguous tensor.
 #[derive(Clone, Copy, Debug)]
@@ -124,88 +118,44 @@ impl<C: CheckpointStrategy> NativeBackend for Autodiff<Flex, C> {
         third: FloatTensor<Self>,
         fourth: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        match count {
-            1 => record::<C, _>(operation, [first]),
-            2 => record::<C, _>(operation, [first, second]),
-            3 => record::<C, _>(operation, [first, second, third]),
-            4 => record::<C, _>(operation, [first, second, third, fourth]),
-            count => unreachable!("no operation has {count} inputs"),
-        }
+        record_first::<Flex, C>(Arc::new(OnSlices(operation)), count, [first, second, third, fourth])
     }
 }
 
-/// Runs an operation, and records its backward step in the graph if an input is tracked.
-fn record<C: CheckpointStrategy, const N: usize>(
-    operation: Arc<dyn Operation>,
-    inputs: [FloatTensor<Autodiff<Flex, C>>; N],
-) -> FloatTensor<Autodiff<Flex, C>> {
-    let nodes = inputs.each_ref().map(|input| input.node());
-    let ids = nodes.iter().map(|node| node.id()).collect();
-    let prepared = Native(operation.clone()).prepare::<C>(nodes);
-    let prepared = if operation.is_cheap() {
-        let again = Recompute { operation: operation.clone(), inputs: ids };
-        prepared.memory_bound().retro_forward(again).parents(&inputs)
-    } else {
-        prepared.compute_bound()
-    };
-    match prepared.stateful() {
-        OpsKind::Tracked(mut prepared) => {
-            let nodes = inputs.iter().map(|input| prepared.checkpoint(input)).collect();
-            let (output, saved) = run(&*operation, &contiguous(inputs.map(|input| input.into_primitive())));
-            prepared.finish(State { inputs: nodes, saved: saved.into() }, output)
-        }
-        OpsKind::UnTracked(prepared) => {
-            prepared.finish(run(&*operation, &contiguous(inputs.map(|input| input.into_primitive()))).0)
-        }
-    }
-}
-
-/// The state of a backward step: the nodes of the inputs, and the saved values.
-#[derive(Clone, Debug)]
-struct State {
-    inputs: Vec<NodeId>,
-    saved: Arc<[f32]>,
-}
-
-/// The backward step of any operation with `N` inputs.
+/// An operation on slices as one on tensors.
 #[derive(Debug)]
-struct Native(Arc<dyn Operation>);
+struct OnSlices(Arc<dyn Operation>);
 
-impl<const N: usize> Backward<Flex, N> for Native {
-    type State = State;
+impl Differentiable<Flex> for OnSlices {
+    fn forward(&self, inputs: Vec<FlexTensor>) -> (FlexTensor, Vec<FlexTensor>) {
+        let (output, saved) = run(&*self.0, &contiguous(inputs));
+        let length = saved.len();
+        (output, vec![tensor(saved, &[length])])
+    }
 
-    fn backward(self, ops: Ops<State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let gradient = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let inputs =
-            contiguous(ops.state.inputs.into_iter().map(|node| checkpointer.retrieve_node_output::<FlexTensor>(node)));
+    fn backward(
+        &self,
+        inputs: Vec<FlexTensor>,
+        saved: Vec<FlexTensor>,
+        output_gradient: FlexTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<FlexTensor>> {
+        let (inputs, gradient) = (contiguous(inputs), output_gradient.to_contiguous());
         let mut results: Vec<Option<Vec<f32>>> = inputs
             .iter()
-            .zip(&ops.parents)
-            .map(|(input, parent)| parent.as_ref().map(|_| pool::take(input.layout().num_elements())))
+            .zip(wanted)
+            .map(|(input, wanted)| wanted.then(|| pool::take(input.layout().num_elements())))
             .collect();
         let mut slices: Vec<Option<&mut [f32]>> = results.iter_mut().map(Option::as_deref_mut).collect();
         let (operation, views) = (&self.0, views(&inputs));
         let name = || format!("{operation:?} backward {:?}", views.iter().map(|view| view.shape).collect::<Vec<_>>());
-        profile::time(name, || operation.backward(&views, &ops.state.saved, values(&gradient), &mut slices));
-        for ((input, parent), result) in inputs.iter().zip(&ops.parents).zip(results) {
-            if let (Some(node), Some(result)) = (parent, result) {
-                grads.register::<Flex>(node.id, tensor(result, input.layout().shape()));
-            }
-        }
+        profile::time(name, || operation.backward(&views, values(&saved[0]), values(&gradient), &mut slices));
+        let shapes = inputs.iter().map(|input| input.layout().shape());
+        results.into_iter().zip(shapes).map(|(result, shape)| result.map(|result| tensor(result, shape))).collect()
     }
-}
 
-/// Recomputes a result, for gradient checkpointing.
-#[derive(Debug)]
-struct Recompute {
-    operation: Arc<dyn Operation>,
-    inputs: Vec<NodeId>,
-}
-
-impl RetroForward for Recompute {
-    fn forward(&self, states: &mut BackwardStates, out_node: NodeId) {
-        let inputs = contiguous(self.inputs.iter().map(|node| states.get_state::<FlexTensor>(node)));
-        states.save(out_node, run(&*self.operation, &inputs).0);
+    fn is_cheap(&self) -> bool {
+        self.0.is_cheap()
     }
 }
 

@@ -1,0 +1,637 @@
+//! The products of a convolution in tiles: a cube computes a tile of the result, a unit some rows and columns of it in
+//! registers, and both factors pass through shared memory, [`DEPTH`] terms of the sum at a time.
+
+use burn::{backend::TensorMetadata, tensor::DType};
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::{ir::ElemType, prelude::*};
+
+use crate::cube::{
+    convolution::Sizes,
+    launch::{aligned, argument, cubes, element, empty, part},
+};
+
+/// Units of a cube.
+const UNITS: usize = 256;
+/// Terms of the sum that lie in shared memory at a time.
+const DEPTH: usize = 16;
+/// The number of cubes from which a device is taken to be busy: a sum over pixels is split until there are as many.
+const BUSY: usize = 512;
+/// The fewest pixels of a part of a split sum.
+const LEAST_PIXELS: usize = 256;
+
+/// The part of the result that a cube computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Tile {
+    rows: usize,
+    columns: usize,
+    /// Rows and columns of a unit.
+    unit_rows: usize,
+    unit_columns: usize,
+}
+
+impl Tile {
+    /// The tile for a result of this size: small ones waste less on few rows or columns.
+    fn of(rows: usize, columns: usize) -> Self {
+        match (rows > 32, columns > 32) {
+            (true, true) => Self { rows: 64, columns: 64, unit_rows: 4, unit_columns: 4 },
+            (true, false) => Self { rows: 64, columns: 16, unit_rows: 4, unit_columns: 1 },
+            (false, true) => Self { rows: 16, columns: 64, unit_rows: 1, unit_columns: 4 },
+            (false, false) => Self { rows: 32, columns: 32, unit_rows: 2, unit_columns: 2 },
+        }
+    }
+
+    fn count(&self, rows: usize, columns: usize) -> [usize; 2] {
+        [rows.div_ceil(self.rows), columns.div_ceil(self.columns)]
+    }
+}
+
+/// The convolution whose product is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Gather {
+    kernel: usize,
+    padding: usize,
+    stride: usize,
+    upsample: bool,
+    /// Whether the product is that for the gradient of x.
+    for_gradient: bool,
+    /// Whether that gradient is one of patches that do not overlap: each column is a channel and a tap, and is written where
+    /// it belongs.
+    to_patches: bool,
+}
+
+impl Gather {
+    fn new(sizes: &Sizes, for_gradient: bool) -> Self {
+        let options = sizes.options;
+        let covers = options.stride == sizes.kernel && options.padding == 0 && !options.upsample;
+        let to_patches = for_gradient && options.stride > 1 && covers;
+        Self {
+            kernel: sizes.kernel,
+            padding: options.padding,
+            stride: options.stride,
+            upsample: options.upsample,
+            for_gradient,
+            to_patches,
+        }
+    }
+
+    /// Taps of the sum: each pixel of x has four of the upsampled image.
+    fn taps(&self) -> usize {
+        match self {
+            Self { to_patches: true, .. } => 1,
+            Self { for_gradient: true, upsample: true, .. } => 4 * self.kernel * self.kernel,
+            _ => self.kernel * self.kernel,
+        }
+    }
+}
+
+/// The sizes of a product, as its kernel needs them.
+#[derive(CubeLaunch, CubeType)]
+struct Geometry {
+    rows: usize,
+    columns: usize,
+    /// Tiles along the columns.
+    column_tiles: usize,
+    /// Tiles in all, of all parts of a split sum.
+    tiles: usize,
+    /// Height and width of the image that rows (or the terms of a sum over pixels) count.
+    height: usize,
+    width: usize,
+    /// Height, width and channels of the image that is read.
+    source_height: usize,
+    source_width: usize,
+    channels: usize,
+}
+
+/// The offset of the source from the pixel for a tap, down, right, and the tap of the weight.
+#[cube]
+fn offset(tap: usize, #[comptime] gather: Gather) -> (i32, i32, usize) {
+    let kernel = comptime!(gather.kernel);
+    let padding = comptime!(gather.padding as i32);
+    let weight_tap = tap % comptime!(kernel * kernel);
+    let mut down = (weight_tap / kernel) as i32 - padding;
+    let mut right = (weight_tap % kernel) as i32 - padding;
+    if comptime!(gather.for_gradient) {
+        down = -down;
+        right = -right;
+        if comptime!(gather.upsample) {
+            // the pixel of the upsampled square
+            let pixel = tap / comptime!(kernel * kernel);
+            down += (pixel / 2) as i32;
+            right += (pixel % 2) as i32;
+        }
+    }
+    (down, right, weight_tap)
+}
+
+/// The first element of the source pixel, and whether it is inside the image.
+#[cube]
+fn source_pixel(
+    image: usize,
+    down: i32,
+    right: i32,
+    geometry: &Geometry,
+    #[comptime] gather: Gather,
+) -> (usize, bool) {
+    let height = geometry.source_height as i32;
+    let width = geometry.source_width as i32;
+    if comptime!(gather.upsample && !gather.for_gradient) {
+        let inside = down >= 0 && right >= 0 && down < 2 * height && right < 2 * width;
+        let pixel = (image * geometry.source_height + (down / 2) as usize) * geometry.source_width + (right / 2) as usize;
+        (pixel * geometry.channels, inside)
+    } else if comptime!(gather.for_gradient && gather.stride > 1 && !gather.to_patches) {
+        let stride = comptime!(gather.stride as i32);
+        let on_grid = down % stride == 0 && right % stride == 0;
+        let inside = down >= 0 && right >= 0 && down / stride < height && right / stride < width && on_grid;
+        let row = image * geometry.source_height + (down / stride) as usize;
+        ((row * geometry.source_width + (right / stride) as usize) * geometry.channels, inside)
+    } else {
+        let inside = down >= 0 && right >= 0 && down < height && right < width;
+        let pixel = (image * geometry.source_height + down as usize) * geometry.source_width + right as usize;
+        (pixel * geometry.channels, inside)
+    }
+}
+
+/// The factor between a pixel and its place in the source.
+#[cube]
+fn spacing(#[comptime] gather: Gather) -> comptime_type!(usize) {
+    comptime!(match gather {
+        Gather { to_patches: true, .. } => 1,
+        Gather { for_gradient: true, upsample: true, .. } => 2,
+        Gather { for_gradient: true, .. } => 1,
+        _ => gather.stride,
+    })
+}
+
+/// Adds the product of the two tiles in shared memory, `[term][row]` and `[term][column]`, to the sums of the unit.
+#[cube]
+fn multiply(left: &[f32], right: &[f32], sums: &mut Array<f32>, #[comptime] tile: Tile) {
+    let across = comptime!(tile.columns / tile.unit_columns);
+    let row = UNIT_POS as usize / across;
+    let column = UNIT_POS as usize % across;
+    let (left_width, right_width) = comptime!((tile.rows + 1, tile.columns + 1));
+    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
+    let row_step = comptime!(tile.rows / tile.unit_rows);
+    let mut lefts = Array::<f32>::new(unit_rows);
+    let mut rights = Array::<f32>::new(unit_columns);
+    for term in 0..DEPTH {
+        #[unroll]
+        for index in 0..unit_rows {
+            lefts[index] = left[term * left_width + row + index * row_step];
+        }
+        #[unroll]
+        for index in 0..unit_columns {
+            rights[index] = right[term * right_width + column + index * across];
+        }
+        #[unroll]
+        for i in 0..unit_rows {
+            #[unroll]
+            for j in 0..unit_columns {
+                sums[i * unit_columns + j] += lefts[i] * rights[j];
+            }
+        }
+    }
+}
+
+/// The products whose rows are pixels: y, and the gradient of x.
+#[cube(launch_unchecked)]
+fn product_of_pixels<E: Float>(
+    source: &[E],
+    weight: &[E],
+    bias: &[E],
+    result: &mut [E],
+    geometry: Geometry,
+    weight_column: usize,
+    weight_channel: usize,
+    #[comptime] gather: Gather,
+    #[comptime] tile: Tile,
+    #[comptime] with_bias: bool,
+    #[define(E)] _dtype: ElemType,
+) {
+    let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.rows + 1)));
+    let mut right = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.columns + 1)));
+    if CUBE_POS >= geometry.tiles {
+        terminate!();
+    }
+    let first_row = CUBE_POS / geometry.column_tiles * comptime!(tile.rows);
+    let first_column = CUBE_POS % geometry.column_tiles * comptime!(tile.columns);
+    let unit = UNIT_POS as usize;
+    let terms = geometry.channels * comptime!(gather.taps());
+
+    // the pixels that the unit reads, which are the same for all terms
+    let loads = comptime!(tile.rows * DEPTH / UNITS);
+    let unit_term = unit % DEPTH;
+    let unit_row = unit / DEPTH;
+    let mut images = Array::<usize>::new(loads);
+    let mut downs = Array::<i32>::new(loads);
+    let mut rights = Array::<i32>::new(loads);
+    let spacing = spacing(gather);
+    #[unroll]
+    for load in 0..loads {
+        let row = first_row + unit_row + load * comptime!(UNITS / DEPTH);
+        let pixel = row % (geometry.height * geometry.width);
+        // an image beyond the last reads nothing
+        images[load] = row / (geometry.height * geometry.width);
+        downs[load] = select(row < geometry.rows, (pixel / geometry.width * spacing) as i32, -1_000_000i32);
+        rights[load] = (pixel % geometry.width * spacing) as i32;
+    }
+
+    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
+    let mut sums = Array::<f32>::new(comptime!(unit_rows * unit_columns));
+    #[unroll]
+    for index in 0..comptime!(unit_rows * unit_columns) {
+        sums[index] = 0.0f32;
+    }
+    let mut first_term = 0usize.runtime();
+    while first_term < terms {
+        let term = first_term + unit_term;
+        let channel = term % geometry.channels;
+        let (tap_down, tap_right, weight_tap) = offset(term / geometry.channels, gather);
+        #[unroll]
+        for load in 0..loads {
+            let (start, inside) =
+                source_pixel(images[load], downs[load] + tap_down, rights[load] + tap_right, &geometry, gather);
+            let mut value = 0.0f32;
+            if inside && term < terms {
+                value = f32::cast_from(source[start + channel]);
+            }
+            left[unit_term * comptime!(tile.rows + 1) + unit_row + load * comptime!(UNITS / DEPTH)] = value;
+        }
+        let weight_loads = comptime!(tile.columns * DEPTH / UNITS);
+        #[unroll]
+        for load in 0..weight_loads {
+            if comptime!(gather.for_gradient) {
+                // neighbors read neighboring columns
+                let local = unit % comptime!(tile.columns);
+                let local_term = unit / comptime!(tile.columns) + load * comptime!(UNITS / tile.columns);
+                let term = first_term + local_term;
+                let column = first_column + local;
+                let tap = term / geometry.channels;
+                let (_, _, weight_tap) = offset(tap, gather);
+                let mut value = 0.0f32;
+                if column < geometry.columns && term < terms {
+                    let start = column * weight_column + term % geometry.channels * weight_channel;
+                    value = f32::cast_from(weight[start + weight_tap]);
+                }
+                right[local_term * comptime!(tile.columns + 1) + local] = value;
+            } else {
+                let local = unit_row + load * comptime!(UNITS / DEPTH);
+                let column = first_column + local;
+                let mut value = 0.0f32;
+                if column < geometry.columns && term < terms {
+                    value = f32::cast_from(weight[column * weight_column + channel * weight_channel + weight_tap]);
+                }
+                right[unit_term * comptime!(tile.columns + 1) + local] = value;
+            }
+        }
+        sync_cube();
+        multiply(&left, &right, &mut sums, tile);
+        sync_cube();
+        first_term += DEPTH;
+    }
+
+    let across = comptime!(tile.columns / tile.unit_columns);
+    #[unroll]
+    for i in 0..unit_rows {
+        #[unroll]
+        for j in 0..unit_columns {
+            let row = first_row + unit / across + i * comptime!(tile.rows / tile.unit_rows);
+            let column = first_column + unit % across + j * across;
+            if row < geometry.rows && column < geometry.columns {
+                let mut value = sums[i * unit_columns + j];
+                if comptime!(with_bias) {
+                    value += f32::cast_from(bias[column]);
+                }
+                if comptime!(gather.to_patches) {
+                    let kernel = comptime!(gather.kernel);
+                    let channels = geometry.columns / comptime!(kernel * kernel);
+                    let channel = column / comptime!(kernel * kernel);
+                    let tap = column % comptime!(kernel * kernel);
+                    let right = row % geometry.width * kernel + tap % kernel;
+                    let down = row / geometry.width * kernel + tap / kernel;
+                    result[(down * geometry.width * kernel + right) * channels + channel] = E::cast_from(value);
+                } else {
+                    result[row * geometry.columns + column] = E::cast_from(value);
+                }
+            }
+        }
+    }
+}
+
+/// The products whose terms are pixels: the gradients of weight and bias.
+///
+/// Columns count the taps and, within one, the channels of x; the last one is the bias, if there is one. A part of a split
+/// sum takes `pixels_of_part` pixels and writes its results at `part_length` elements from those of the part before.
+#[cube(launch_unchecked)]
+fn product_over_pixels<E: Float, O: Float>(
+    y_gradient: &[E],
+    source: &[E],
+    result: &mut [O],
+    geometry: Geometry,
+    tiles_of_part: usize,
+    pixels: usize,
+    pixels_of_part: usize,
+    part_length: usize,
+    bias_start: usize,
+    #[comptime] gather: Gather,
+    #[comptime] tile: Tile,
+    #[define(E)] _dtype: ElemType,
+    #[define(O)] _result_dtype: ElemType,
+) {
+    let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.rows + 1)));
+    let mut right = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.columns + 1)));
+    if CUBE_POS >= geometry.tiles {
+        terminate!();
+    }
+    let part = CUBE_POS / tiles_of_part;
+    let tile_index = CUBE_POS % tiles_of_part;
+    let first_row = tile_index / geometry.column_tiles * comptime!(tile.rows);
+    let first_column = tile_index % geometry.column_tiles * comptime!(tile.columns);
+    let unit = UNIT_POS as usize;
+    let taps = comptime!(gather.kernel * gather.kernel);
+    let weight_columns = geometry.channels * taps;
+
+    // the column that the unit reads, which is the same for all terms
+    let local_column = unit % comptime!(tile.columns);
+    let column = first_column + local_column;
+    let channel = column % geometry.channels;
+    let (tap_down, tap_right, _) = offset(column / geometry.channels, gather);
+    let is_bias = column == weight_columns;
+    let local_row = unit % comptime!(tile.rows);
+    let row = first_row + local_row;
+    let spacing = spacing(gather);
+
+    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
+    let mut sums = Array::<f32>::new(comptime!(unit_rows * unit_columns));
+    #[unroll]
+    for index in 0..comptime!(unit_rows * unit_columns) {
+        sums[index] = 0.0f32;
+    }
+    let mut first_pixel = part * pixels_of_part;
+    let last_pixel = clamp_max(first_pixel + pixels_of_part, pixels);
+    while first_pixel < last_pixel {
+        let loads = comptime!(tile.rows * DEPTH / UNITS);
+        #[unroll]
+        for load in 0..loads {
+            let term = unit / comptime!(tile.rows) + load * comptime!(UNITS / tile.rows);
+            let pixel = first_pixel + term;
+            let mut value = 0.0f32;
+            if row < geometry.rows && pixel < last_pixel {
+                value = f32::cast_from(y_gradient[pixel * geometry.rows + row]);
+            }
+            left[term * comptime!(tile.rows + 1) + local_row] = value;
+        }
+        let source_loads = comptime!(tile.columns * DEPTH / UNITS);
+        #[unroll]
+        for load in 0..source_loads {
+            let term = unit / comptime!(tile.columns) + load * comptime!(UNITS / tile.columns);
+            let pixel = first_pixel + term;
+            let mut value = 0.0f32;
+            if pixel < last_pixel {
+                if is_bias {
+                    value = 1.0f32;
+                } else if column < weight_columns {
+                    let image = pixel / (geometry.height * geometry.width);
+                    let place = pixel % (geometry.height * geometry.width);
+                    let down = (place / geometry.width * spacing) as i32 + tap_down;
+                    let right = (place % geometry.width * spacing) as i32 + tap_right;
+                    let (start, inside) = source_pixel(image, down, right, &geometry, gather);
+                    if inside {
+                        value = f32::cast_from(source[start + channel]);
+                    }
+                }
+            }
+            right[term * comptime!(tile.columns + 1) + local_column] = value;
+        }
+        sync_cube();
+        multiply(&left, &right, &mut sums, tile);
+        sync_cube();
+        first_pixel += DEPTH;
+    }
+
+    let across = comptime!(tile.columns / tile.unit_columns);
+    #[unroll]
+    for i in 0..unit_rows {
+        #[unroll]
+        for j in 0..unit_columns {
+            let row = first_row + unit / across + i * comptime!(tile.rows / tile.unit_rows);
+            let column = first_column + unit % across + j * across;
+            if row < geometry.rows && column < geometry.columns {
+                let mut index = bias_start + row;
+                if column < weight_columns {
+                    let channel = column % geometry.channels;
+                    index = row * weight_columns + channel * taps + column / geometry.channels;
+                }
+                result[part * part_length + index] = O::cast_from(sums[i * unit_columns + j]);
+            }
+        }
+    }
+}
+
+/// `result[i] = Σ parts[part][i]`
+#[cube(launch_unchecked)]
+fn sum_of_parts<E: Float>(
+    parts: &[f32],
+    result: &mut [E],
+    length: usize,
+    count: usize,
+    #[define(E)] _dtype: ElemType,
+) {
+    let index = CUBE_POS * UNITS + UNIT_POS as usize;
+    if index < length {
+        let mut sum = 0.0f32;
+        for part in 0..count {
+            sum += parts[part * length + index];
+        }
+        result[index] = E::cast_from(sum);
+    }
+}
+
+/// y, `[batch, height, width, channels_out]`.
+pub(super) fn forward(sizes: &Sizes, x: &CubeTensor, weight: &CubeTensor, bias: Option<&CubeTensor>) -> CubeTensor {
+    let y = empty(x, sizes.output_shape(), x.dtype);
+    let taps = sizes.kernel * sizes.kernel;
+    let strides = [sizes.channels_in * taps, taps];
+    let geometry = |tile: &Tile| {
+        let (rows, columns) = (sizes.pixels(), sizes.channels_out);
+        let [row_tiles, column_tiles] = tile.count(rows, columns);
+        let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
+        let tiles = row_tiles * column_tiles;
+        let channels = sizes.channels_in;
+        Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
+    };
+    let tile = Tile::of(sizes.pixels(), sizes.channels_out);
+    launch_product_of_pixels(x, weight, bias, &y, geometry(&tile), strides, Gather::new(sizes, false), tile);
+    y
+}
+
+/// ẋ, `[batch, height, width, channels_in]`.
+pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &CubeTensor) -> CubeTensor {
+    let x_gradient = empty(y_gradient, sizes.input_shape(), y_gradient.dtype);
+    let gather = Gather::new(sizes, true);
+    let taps = sizes.kernel * sizes.kernel;
+    let weight_channel = sizes.channels_in * taps;
+    let (rows, columns, [height, width], weight_column) = if gather.to_patches {
+        (sizes.pixels(), weight_channel, sizes.output, 1)
+    } else {
+        (sizes.batch * sizes.input[0] * sizes.input[1], sizes.channels_in, sizes.input, taps)
+    };
+    let tile = Tile::of(rows, columns);
+    let [row_tiles, column_tiles] = tile.count(rows, columns);
+    let [source_height, source_width] = sizes.output;
+    let (tiles, channels) = (row_tiles * column_tiles, sizes.channels_out);
+    let product = Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels };
+    launch_product_of_pixels(
+        y_gradient,
+        weight,
+        None,
+        &x_gradient,
+        product,
+        [weight_column, weight_channel],
+        gather,
+        tile,
+    );
+    x_gradient
+}
+
+/// ẇ, `[channels_out, channels_in, kernel, kernel]`, and ḃ, `[channels_out]`.
+pub(super) fn weight_gradient(
+    sizes: &Sizes,
+    x: &CubeTensor,
+    y_gradient: &CubeTensor,
+    with_bias: bool,
+) -> (Option<CubeTensor>, Option<CubeTensor>) {
+    let all = over_pixels(sizes, x, y_gradient, with_bias);
+    let weights = sizes.weight_shape().iter().product();
+    let bias = with_bias.then(|| part(&all, aligned(weights), [sizes.channels_out]));
+    (Some(part(&all, 0, sizes.weight_shape())), bias)
+}
+
+/// The sum of each channel of an image, `[channels]`.
+pub(super) fn column_sums(y_gradient: &CubeTensor) -> CubeTensor {
+    let [batch, height, width, channels_out] = y_gradient.shape().dims();
+    let sizes = Sizes {
+        batch,
+        input: [height, width],
+        output: [height, width],
+        channels_in: 1,
+        channels_out,
+        kernel: 1,
+        options: crate::Convolution::same(1),
+    };
+    // beside them, a column of weights that nobody asked for
+    part(&over_pixels(&sizes, y_gradient, y_gradient, true), aligned(channels_out), [channels_out])
+}
+
+/// ẇ, then, at an [`aligned`] element, ḃ, in one flat tensor.
+fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias: bool) -> CubeTensor {
+    let (taps, channels) = (sizes.kernel * sizes.kernel, sizes.channels_in);
+    let (rows, weights) = (sizes.channels_out, sizes.channels_out * channels * taps);
+    let columns = channels * taps + usize::from(with_bias);
+    let length = if with_bias { aligned(weights) + rows } else { weights };
+    let (tile, pixels) = (Tile::of(rows, columns), sizes.pixels());
+    let [row_tiles, column_tiles] = tile.count(rows, columns);
+    let tiles = row_tiles * column_tiles;
+    let parts = BUSY.div_ceil(tiles).clamp(1, pixels.div_ceil(LEAST_PIXELS));
+    let pixels_of_part = pixels.div_ceil(parts).next_multiple_of(DEPTH);
+    let parts = pixels.div_ceil(pixels_of_part);
+    let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
+    let all_tiles = tiles * parts;
+    let product =
+        Product { rows, columns, column_tiles, tiles: all_tiles, height, width, source_height, source_width, channels };
+    let result = empty(x, [length], x.dtype);
+    let split = (parts > 1).then(|| empty(x, [parts * length], DType::F32));
+    let target = split.as_ref().unwrap_or(&result);
+    unsafe {
+        product_over_pixels::launch_unchecked(
+            &x.client,
+            cubes(all_tiles),
+            CubeDim::new_1d(UNITS as u32),
+            argument(y_gradient),
+            argument(x),
+            argument(target),
+            product.launch(),
+            tiles,
+            pixels,
+            pixels_of_part,
+            length,
+            aligned(weights),
+            Gather::new(sizes, false),
+            tile,
+            element(x.dtype),
+            element(target.dtype),
+        );
+        if let Some(split) = &split {
+            sum_of_parts::launch_unchecked(
+                &x.client,
+                cubes(length.div_ceil(UNITS)),
+                CubeDim::new_1d(UNITS as u32),
+                argument(split),
+                argument(&result),
+                length,
+                parts,
+                element(x.dtype),
+            );
+        }
+    }
+    result
+}
+
+/// [`Geometry`] on the host.
+struct Product {
+    rows: usize,
+    columns: usize,
+    column_tiles: usize,
+    tiles: usize,
+    height: usize,
+    width: usize,
+    source_height: usize,
+    source_width: usize,
+    channels: usize,
+}
+
+impl Product {
+    fn launch(&self) -> GeometryLaunch {
+        GeometryLaunch::new(
+            self.rows,
+            self.columns,
+            self.column_tiles,
+            self.tiles,
+            self.height,
+            self.width,
+            self.source_height,
+            self.source_width,
+            self.channels,
+        )
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "three factors, the result and how they lie")]
+fn launch_product_of_pixels(
+    source: &CubeTensor,
+    weight: &CubeTensor,
+    bias: Option<&CubeTensor>,
+    result: &CubeTensor,
+    product: Product,
+    [weight_column, weight_channel]: [usize; 2],
+    gather: Gather,
+    tile: Tile,
+) {
+    unsafe {
+        product_of_pixels::launch_unchecked(
+            &source.client,
+            cubes(product.tiles),
+            CubeDim::new_1d(UNITS as u32),
+            argument(source),
+            argument(weight),
+            argument(bias.unwrap_or(weight)),
+            argument(result),
+            product.launch(),
+            weight_column,
+            weight_channel,
+            gather,
+            tile,
+            bias.is_some(),
+            element(source.dtype),
+        );
+    }
+}

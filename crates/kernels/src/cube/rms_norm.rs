@@ -1,0 +1,398 @@
+//! RMS norm over the channels of a pixel (Zhang and Sennrich 2019, arXiv:1910.07467, as lucidrains writes it), with an
+//! optional scale, shift and SiLU fused behind it.
+//!
+//! With n = max(|x|₂, 1e-12) over the C channels of one pixel, slope k = gain (1 + scale) and offset o = shift:
+//!
+//! ```text
+//! x̂ = x √C / n    z = x̂ k + o    y = f(z)
+//! ```
+//!
+//! Backward; everything is recomputed from x:
+//!
+//! ```text
+//! ż = ẏ f'(z)    w = ż k    ẋ = √C / n (w - x̂ Σ_c w x̂ / C)        A = Σ ż, B = Σ ż x̂ over positions
+//! ```
+//!
+//! The gradients are A of the shift, B gain of the scale, and Σ B (1 + scale) over the batch of the gain. Where the clamp
+//! holds, n is a constant and the term in x̂ falls away.
+//!
+//! Launches: one forward; two backward, of which the first writes ẋ with A and B of some pixels, and the second adds those.
+//! A pixel belongs to [`LANES`] units, each of which has every [`LANES`]th channel.
+
+use burn::{backend::TensorMetadata, tensor::DType};
+use burn_cubecl::{CubeBackend, tensor::CubeTensor};
+use cubecl::{ir::ElemType, prelude::*};
+
+use crate::{
+    cube::launch::{all_contiguous, argument, contiguous, cubes, element, empty, empty_like},
+    graph::Differentiable,
+};
+
+/// Units that share a pixel.
+const LANES: u32 = 16;
+/// Pixels that a cube works on at the same time.
+const ROWS: u32 = 16;
+/// The most runs of pixels that are summed apart, of all samples together.
+const MOST_RUNS: usize = 1024;
+
+/// `x sigmoid(x)`.
+#[cube]
+pub(crate) fn silu(z: f32) -> f32 {
+    z / (1.0 + (-z).exp())
+}
+
+/// The derivative of [`silu`].
+#[cube]
+pub(crate) fn silu_derivative(z: f32) -> f32 {
+    let sigmoid = 1.0 / (1.0 + (-z).exp());
+    sigmoid * (1.0 + z * (1.0 - sigmoid))
+}
+
+/// The sum of `value` over the lanes of a row, for each of them.
+#[cube]
+fn sum_of_row(value: f32, shared: &mut [f32]) -> f32 {
+    let row = UNIT_POS_Y * LANES;
+    shared[(row + UNIT_POS_X) as usize] = value;
+    sync_cube();
+    let mut sum = 0.0f32;
+    #[unroll]
+    for lane in 0..LANES {
+        sum += shared[(row + lane) as usize];
+    }
+    sync_cube();
+    sum
+}
+
+/// Slope and offset of a channel.
+#[cube]
+fn affine<E: Float>(
+    gain: &[E],
+    scale_shift: &[E],
+    sample: usize,
+    channel: usize,
+    channels: usize,
+    #[comptime] with_scale: bool,
+) -> (f32, f32) {
+    let gain = f32::cast_from(gain[channel]);
+    let mut slope = gain;
+    let mut offset = 0.0f32;
+    if comptime!(with_scale) {
+        let start = sample * 2 * channels + channel;
+        slope = gain * (1.0 + f32::cast_from(scale_shift[start]));
+        offset = f32::cast_from(scale_shift[start + channels]);
+    }
+    (slope, offset)
+}
+
+/// √C / n of a pixel; a row of lanes beyond the pixels takes part in the sum.
+#[cube]
+fn inverse_norm<E: Float>(x: &[E], start: usize, channels: usize, inside: bool, shared: &mut [f32]) -> (f32, f32) {
+    let mut squares = 0.0f32;
+    if inside {
+        let mut channel = UNIT_POS_X as usize;
+        while channel < channels {
+            let value = f32::cast_from(x[start + channel]);
+            squares += value * value;
+            channel += LANES as usize;
+        }
+    }
+    let squares = sum_of_row(squares, shared);
+    let root = f32::cast_from(channels as u32).sqrt();
+    // of a norm that is not finite everything becomes NaN
+    let norm = squares.sqrt();
+    let clamped = norm < 1e-12f32;
+    (root / select(clamped, 1e-12f32, norm), select(clamped, 0.0f32, 1.0f32))
+}
+
+#[cube(launch_unchecked)]
+fn rms_norm_forward<E: Float>(
+    x: &[E],
+    gain: &[E],
+    scale_shift: &[E],
+    y: &mut [E],
+    pixels: usize,
+    pixels_of_sample: usize,
+    channels: usize,
+    #[comptime] with_scale: bool,
+    #[comptime] with_silu: bool,
+    #[define(E)] _dtype: ElemType,
+) {
+    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let pixel = CUBE_POS * (ROWS as usize) + UNIT_POS_Y as usize;
+    let inside = pixel < pixels;
+    let start = pixel * channels;
+    let (inverse, _) = inverse_norm::<E>(x, start, channels, inside, &mut shared);
+    if inside {
+        let sample = pixel / pixels_of_sample;
+        let mut channel = UNIT_POS_X as usize;
+        while channel < channels {
+            let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
+            let z = f32::cast_from(x[start + channel]) * inverse * slope + offset;
+            let mut result = z;
+            if comptime!(with_silu) {
+                result = silu(z);
+            }
+            y[start + channel] = E::cast_from(result);
+            channel += LANES as usize;
+        }
+    }
+}
+
+/// A cube does `run` pixels of one sample: their ẋ, and A and B over them as `sums[run of pixels][A, B][channel]`.
+#[cube(launch_unchecked)]
+fn rms_norm_backward<E: Float>(
+    x: &[E],
+    gain: &[E],
+    scale_shift: &[E],
+    y_gradient: &[E],
+    x_gradient: &mut [E],
+    sums: &mut [f32],
+    pixels_of_sample: usize,
+    channels: usize,
+    run: usize,
+    runs_of_sample: usize,
+    runs: usize,
+    #[comptime] channels_of_lane: usize,
+    #[comptime] with_scale: bool,
+    #[comptime] with_silu: bool,
+    #[define(E)] _dtype: ElemType,
+) {
+    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let mut shared_normed = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let index = CUBE_POS;
+    if index >= runs {
+        terminate!();
+    }
+    let sample = index / runs_of_sample;
+    let first = (index % runs_of_sample) * run;
+    let last = clamp_max(first + run, pixels_of_sample);
+    let lane = UNIT_POS_X as usize;
+
+    let mut sum = Array::<f32>::new(channels_of_lane);
+    let mut sum_normed = Array::<f32>::new(channels_of_lane);
+    #[unroll]
+    for part in 0..channels_of_lane {
+        sum[part] = 0.0f32;
+        sum_normed[part] = 0.0f32;
+    }
+    let mut row = first;
+    while row < last {
+        let pixel = row + UNIT_POS_Y as usize;
+        let inside = pixel < last;
+        let start = (sample * pixels_of_sample + pixel) * channels;
+        let (inverse, unclamped) = inverse_norm::<E>(x, start, channels, inside, &mut shared);
+        let mut dot = 0.0f32;
+        #[unroll]
+        for part in 0..channels_of_lane {
+            let channel = lane + part * (LANES as usize);
+            if inside && channel < channels {
+                let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
+                let normed = f32::cast_from(x[start + channel]) * inverse;
+                let mut gradient = f32::cast_from(y_gradient[start + channel]);
+                if comptime!(with_silu) {
+                    gradient *= silu_derivative(normed * slope + offset);
+                }
+                sum[part] += gradient;
+                sum_normed[part] += gradient * normed;
+                dot += gradient * slope * normed;
+            }
+        }
+        let mean = sum_of_row(dot, &mut shared) * unclamped / f32::cast_from(channels as u32);
+        #[unroll]
+        for part in 0..channels_of_lane {
+            let channel = lane + part * (LANES as usize);
+            if inside && channel < channels {
+                let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
+                let normed = f32::cast_from(x[start + channel]) * inverse;
+                let mut gradient = f32::cast_from(y_gradient[start + channel]);
+                if comptime!(with_silu) {
+                    gradient *= silu_derivative(normed * slope + offset);
+                }
+                x_gradient[start + channel] = E::cast_from(inverse * (gradient * slope - normed * mean));
+            }
+        }
+        row += ROWS as usize;
+    }
+
+    // over the rows of the cube
+    #[unroll]
+    for part in 0..channels_of_lane {
+        shared[UNIT_POS as usize] = sum[part];
+        shared_normed[UNIT_POS as usize] = sum_normed[part];
+        sync_cube();
+        let channel = lane + part * (LANES as usize);
+        if UNIT_POS_Y == 0 && channel < channels {
+            let mut total = 0.0f32;
+            let mut total_normed = 0.0f32;
+            for row in 0..ROWS {
+                total += shared[(row * LANES + UNIT_POS_X) as usize];
+                total_normed += shared_normed[(row * LANES + UNIT_POS_X) as usize];
+            }
+            sums[index * 2 * channels + channel] = total;
+            sums[index * 2 * channels + channels + channel] = total_normed;
+        }
+        sync_cube();
+    }
+}
+
+/// Adds the sums of the runs: [`ROWS`] rows of units share the samples of a channel.
+#[cube(launch_unchecked)]
+fn rms_norm_sums<E: Float>(
+    gain: &[E],
+    scale_shift: &[E],
+    sums: &[f32],
+    gain_gradient: &mut [E],
+    scale_shift_gradient: &mut [E],
+    batch: usize,
+    channels: usize,
+    runs_of_sample: usize,
+    #[comptime] with_scale: bool,
+    #[define(E)] _dtype: ElemType,
+) {
+    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let channel = CUBE_POS * (LANES as usize) + UNIT_POS_X as usize;
+    let mut gain_sum = 0.0f32;
+    if channel < channels {
+        let mut sample = UNIT_POS_Y as usize;
+        while sample < batch {
+            let mut sum = 0.0f32;
+            let mut sum_normed = 0.0f32;
+            for run in 0..runs_of_sample {
+                let start = (sample * runs_of_sample + run) * 2 * channels + channel;
+                sum += sums[start];
+                sum_normed += sums[start + channels];
+            }
+            if comptime!(with_scale) {
+                let start = sample * 2 * channels + channel;
+                gain_sum += sum_normed * (1.0 + f32::cast_from(scale_shift[start]));
+                scale_shift_gradient[start] = E::cast_from(sum_normed * f32::cast_from(gain[channel]));
+                scale_shift_gradient[start + channels] = E::cast_from(sum);
+            } else {
+                gain_sum += sum_normed;
+            }
+            sample += ROWS as usize;
+        }
+    }
+    shared[UNIT_POS as usize] = gain_sum;
+    sync_cube();
+    if UNIT_POS_Y == 0 && channel < channels {
+        let mut total = 0.0f32;
+        for row in 0..ROWS {
+            total += shared[(row * LANES + UNIT_POS_X) as usize];
+        }
+        gain_gradient[channel] = E::cast_from(total);
+    }
+}
+
+/// The burn operation: x `[batch, height, width, channels]`, gain `[channels]`, and scale and shift `[batch, 2 channels]`
+/// where there are three inputs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RmsNorm {
+    /// Whether SiLU follows.
+    pub silu: bool,
+}
+
+/// The runs of pixels that are summed apart.
+struct Runs {
+    /// Samples with an own scale and shift; 1 where there is none, and all pixels are those of one sample.
+    batch: usize,
+    /// Pixels of a sample.
+    pixels: usize,
+    /// Pixels of a run.
+    length: usize,
+    /// Runs of a sample.
+    count: usize,
+}
+
+impl Runs {
+    fn new(x: &CubeTensor, with_scale: bool) -> Self {
+        let [batch, height, width, _] = x.shape().dims();
+        let (batch, pixels) = if with_scale { (batch, height * width) } else { (1, batch * height * width) };
+        let length = pixels.div_ceil((MOST_RUNS / batch).max(1)).next_multiple_of(ROWS as usize);
+        Self { batch, pixels, length, count: pixels.div_ceil(length) }
+    }
+}
+
+impl Differentiable<CubeBackend> for RmsNorm {
+    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
+        let inputs = all_contiguous(inputs);
+        let (x, gain) = (&inputs[0], &inputs[1]);
+        let [batch, height, width, channels] = x.shape().dims();
+        let y = empty_like(x);
+        unsafe {
+            rms_norm_forward::launch_unchecked(
+                &x.client,
+                cubes((batch * height * width).div_ceil(ROWS as usize)),
+                CubeDim::new_2d(LANES, ROWS),
+                argument(x),
+                argument(gain),
+                argument(inputs.get(2).unwrap_or(gain)),
+                argument(&y),
+                batch * height * width,
+                height * width,
+                channels,
+                inputs.len() > 2,
+                self.silu,
+                element(x.dtype),
+            );
+        }
+        (y, Vec::new())
+    }
+
+    fn backward(
+        &self,
+        inputs: Vec<CubeTensor>,
+        _: Vec<CubeTensor>,
+        y_gradient: CubeTensor,
+        _: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let (inputs, y_gradient) = (all_contiguous(inputs), contiguous(y_gradient));
+        let (x, gain) = (&inputs[0], &inputs[1]);
+        let (with_scale, [.., channels]) = (inputs.len() > 2, x.shape().dims::<4>());
+        let scale_shift = inputs.get(2).unwrap_or(gain);
+        let runs = Runs::new(x, with_scale);
+        let all_runs = runs.batch * runs.count;
+        let sums = empty(x, [all_runs, 2, channels], DType::F32);
+        let (x_gradient, gain_gradient) = (empty_like(x), empty_like(gain));
+        let scale_shift_gradient = empty_like(scale_shift);
+        let dim = CubeDim::new_2d(LANES, ROWS);
+        unsafe {
+            rms_norm_backward::launch_unchecked(
+                &x.client,
+                cubes(all_runs),
+                dim,
+                argument(x),
+                argument(gain),
+                argument(scale_shift),
+                argument(&y_gradient),
+                argument(&x_gradient),
+                argument(&sums),
+                runs.pixels,
+                channels,
+                runs.length,
+                runs.count,
+                all_runs,
+                channels.div_ceil(LANES as usize),
+                with_scale,
+                self.silu,
+                element(x.dtype),
+            );
+            rms_norm_sums::launch_unchecked(
+                &x.client,
+                cubes(channels.div_ceil(LANES as usize)),
+                dim,
+                argument(gain),
+                argument(scale_shift),
+                argument(&sums),
+                argument(&gain_gradient),
+                argument(&scale_shift_gradient),
+                runs.batch,
+                channels,
+                runs.count,
+                with_scale,
+                element(x.dtype),
+            );
+        }
+        vec![Some(x_gradient), Some(gain_gradient), with_scale.then_some(scale_shift_gradient)]
+    }
+}
