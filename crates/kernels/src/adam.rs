@@ -78,6 +78,48 @@ pub fn composed(step: &AdamStep, parameter: AdamParameter) -> AdamParameter {
     AdamParameter { value, gradient, mean, square, average }
 }
 
+/// The gradients of a step where the device clips and steps by itself, so that the host waits for nothing.
+#[cfg(feature = "cube")]
+pub struct DeviceGradients(crate::cube::adam::Gradients);
+
+/// A build without GPUs has none.
+#[cfg(not(feature = "cube"))]
+pub enum DeviceGradients {}
+
+impl DeviceGradients {
+    /// Takes the gradients of all parameters; gives them back where the device has no such operations.
+    ///
+    /// # Errors
+    /// The gradients, unless all are on a GPU.
+    #[cfg_attr(not(feature = "cube"), expect(clippy::missing_const_for_fn, reason = "it is not one with GPUs"))]
+    pub fn new(gradients: Vec<Tensor<1>>) -> Result<Self, Vec<Tensor<1>>> {
+        #[cfg(feature = "cube")]
+        if !gradients.is_empty() && gradients.iter().all(crate::cube::operation::is_on_gpu) {
+            return Ok(Self(crate::cube::adam::Gradients::pack(gradients)));
+        }
+        Err(gradients)
+    }
+
+    /// The decision of a step whose gradients are too large by a factor of `loss_scale`: `[norm, clip factor, is finite]`, in
+    /// which the factor makes the norm at most `largest` (0: whatever it is) and undoes the scale, and the last is 1 if norm
+    /// and `loss` (`[1]`) are finite, 0 if not.
+    pub fn decide(&self, loss: Tensor<1>, loss_scale: f64, largest: f64) -> Tensor<1> {
+        #[cfg(feature = "cube")]
+        return self.0.decide(loss, 1.0 / loss_scale, largest);
+        #[cfg(not(feature = "cube"))]
+        match *self {}
+    }
+
+    /// [`adam`] for all parameters, whose own gradients are ignored, with the factor of the decision in the place of
+    /// `step.clip`; nothing changes if the step is not finite.
+    pub fn adam(self, step: &AdamStep, parameters: Vec<AdamParameter>, decision: Tensor<1>) -> Vec<AdamParameter> {
+        #[cfg(feature = "cube")]
+        return crate::cube::adam::step(step, parameters, self.0, decision);
+        #[cfg(not(feature = "cube"))]
+        match self {}
+    }
+}
+
 /// The Euclidean norm of all gradients together; 0 of none.
 pub fn global_norm<'a>(gradients: impl IntoIterator<Item = &'a Tensor<1>>) -> f64 {
     let gradients: Vec<&Tensor<1>> = gradients.into_iter().collect();

@@ -9,7 +9,7 @@
 use std::ops::Range;
 
 use burn::{
-    backend::{BackendTensor, DispatchTensor, DispatchTensorKind, TensorMetadata},
+    backend::{BackendTensor, DispatchTensor, DispatchTensorKind},
     tensor::{DType, Tensor},
 };
 use burn_cubecl::{kernel::cast, tensor::CubeTensor};
@@ -310,7 +310,7 @@ impl Gradients {
         Self { chunks: packed, squares, blocks: all_blocks }
     }
 
-    /// `[norm, factor, is finite]`: see [`Decision`](crate::adam::Decision).
+    /// `[norm, factor, is finite]`: see [`DeviceGradients::decide`](crate::adam::DeviceGradients::decide).
     pub fn decide(&self, loss: Tensor<1>, unscale: f64, largest: f64) -> Tensor<1> {
         let (loss, decision) = (contiguous(primitive(loss)), empty(&self.squares, [3], DType::F32));
         unsafe {

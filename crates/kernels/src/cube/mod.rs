@@ -13,8 +13,8 @@
               are those of the tensors"
 )]
 
-pub mod adam;
-pub mod convolution;
+pub(crate) mod adam;
+pub(crate) mod convolution;
 mod launch;
 pub(crate) mod operation;
-pub mod rms_norm;
+pub(crate) mod rms_norm;
