@@ -41,6 +41,17 @@ pub fn is_in_main_memory(device: &Device) -> bool {
     }
 }
 
+/// Whether the device is a GPU with operations of ours, which computes on its own while the host goes on.
+pub fn is_gpu(device: &Device) -> bool {
+    #[cfg(feature = "cube")]
+    return cube::operation::is_gpu(device);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// Returns the result of an operation of ours if all its inputs are on a device that has one; the input behind the semicolon
 /// is optional. The operation has one name in [`cpu`] and `cube`.
 macro_rules! return_if_ours {

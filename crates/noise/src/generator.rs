@@ -174,7 +174,8 @@ impl NoiseStream {
         Tensor::from_data(self.image_data(noise_indices, step, image, strength), device)
     }
 
-    fn image_data(&self, noise_indices: &[u64], step: u64, image: [usize; 3], strength: f64) -> TensorData {
+    /// [`offset_images`](Self::offset_images) in main memory.
+    pub fn image_data(&self, noise_indices: &[u64], step: u64, image: [usize; 3], strength: f64) -> TensorData {
         let [channels, height, width] = image;
         let size = channels * height * width;
         let mut values = vec![0f32; noise_indices.len() * size];

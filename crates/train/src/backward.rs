@@ -24,51 +24,83 @@ pub(crate) struct Backward<'a> {
     pub(crate) precision: Precision,
 }
 
-/// The results of a step over all ranks, with the same bits on each.
+/// The sums of a step over the parts of this rank, on the device.
 pub(crate) struct Sums {
-    /// The gradient of the mean loss.
+    /// The gradient of the mean loss, times the loss scale and the number of micro-batches.
     pub(crate) gradients: Gradients,
+    /// The losses of each part.
+    losses: Vec<Losses>,
+    /// The factor of the gradients.
+    pub(crate) scale: f64,
+}
+
+/// The losses of one part of a micro-batch.
+struct Losses {
+    /// Its share of the mean loss, `[1]`.
+    loss: Tensor<1>,
+    /// The loss of each sample without its importance weight.
+    sample_losses: Tensor<1>,
+}
+
+/// The losses of a step over all ranks, with the same bits on each.
+pub(crate) struct StepLosses {
     /// The mean loss.
     pub(crate) loss: f64,
     /// The loss of each sample without its importance weight, in the order of the samples.
     pub(crate) sample_losses: Vec<f64>,
 }
 
-/// The contribution of one part of a micro-batch.
-struct Part {
-    gradients: Gradients,
-    /// Its share of the mean loss.
-    loss: f64,
-    sample_losses: Vec<f64>,
+impl Sums {
+    /// The mean loss, `[1]`, and the loss of each sample, on the device.
+    pub(crate) fn losses(&self, micro_batches: usize) -> [Tensor<1>; 2] {
+        let loss = self.losses.iter().map(|part| part.loss.clone()).reduce(|sum, loss| sum + loss);
+        let of_samples = self.losses.iter().map(|part| part.sample_losses.clone()).collect();
+        let loss = loss.unwrap_or_else(|| unreachable!("a step has samples"));
+        [if micro_batches == 1 { loss } else { loss / micro_batches as f64 }, Tensor::cat(of_samples, 0)]
+    }
 }
 
 impl Backward<'_> {
-    /// The gradients of the mean loss over all micro-batches; `losses` returns the loss of each of some samples, `[samples]`.
-    ///
-    /// # Errors
-    /// [`TrainError::Ranks`] if other ranks do not answer.
-    pub(crate) fn gradients(
+    /// The sums over all micro-batches; `losses` returns the loss of each of some samples, `[samples]`. Nothing is read from the
+    /// device.
+    pub(crate) fn sums(
         &self,
         unet: &Unet,
         micro_batches: &[Vec<Sample>],
         losses: impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync,
-    ) -> Result<Sums, TrainError> {
-        let count = micro_batches.len() as f64;
-        let (mut gradients, mut loss, mut sample_losses) = (None, 0.0, Vec::new());
+    ) -> Sums {
+        let (mut gradients, mut all_losses) = (None, Vec::new());
         for micro_batch in micro_batches {
-            for part in self.parts(unet, micro_batch, &losses) {
-                gradients = Some(add(gradients, part.gradients));
-                loss += part.loss / count;
-                sample_losses.extend(part.sample_losses);
+            for (part, losses) in self.parts(unet, micro_batch, &losses) {
+                gradients = Some(add(gradients, part));
+                all_losses.push(losses);
             }
         }
-        let mut gradients = all_reduce(gradients.unwrap_or_default(), self.group)?;
+        let scale = self.precision.loss_scale() * micro_batches.len() as f64;
+        Sums { gradients: gradients.unwrap_or_default(), losses: all_losses, scale }
+    }
+
+    /// The gradients of the mean loss over all ranks, and the losses.
+    ///
+    /// # Errors
+    /// [`TrainError::Ranks`] if other ranks do not answer.
+    pub(crate) fn read(
+        &self,
+        sums: Sums,
+        micro_batches: &[Vec<Sample>],
+    ) -> Result<(Gradients, StepLosses), TrainError> {
+        let count = micro_batches.len() as f64;
+        let mut gradients = all_reduce(self.precision.unscaled(sums.gradients), self.group)?;
         if micro_batches.len() > 1 {
             let mean = |gradient: Tensor<1>| gradient / count;
             gradients = gradients.into_iter().map(|gradient| gradient.map(mean)).collect();
         }
-        let (loss, sample_losses) = self.gather_losses(loss, &sample_losses, micro_batches)?;
-        Ok(Sums { gradients, loss, sample_losses })
+        let (mut loss, mut sample_losses) = (0.0, Vec::new());
+        for part in sums.losses {
+            loss += f64::from(part.loss.into_scalar::<f32>()) / count;
+            sample_losses.extend(part.sample_losses.into_data().iter::<f64>());
+        }
+        Ok((gradients, self.gather_losses(loss, &sample_losses, micro_batches)?))
     }
 
     /// This rank's shard of a micro-batch, in parts that are computed at the same time.
@@ -77,9 +109,11 @@ impl Backward<'_> {
         unet: &Unet,
         micro_batch: &[Sample],
         losses: &(impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync),
-    ) -> Vec<Part> {
+    ) -> Vec<(Gradients, Losses)> {
         let shard = &micro_batch[shard(micro_batch.len(), self.group.rank(), self.group.world_size())];
-        let threads = self.parallel_parts.div_ceil(self.group.world_size()).max(1);
+        // a GPU is busy with one part, and two would queue twice as much
+        let parts = if kernels::is_gpu(&unet.device()) { 1 } else { self.parallel_parts };
+        let threads = parts.div_ceil(self.group.world_size()).max(1);
         let compute = |samples| self.part(unet, samples, micro_batch.len(), losses);
         std::thread::scope(|scope| {
             let mut parts = shard.chunks(shard.len().div_ceil(threads));
@@ -97,19 +131,15 @@ impl Backward<'_> {
         samples: &[Sample],
         batch_size: usize,
         losses: &impl Fn(&Unet, &[Sample]) -> Tensor<1>,
-    ) -> Part {
+    ) -> (Gradients, Losses) {
         // parameters as leaves of a graph of this thread: threads cannot share one
         let unet = map_flat(unet.clone(), |_, value| value);
         let losses = losses(&unet, samples);
         let sample_losses = losses.clone().inner();
         let loss = importance_weighted(losses, samples).mean() * (samples.len() as f64 / batch_size as f64);
-        let value = f64::from(loss.clone().inner().into_scalar::<f32>());
+        let value = loss.clone().inner();
         let gradients = flat_gradients(&unet, &self.precision.scaled(loss).backward());
-        Part {
-            gradients: self.precision.unscaled(gradients),
-            loss: value,
-            sample_losses: sample_losses.into_data().iter::<f64>().collect(),
-        }
+        (gradients, Losses { loss: value, sample_losses })
     }
 
     /// The mean loss and the losses of all samples of a step, from those of each rank.
@@ -118,7 +148,7 @@ impl Backward<'_> {
         loss: f64,
         sample_losses: &[f64],
         micro_batches: &[Vec<Sample>],
-    ) -> Result<(f64, Vec<f64>), TrainError> {
+    ) -> Result<StepLosses, TrainError> {
         let world_size = self.group.world_size();
         let bytes = [&[loss], sample_losses].concat().into_iter().flat_map(f64::to_le_bytes).collect();
         let of_ranks = self.group.all_gather(bytes)?;
@@ -127,13 +157,13 @@ impl Backward<'_> {
             .map(|bytes| bytes.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)))
             .collect();
         let loss = of_ranks.iter_mut().filter_map(Iterator::next).sum();
-        let mut all = Vec::new();
+        let mut all_losses = Vec::new();
         for micro_batch in micro_batches {
             for (rank, losses) in of_ranks.iter_mut().enumerate() {
-                all.extend(losses.take(shard(micro_batch.len(), rank, world_size).len()));
+                all_losses.extend(losses.take(shard(micro_batch.len(), rank, world_size).len()));
             }
         }
-        Ok((loss, all))
+        Ok(StepLosses { loss, sample_losses: all_losses })
     }
 }
 

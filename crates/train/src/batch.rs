@@ -16,6 +16,16 @@ pub(crate) struct Batch {
     pub(crate) labels: Option<Tensor<1, Int>>,
 }
 
+/// What a batch is made of in main memory.
+pub(crate) struct HostBatch {
+    /// The position of its first sample.
+    pub(crate) first: u64,
+    /// Images, `[batch, channels, height, width]` in [-1, 1].
+    pub(crate) x_0: TensorData,
+    /// Gaussian noise, shape of `x_0`.
+    pub(crate) epsilon: TensorData,
+}
+
 /// A sample of a training step.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {

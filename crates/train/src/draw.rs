@@ -3,12 +3,12 @@
 //! The position of a sample is its number since the first step. Everything random about a sample is a pure function of the seed and
 //! its position, so it does not matter in which batch, on which thread or on which rank it is computed.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use noise::{NoiseLevel, Purpose};
 use schedule::LevelDistribution;
 
 use crate::{
-    batch::{Batch, Sample, label_tensor},
+    batch::{Batch, HostBatch, Sample, label_tensor},
     immiscible::assign_noise,
     trainer::Trainer,
 };
@@ -16,9 +16,14 @@ use crate::{
 impl Trainer {
     /// The samples of the next step, one list for each micro-batch. The same on every rank.
     pub(crate) fn next_samples(&mut self) -> Vec<Vec<Sample>> {
+        self.samples_after(self.state.step)
+    }
+
+    /// The samples of the step after `steps` steps.
+    pub(crate) fn samples_after(&mut self, steps: u64) -> Vec<Vec<Sample>> {
         let training = &self.config.training;
         let (micro_batches, batch_size) = (training.gradient_accumulate_every as u64, training.batch_size as u64);
-        let first = self.state.step * micro_batches * batch_size;
+        let first = steps * micro_batches * batch_size;
         (0..micro_batches).map(|index| self.micro_batch(first + index * batch_size, batch_size)).collect()
     }
 
@@ -31,8 +36,7 @@ impl Trainer {
             })
             .collect();
         if self.config.diffusion.immiscible_noise {
-            let epsilon = self.epsilon(&samples, &self.device.clone().inner()).into_data();
-            let epsilon: Vec<f32> = epsilon.iter::<f32>().collect();
+            let epsilon: Vec<f32> = self.epsilon(&samples).iter::<f32>().collect();
             let assigned = assign_noise(&self.pixels(&samples), &epsilon, samples.len());
             for (sample, index) in samples.iter_mut().zip(assigned) {
                 sample.noise_position = first + index as u64;
@@ -69,16 +73,26 @@ impl Trainer {
 
     /// The batch of these samples, on the device of training.
     pub(crate) fn batch(&self, samples: &[Sample]) -> Batch {
-        let images = &self.images;
-        let shape = [samples.len(), images.channels(), images.height(), images.width()];
         let label_dropout = self.noise.stream(Purpose::LabelDropout);
         let is_dropped = |sample: &Sample| label_dropout.chance(sample.position, 0, self.config.training.label_dropout);
-        let labels = samples.iter().map(|sample| images.label(sample.image).filter(|_| !is_dropped(sample)));
+        let labels = samples.iter().map(|sample| self.images.label(sample.image).filter(|_| !is_dropped(sample)));
+        let HostBatch { x_0, epsilon, .. } = self.take_prepared(samples).unwrap_or_else(|| self.host_batch(samples));
         Batch {
-            x_0: Tensor::from_data(TensorData::new(self.pixels(samples), shape), &self.device),
-            epsilon: self.epsilon(samples, &self.device),
+            x_0: Tensor::from_data(x_0, &self.device),
+            epsilon: Tensor::from_data(epsilon, &self.device),
             levels: samples.iter().map(|sample| sample.level).collect(),
             labels: label_tensor(labels, self.config.unet.classes, &self.device),
+        }
+    }
+
+    /// The images and noise of these samples.
+    pub(crate) fn host_batch(&self, samples: &[Sample]) -> HostBatch {
+        let images = &self.images;
+        let shape = [samples.len(), images.channels(), images.height(), images.width()];
+        HostBatch {
+            first: samples.first().map_or(0, |sample| sample.position),
+            x_0: TensorData::new(self.pixels(samples), shape),
+            epsilon: self.epsilon(samples),
         }
     }
 
@@ -89,10 +103,10 @@ impl Trainer {
         self.images.batch(samples.iter().map(|sample| (sample.image, flip(sample))))
     }
 
-    fn epsilon(&self, samples: &[Sample], device: &Device) -> Tensor<4> {
+    fn epsilon(&self, samples: &[Sample]) -> TensorData {
         let image = [self.images.channels(), self.images.height(), self.images.width()];
         let positions: Vec<u64> = samples.iter().map(|sample| sample.noise_position).collect();
         let strength = self.config.diffusion.offset_noise_strength;
-        self.noise.stream(Purpose::Epsilon).offset_images(&positions, 0, image, strength, device)
+        self.noise.stream(Purpose::Epsilon).image_data(&positions, 0, image, strength)
     }
 }

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) struct Hook {
     /// The number of steps between two calls; 0 for none.
     every: u64,
+    /// Whether it reads the state after the step, not the report alone.
+    reads_state: bool,
     /// Whether it is called after the last step; without it, neither then nor after the observer stopped the run.
     after_last: bool,
     pub(crate) run: fn(&mut Run, &mut Session<'_>, &StepReport) -> Result<(), TrainError>,
@@ -33,16 +35,21 @@ pub(crate) struct Hook {
 pub(crate) fn hooks(training: &TrainingConfig) -> [Hook; 6] {
     let (snapshots, evaluations) = (training.post_hoc_ema.snapshot_every, training.evaluate_every);
     [
-        Hook { every: 1, after_last: true, run: Run::log },
-        Hook { every: snapshots, after_last: true, run: Run::save_averages },
-        Hook { every: evaluations, after_last: evaluations > 0, run: Run::evaluate },
-        Hook { every: 1, after_last: true, run: Run::report_step },
-        Hook { every: training.checkpoint_every, after_last: false, run: Run::checkpoint },
-        Hook { every: training.sample_every, after_last: false, run: Run::draw_samples },
+        Hook { every: 1, reads_state: false, after_last: true, run: Run::log },
+        Hook { every: snapshots, reads_state: true, after_last: true, run: Run::save_averages },
+        Hook { every: evaluations, reads_state: true, after_last: evaluations > 0, run: Run::evaluate },
+        Hook { every: 1, reads_state: false, after_last: true, run: Run::report_step },
+        Hook { every: training.checkpoint_every, reads_state: true, after_last: false, run: Run::checkpoint },
+        Hook { every: training.sample_every, reads_state: true, after_last: false, run: Run::draw_samples },
     ]
 }
 
 impl Hook {
+    /// Whether its call after a step needs the state after exactly this step.
+    pub(crate) fn needs_state_after(&self, step: u64, training: &TrainingConfig) -> bool {
+        self.reads_state && (is_due(self.every, step) || step == training.steps)
+    }
+
     pub(crate) fn is_due(&self, session: &Session<'_>, step: u64) -> bool {
         let is_over = session.is_last || session.is_stopped;
         if is_over { self.after_last } else { is_due(self.every, step) }

@@ -22,6 +22,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod backward;
 mod batch;
 mod config;

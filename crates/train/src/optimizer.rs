@@ -1,7 +1,7 @@
 //! Adam and AdamW, with PyTorch's definitions.
 
 use burn::tensor::Tensor;
-use kernels::adam::{AdamParameter, AdamStep, WeightDecay, adam};
+use kernels::adam::{AdamParameter, AdamStep, DeviceGradients, WeightDecay, adam};
 use unet::Unet;
 
 use crate::{
@@ -56,26 +56,20 @@ impl Adam {
         learning_rate: f64,
         mut average: Option<(&mut [Tensor<1>], f64)>,
     ) -> Unet {
-        self.steps += 1;
-        let AdamConfig { kind, betas, epsilon, weight_decay } = self.config;
-        let step = AdamStep {
-            number: self.steps,
-            learning_rate,
-            betas,
-            epsilon,
-            weight_decay: match kind {
-                OptimizerKind::Adam => WeightDecay::Coupled(weight_decay),
-                OptimizerKind::Adamw => WeightDecay::Decoupled(weight_decay),
-            },
-            clip,
-            average_decay: average.as_ref().map_or(1.0, |(_, decay)| *decay),
+        let (is_trained, all) = split(gradients);
+        let mut all = match DeviceGradients::new(all) {
+            Err(gradients) => gradients.into_iter(),
+            Ok(gradients) => {
+                let decision = Tensor::from_floats([0.0, clip as f32, 1.0], &unet.device().inner());
+                return self.step_on_device(unet, (is_trained, gradients), decision, learning_rate, average);
+            }
         };
+        let step = AdamStep { clip, ..self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay)) };
         // tensors are moved out and back: one that is not shared is updated in place
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
-        let mut gradients = gradients.into_iter();
         map_flat(unet, |index, value| {
-            let Some(gradient) = gradients.next().flatten() else { return value };
+            let Some(gradient) = is_trained[index].then(|| all.next()).flatten() else { return value };
             let (mean, square) = (take(&mut self.first[index]), take(&mut self.second[index]));
             let average_before = average.as_mut().map(|(list, _)| take(&mut list[index]));
             let after = adam(&step, AdamParameter { value, gradient, mean, square, average: average_before });
@@ -86,6 +80,54 @@ impl Adam {
             after.value
         })
     }
+
+    /// [`step`](Self::step) with a decision that the device has made ([`DeviceGradients::decide`]); the gradients are those of
+    /// the parameters that are trained.
+    pub(crate) fn step_on_device(
+        &mut self,
+        unet: Unet,
+        (is_trained, gradients): (Vec<bool>, DeviceGradients),
+        decision: Tensor<1>,
+        learning_rate: f64,
+        mut average: Option<(&mut [Tensor<1>], f64)>,
+    ) -> Unet {
+        let step = self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay));
+        let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
+        let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
+        let trained = || is_trained.iter().enumerate().filter_map(|(index, is_trained)| is_trained.then_some(index));
+        let mut values = flat_parameters(&unet);
+        let parameters = trained().map(|index| AdamParameter {
+            value: take(&mut values[index]),
+            gradient: nothing.clone(),
+            mean: take(&mut self.first[index]),
+            square: take(&mut self.second[index]),
+            average: average.as_mut().map(|(list, _)| take(&mut list[index])),
+        });
+        let parameters = parameters.collect();
+        for (index, after) in trained().zip(gradients.adam(&step, parameters, decision)) {
+            (values[index], self.first[index], self.second[index]) = (after.value, after.mean, after.square);
+            if let (Some((list, _)), Some(average)) = (&mut average, after.average) {
+                list[index] = average;
+            }
+        }
+        map_flat(unet, |index, _| values[index].clone())
+    }
+
+    /// Counts a step, and returns its numbers.
+    fn next_step(&mut self, learning_rate: f64, average_decay: f64) -> AdamStep {
+        self.steps += 1;
+        let AdamConfig { kind, betas, epsilon, weight_decay } = self.config;
+        let weight_decay = match kind {
+            OptimizerKind::Adam => WeightDecay::Coupled(weight_decay),
+            OptimizerKind::Adamw => WeightDecay::Decoupled(weight_decay),
+        };
+        AdamStep { number: self.steps, learning_rate, betas, epsilon, weight_decay, clip: 1.0, average_decay }
+    }
+}
+
+/// Whether each parameter is trained, and the gradients of those that are.
+pub(crate) fn split(gradients: Gradients) -> (Vec<bool>, Vec<Tensor<1>>) {
+    (gradients.iter().map(Option::is_some).collect(), gradients.into_iter().flatten().collect())
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ impl Precision {
         Err(TrainError::Precision { precision, reason: format!("it does not compute in {dtype:?}") })
     }
 
+    /// The factor of the loss and of its gradients.
+    pub(crate) fn loss_scale(self) -> f64 {
+        self.loss_scale
+    }
+
     /// The loss to take the gradients of, large enough for them to be represented.
     pub(crate) fn scaled(self, loss: Tensor<1>) -> Tensor<1> {
         if self.loss_scale == 1.0 { loss } else { loss * self.loss_scale }

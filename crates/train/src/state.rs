@@ -7,6 +7,7 @@ use checkpoint::{
     CheckpointError,
     file::{self, TensorFile},
 };
+use kernels::adam::DeviceGradients;
 use schedule::Schedule;
 use serde::{Deserialize, Serialize};
 use unet::Unet;
@@ -91,6 +92,18 @@ impl TrainState {
         if let Some(unet) = &self.unet {
             self.post_hoc.update(self.step, unet);
         }
+    }
+
+    /// [`update`](Self::update) with a decision that the device has made.
+    pub(crate) fn update_on_device(
+        &mut self,
+        gradients: (Vec<bool>, DeviceGradients),
+        decision: Tensor<1>,
+        learning_rate: f64,
+    ) {
+        self.map_unet(|state, unet| {
+            state.optimizer.step_on_device(unet, gradients, decision, learning_rate, state.ema.next())
+        });
     }
 
     /// Records the losses of the samples of a step.

@@ -1,6 +1,9 @@
 //! One training step: algorithm 1 of the DDPM paper, with clipping, skipping and EMA.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
 
 use burn::{
     module::Module,
@@ -14,8 +17,9 @@ use schedule::Schedule;
 use unet::Unet;
 
 use crate::{
-    backward::{Backward, Sums},
-    batch::Sample,
+    ahead::QueuedStep,
+    backward::{Backward, StepLosses},
+    batch::{HostBatch, Sample},
     config::Config,
     error::TrainError,
     loss::denoising_loss,
@@ -55,6 +59,10 @@ pub struct Trainer {
     /// The ranks that train together.
     pub(crate) group: Arc<dyn ProcessGroup>,
     pub(crate) state: TrainState,
+    /// The last step, where the device computes on its own and the host has not read its losses yet.
+    pub(crate) queued: Option<QueuedStep>,
+    /// Images and noise of the next step, made while the device computes.
+    pub(crate) prepared: Mutex<Vec<HostBatch>>,
 }
 
 impl Trainer {
@@ -93,6 +101,8 @@ impl Trainer {
             schedule,
             device,
             group: Arc::new(SingleProcess),
+            queued: None,
+            prepared: Mutex::default(),
         })
     }
 
@@ -105,13 +115,16 @@ impl Trainer {
     /// [`TrainError::Diverged`] if that was the fourth such step within a hundred; [`TrainError::BrokenWeights`] if the weights
     /// are not finite themselves; [`TrainError::Ranks`] if other ranks do not answer. After the last two nothing was changed.
     pub fn step(&mut self) -> Result<StepReport, TrainError> {
+        if self.runs_ahead() {
+            return self.step_ahead();
+        }
         let step = self.state.step + 1;
         let learning_rate = learning_rate(&self.config.training, self.state.step);
         // algorithm 1, lines 2 to 4: images, timesteps and noise
         let micro_batches = self.next_samples();
         // line 5: the gradient of the loss
-        let Sums { gradients, loss, sample_losses } =
-            self.backward().gradients(self.unet(), &micro_batches, |unet, samples| self.losses(unet, samples))?;
+        let sums = self.backward().sums(self.unet(), &micro_batches, |unet, samples| self.losses(unet, samples));
+        let (gradients, StepLosses { loss, sample_losses }) = self.backward().read(sums, &micro_batches)?;
         let (gradient_norm, clip) = clip_by_global_norm(&gradients, self.config.training.max_gradient_norm);
         let mut report = StepReport { step, loss, gradient_norm, learning_rate, non_finite: None };
         if !(loss.is_finite() && gradient_norm.is_finite()) {
@@ -127,7 +140,7 @@ impl Trainer {
         Ok(report)
     }
 
-    fn backward(&self) -> Backward<'_> {
+    pub(crate) fn backward(&self) -> Backward<'_> {
         let training = &self.config.training;
         Backward {
             group: &*self.group,
@@ -178,7 +191,9 @@ impl Trainer {
     /// [`TrainError::Checkpoint`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
     /// configuration differs, if that would not continue the same run; then nothing was changed.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
-        self.state.load(&self.config, path)
+        self.state.load(&self.config, path)?;
+        self.queued = None;
+        Ok(())
     }
 
     /// The averages of `training.post_hoc_ema` as models, each with its relative width; none unless snapshots are configured.

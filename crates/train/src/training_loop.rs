@@ -4,10 +4,11 @@ use std::fs::File;
 
 use crate::{
     error::TrainError,
-    hooks::{Session, hooks},
+    hooks::{Hook, Session, hooks},
     non_finite::NonFiniteStep,
     report::write_report,
     run::{Event, Observer, Outcome, Run},
+    trainer::StepReport,
 };
 
 impl Run {
@@ -38,21 +39,36 @@ impl Run {
         let hooks = hooks(&self.trainer.config.training);
         let mut session = Session::start(self, observe)?;
         while self.trainer.steps_done() < self.trainer.config.training.steps && !session.is_stopped {
-            let report = match self.trainer.step() {
+            let next = self.trainer.steps_done() + 1;
+            let needs_state = hooks.iter().any(|hook| hook.needs_state_after(next, &self.trainer.config.training));
+            let reports = match self.trainer.advance(needs_state) {
                 Err(TrainError::BrokenWeights { non_finite }) => {
                     self.go_back(&mut session, &non_finite)?;
                     continue;
                 }
-                report => report?,
+                reports => reports?,
             };
-            session.record(&report, &self.trainer.config.training);
-            for hook in &hooks {
-                if hook.is_due(&session, report.step) {
-                    (hook.run)(self, &mut session, &report)?;
-                }
+            for report in reports {
+                self.call(&hooks, &mut session, &report)?;
             }
         }
+        // a run that was stopped has a step whose numbers were not read
+        if let Some(report) = self.trainer.wait()? {
+            session.is_stopped = false;
+            self.call(&hooks, &mut session, &report)?;
+        }
         self.finish(session)
+    }
+
+    /// Calls the hooks that are due after a step.
+    fn call(&mut self, hooks: &[Hook], session: &mut Session<'_>, report: &StepReport) -> Result<(), TrainError> {
+        session.record(report, &self.trainer.config.training);
+        for hook in hooks {
+            if hook.is_due(session, report.step) {
+                (hook.run)(self, session, report)?;
+            }
+        }
+        Ok(())
     }
 
     /// Saves the model and the state, and draws the grid of a finished run.

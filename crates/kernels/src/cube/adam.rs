@@ -23,7 +23,7 @@ use crate::{
 /// Units of a cube.
 const UNITS: usize = 256;
 /// Elements that a cube copies.
-const BLOCK: usize = 16 * UNITS;
+const BLOCK: usize = 32 * UNITS;
 /// The most elements of a chunk of several parameters.
 const CHUNK: usize = 4 << 20;
 /// The most tensors that a launch copies; fewer where a device binds fewer.
@@ -53,6 +53,30 @@ fn chunks(lengths: &[usize]) -> Vec<Chunk> {
         }
     }
     chunks
+}
+
+/// The sum of `value` over the units of a cube, for the first of them.
+#[cube]
+fn sum_of_units(value: f32, shared: &mut [f32]) -> f32 {
+    let unit = UNIT_POS as usize;
+    shared[unit] = value;
+    sync_cube();
+    let mut sum = 0.0f32;
+    if unit < 16 {
+        for part in 0..comptime!(UNITS / 16) {
+            sum += shared[unit + part * 16];
+        }
+    }
+    sync_cube();
+    if unit < 16 {
+        shared[unit] = sum;
+    }
+    sync_cube();
+    let mut total = 0.0f32;
+    for lane in 0..16usize {
+        total += shared[lane];
+    }
+    total
 }
 
 /// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to
@@ -89,18 +113,9 @@ fn pack_tensors<E: Float>(
         }
     }
     if comptime!(with_squares) {
-        shared[unit] = sum;
-        let mut width = comptime!(UNITS / 2).runtime();
-        while width > 0 {
-            sync_cube();
-            if unit < width {
-                let other = shared[unit + width];
-                shared[unit] += other;
-            }
-            width /= 2;
-        }
+        let total = sum_of_units(sum, &mut shared);
         if unit == 0 && block < *first_blocks.index(count) {
-            squares[first_square + block] = shared[0];
+            squares[first_square + block] = total;
         }
     }
 }
@@ -117,18 +132,9 @@ fn decide(squares: &[f32], loss: &[f32], decision: &mut [f32], blocks: usize, un
         sum += squares[block];
         block += UNITS;
     }
-    shared[unit] = sum;
-    let mut width = comptime!(UNITS / 2).runtime();
-    while width > 0 {
-        sync_cube();
-        if unit < width {
-            let other = shared[unit + width];
-            shared[unit] += other;
-        }
-        width /= 2;
-    }
+    let total = sum_of_units(sum, &mut shared);
     if unit == 0 {
-        let norm = shared[0].sqrt() * unscale;
+        let norm = total.sqrt() * unscale;
         let factor = largest / (norm + 1e-6f32);
         let clipped = largest > 0.0f32 && factor < 1.0f32;
         // x - x is 0 of a finite number alone, and no compiler that keeps NaN may simplify a comparison of magnitudes

@@ -17,7 +17,7 @@
 //! holds, n is a constant and the term in x̂ falls away.
 //!
 //! Launches: one forward; two backward, of which the first writes ẋ with A and B of some pixels, and the second adds those.
-//! A pixel belongs to [`LANES`] units, each of which has every [`LANES`]th channel.
+//! A row of `lanes` units shares a pixel: each has every `lanes`th channel, four or fewer where there are up to 1024.
 
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
@@ -28,10 +28,10 @@ use crate::{
     graph::Differentiable,
 };
 
-/// Units that share a pixel.
-const LANES: u32 = 16;
-/// Pixels that a cube works on at the same time.
-const ROWS: u32 = 16;
+/// Units of a cube: rows of lanes.
+const UNITS: usize = 256;
+/// Channels of a cube that adds sums.
+const COLUMNS: usize = 16;
 /// The most runs of pixels that are summed apart, of all samples together.
 const MOST_RUNS: usize = 1024;
 
@@ -48,16 +48,34 @@ pub(crate) fn silu_derivative(z: f32) -> f32 {
     sigmoid * (1.0 + z * (1.0 - sigmoid))
 }
 
+/// Units that share a pixel: a power of two.
+fn lanes(channels: usize) -> usize {
+    channels.div_ceil(4).next_power_of_two().clamp(16, UNITS)
+}
+
 /// The sum of `value` over the lanes of a row, for each of them.
 #[cube]
-fn sum_of_row(value: f32, shared: &mut [f32]) -> f32 {
-    let row = UNIT_POS_Y * LANES;
-    shared[(row + UNIT_POS_X) as usize] = value;
+fn sum_of_row(value: f32, shared: &mut [f32], #[comptime] lanes: usize) -> f32 {
+    let row = UNIT_POS as usize / lanes * lanes;
+    let lane = UNIT_POS as usize % lanes;
+    shared[UNIT_POS as usize] = value;
     sync_cube();
+    if comptime!(lanes > 16) {
+        let mut sum = 0.0f32;
+        if lane < 16 {
+            for part in 0..comptime!(lanes / 16) {
+                sum += shared[row + lane + part * 16];
+            }
+        }
+        sync_cube();
+        if lane < 16 {
+            shared[UNIT_POS as usize] = sum;
+        }
+        sync_cube();
+    }
     let mut sum = 0.0f32;
-    #[unroll]
-    for lane in 0..LANES {
-        sum += shared[(row + lane) as usize];
+    for lane in 0..16usize {
+        sum += shared[row + lane];
     }
     sync_cube();
     sum
@@ -86,17 +104,24 @@ fn affine<E: Float>(
 
 /// √C / n of a pixel; a row of lanes beyond the pixels takes part in the sum.
 #[cube]
-fn inverse_norm<E: Float>(x: &[E], start: usize, channels: usize, inside: bool, shared: &mut [f32]) -> (f32, f32) {
+fn inverse_norm<E: Float>(
+    x: &[E],
+    start: usize,
+    channels: usize,
+    inside: bool,
+    shared: &mut [f32],
+    #[comptime] lanes: usize,
+) -> (f32, f32) {
     let mut squares = 0.0f32;
     if inside {
-        let mut channel = UNIT_POS_X as usize;
+        let mut channel = UNIT_POS as usize % lanes;
         while channel < channels {
             let value = f32::cast_from(x[start + channel]);
             squares += value * value;
-            channel += LANES as usize;
+            channel += lanes;
         }
     }
-    let squares = sum_of_row(squares, shared);
+    let squares = sum_of_row(squares, shared, lanes);
     let root = f32::cast_from(channels as u32).sqrt();
     // of a norm that is not finite everything becomes NaN
     let norm = squares.sqrt();
@@ -113,18 +138,19 @@ fn rms_norm_forward<E: Float>(
     pixels: usize,
     pixels_of_sample: usize,
     channels: usize,
+    #[comptime] lanes: usize,
     #[comptime] with_scale: bool,
     #[comptime] with_silu: bool,
     #[define(E)] _dtype: ElemType,
 ) {
-    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
-    let pixel = CUBE_POS * (ROWS as usize) + UNIT_POS_Y as usize;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let pixel = CUBE_POS * comptime!(UNITS / lanes) + UNIT_POS as usize / lanes;
     let inside = pixel < pixels;
     let start = pixel * channels;
-    let (inverse, _) = inverse_norm::<E>(x, start, channels, inside, &mut shared);
+    let (inverse, _) = inverse_norm::<E>(x, start, channels, inside, &mut shared, lanes);
     if inside {
         let sample = pixel / pixels_of_sample;
-        let mut channel = UNIT_POS_X as usize;
+        let mut channel = UNIT_POS as usize % lanes;
         while channel < channels {
             let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
             let z = f32::cast_from(x[start + channel]) * inverse * slope + offset;
@@ -133,7 +159,7 @@ fn rms_norm_forward<E: Float>(
                 result = silu(z);
             }
             y[start + channel] = E::cast_from(result);
-            channel += LANES as usize;
+            channel += lanes;
         }
     }
 }
@@ -152,13 +178,15 @@ fn rms_norm_backward<E: Float>(
     run: usize,
     runs_of_sample: usize,
     runs: usize,
+    #[comptime] lanes: usize,
     #[comptime] channels_of_lane: usize,
     #[comptime] with_scale: bool,
     #[comptime] with_silu: bool,
     #[define(E)] _dtype: ElemType,
 ) {
-    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
-    let mut shared_normed = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let mut shared_normed = Shared::<[f32]>::new_slice(UNITS);
+    let rows = comptime!(UNITS / lanes);
     let index = CUBE_POS;
     if index >= runs {
         terminate!();
@@ -166,7 +194,7 @@ fn rms_norm_backward<E: Float>(
     let sample = index / runs_of_sample;
     let first = (index % runs_of_sample) * run;
     let last = clamp_max(first + run, pixels_of_sample);
-    let lane = UNIT_POS_X as usize;
+    let lane = UNIT_POS as usize % lanes;
 
     let mut sum = Array::<f32>::new(channels_of_lane);
     let mut sum_normed = Array::<f32>::new(channels_of_lane);
@@ -177,14 +205,14 @@ fn rms_norm_backward<E: Float>(
     }
     let mut row = first;
     while row < last {
-        let pixel = row + UNIT_POS_Y as usize;
+        let pixel = row + UNIT_POS as usize / lanes;
         let inside = pixel < last;
         let start = (sample * pixels_of_sample + pixel) * channels;
-        let (inverse, unclamped) = inverse_norm::<E>(x, start, channels, inside, &mut shared);
+        let (inverse, unclamped) = inverse_norm::<E>(x, start, channels, inside, &mut shared, lanes);
         let mut dot = 0.0f32;
         #[unroll]
         for part in 0..channels_of_lane {
-            let channel = lane + part * (LANES as usize);
+            let channel = lane + part * lanes;
             if inside && channel < channels {
                 let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
                 let normed = f32::cast_from(x[start + channel]) * inverse;
@@ -197,10 +225,10 @@ fn rms_norm_backward<E: Float>(
                 dot += gradient * slope * normed;
             }
         }
-        let mean = sum_of_row(dot, &mut shared) * unclamped / f32::cast_from(channels as u32);
+        let mean = sum_of_row(dot, &mut shared, lanes) * unclamped / f32::cast_from(channels as u32);
         #[unroll]
         for part in 0..channels_of_lane {
-            let channel = lane + part * (LANES as usize);
+            let channel = lane + part * lanes;
             if inside && channel < channels {
                 let (slope, offset) = affine::<E>(gain, scale_shift, sample, channel, channels, with_scale);
                 let normed = f32::cast_from(x[start + channel]) * inverse;
@@ -211,7 +239,7 @@ fn rms_norm_backward<E: Float>(
                 x_gradient[start + channel] = E::cast_from(inverse * (gradient * slope - normed * mean));
             }
         }
-        row += ROWS as usize;
+        row += rows;
     }
 
     // over the rows of the cube
@@ -220,13 +248,13 @@ fn rms_norm_backward<E: Float>(
         shared[UNIT_POS as usize] = sum[part];
         shared_normed[UNIT_POS as usize] = sum_normed[part];
         sync_cube();
-        let channel = lane + part * (LANES as usize);
-        if UNIT_POS_Y == 0 && channel < channels {
+        let channel = lane + part * lanes;
+        if UNIT_POS as usize / lanes == 0 && channel < channels {
             let mut total = 0.0f32;
             let mut total_normed = 0.0f32;
-            for row in 0..ROWS {
-                total += shared[(row * LANES + UNIT_POS_X) as usize];
-                total_normed += shared_normed[(row * LANES + UNIT_POS_X) as usize];
+            for row in 0..rows {
+                total += shared[row * lanes + lane];
+                total_normed += shared_normed[row * lanes + lane];
             }
             sums[index * 2 * channels + channel] = total;
             sums[index * 2 * channels + channels + channel] = total_normed;
@@ -235,7 +263,7 @@ fn rms_norm_backward<E: Float>(
     }
 }
 
-/// Adds the sums of the runs: [`ROWS`] rows of units share the samples of a channel.
+/// Adds the sums of the runs: a cube has [`COLUMNS`] channels, each of which has a column of units that share the samples.
 #[cube(launch_unchecked)]
 fn rms_norm_sums<E: Float>(
     gain: &[E],
@@ -249,11 +277,11 @@ fn rms_norm_sums<E: Float>(
     #[comptime] with_scale: bool,
     #[define(E)] _dtype: ElemType,
 ) {
-    let mut shared = Shared::<[f32]>::new_slice(comptime!((LANES * ROWS) as usize));
-    let channel = CUBE_POS * (LANES as usize) + UNIT_POS_X as usize;
+    let mut shared = Shared::<[f32]>::new_slice(UNITS);
+    let channel = CUBE_POS * COLUMNS + UNIT_POS as usize % COLUMNS;
     let mut gain_sum = 0.0f32;
     if channel < channels {
-        let mut sample = UNIT_POS_Y as usize;
+        let mut sample = UNIT_POS as usize / COLUMNS;
         while sample < batch {
             let mut sum = 0.0f32;
             let mut sum_normed = 0.0f32;
@@ -270,15 +298,15 @@ fn rms_norm_sums<E: Float>(
             } else {
                 gain_sum += sum_normed;
             }
-            sample += ROWS as usize;
+            sample += comptime!(UNITS / COLUMNS);
         }
     }
     shared[UNIT_POS as usize] = gain_sum;
     sync_cube();
-    if UNIT_POS_Y == 0 && channel < channels {
+    if (UNIT_POS as usize) < COLUMNS && channel < channels {
         let mut total = 0.0f32;
-        for row in 0..ROWS {
-            total += shared[(row * LANES + UNIT_POS_X) as usize];
+        for row in 0..comptime!(UNITS / COLUMNS) {
+            total += shared[row * COLUMNS + UNIT_POS as usize];
         }
         gain_gradient[channel] = E::cast_from(total);
     }
@@ -305,10 +333,10 @@ struct Runs {
 }
 
 impl Runs {
-    fn new(x: &CubeTensor, with_scale: bool) -> Self {
+    fn new(x: &CubeTensor, with_scale: bool, rows: usize) -> Self {
         let [batch, height, width, _] = x.shape().dims();
         let (batch, pixels) = if with_scale { (batch, height * width) } else { (1, batch * height * width) };
-        let length = pixels.div_ceil((MOST_RUNS / batch).max(1)).next_multiple_of(ROWS as usize);
+        let length = pixels.div_ceil((MOST_RUNS / batch).max(1)).next_multiple_of(rows);
         Self { batch, pixels, length, count: pixels.div_ceil(length) }
     }
 }
@@ -318,12 +346,12 @@ impl Differentiable<CubeBackend> for RmsNorm {
         let inputs = all_contiguous(inputs);
         let (x, gain) = (&inputs[0], &inputs[1]);
         let [batch, height, width, channels] = x.shape().dims();
-        let y = empty_like(x);
+        let (y, lanes) = (empty_like(x), lanes(channels));
         unsafe {
             rms_norm_forward::launch_unchecked(
                 &x.client,
-                cubes((batch * height * width).div_ceil(ROWS as usize)),
-                CubeDim::new_2d(LANES, ROWS),
+                cubes((batch * height * width).div_ceil(UNITS / lanes)),
+                CubeDim::new_1d(UNITS as u32),
                 argument(x),
                 argument(gain),
                 argument(inputs.get(2).unwrap_or(gain)),
@@ -331,6 +359,7 @@ impl Differentiable<CubeBackend> for RmsNorm {
                 batch * height * width,
                 height * width,
                 channels,
+                lanes,
                 inputs.len() > 2,
                 self.silu,
                 element(x.dtype),
@@ -350,12 +379,13 @@ impl Differentiable<CubeBackend> for RmsNorm {
         let (x, gain) = (&inputs[0], &inputs[1]);
         let (with_scale, [.., channels]) = (inputs.len() > 2, x.shape().dims::<4>());
         let scale_shift = inputs.get(2).unwrap_or(gain);
-        let runs = Runs::new(x, with_scale);
+        let lanes = lanes(channels);
+        let runs = Runs::new(x, with_scale, UNITS / lanes);
         let all_runs = runs.batch * runs.count;
         let sums = empty(x, [all_runs, 2, channels], DType::F32);
         let (x_gradient, gain_gradient) = (empty_like(x), empty_like(gain));
         let scale_shift_gradient = empty_like(scale_shift);
-        let dim = CubeDim::new_2d(LANES, ROWS);
+        let dim = CubeDim::new_1d(UNITS as u32);
         unsafe {
             rms_norm_backward::launch_unchecked(
                 &x.client,
@@ -372,14 +402,15 @@ impl Differentiable<CubeBackend> for RmsNorm {
                 runs.length,
                 runs.count,
                 all_runs,
-                channels.div_ceil(LANES as usize),
+                lanes,
+                channels.div_ceil(lanes),
                 with_scale,
                 self.silu,
                 element(x.dtype),
             );
             rms_norm_sums::launch_unchecked(
                 &x.client,
-                cubes(channels.div_ceil(LANES as usize)),
+                cubes(channels.div_ceil(COLUMNS)),
                 dim,
                 argument(gain),
                 argument(scale_shift),
