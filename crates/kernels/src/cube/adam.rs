@@ -79,8 +79,8 @@ fn sum_of_units(value: f32, shared: &mut [f32]) -> f32 {
     total
 }
 
-/// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to
-/// `first_blocks[i + 1]`. With `with_squares`, the sum of the squares of each block is written.
+/// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to that
+/// of the next. With `with_squares`, the sum of the squares of each block is written.
 #[cube(launch_unchecked)]
 fn pack_tensors<E: Float>(
     tensors: Sequence<Box<[E]>>,
@@ -90,31 +90,46 @@ fn pack_tensors<E: Float>(
     chunk: &mut [f32],
     squares: &mut [f32],
     first_square: usize,
+    blocks: usize,
     #[comptime] with_squares: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let block = CUBE_POS;
     let unit = UNIT_POS as usize;
-    let mut sum = 0.0f32;
     let count = comptime!(tensors.len());
+    let mut which = 0usize.runtime();
+    let mut first_block = 0usize.runtime();
+    let mut start = 0usize.runtime();
+    let mut length = 0usize.runtime();
     #[unroll]
     for index in 0..count {
-        if block >= *first_blocks.index(index) && block < *first_blocks.index(index + 1) {
-            let first = (block - *first_blocks.index(index)) * BLOCK;
-            for round in 0..comptime!(BLOCK / UNITS) {
-                let at = first + round * UNITS + unit;
-                if at < *lengths.index(index) {
-                    let value = f32::cast_from(tensors.index(index)[at]);
-                    chunk[*starts.index(index) + at] = value;
-                    sum += value * value;
+        if block >= *first_blocks.index(index) {
+            which = index.runtime();
+            first_block = *first_blocks.index(index);
+            start = *starts.index(index);
+            length = *lengths.index(index);
+        }
+    }
+    let mut sum = 0.0f32;
+    let first = (block - first_block) * BLOCK;
+    for round in 0..comptime!(BLOCK / UNITS) {
+        let at = first + round * UNITS + unit;
+        if at < length {
+            let mut value = 0.0f32;
+            #[unroll]
+            for index in 0..count {
+                if which == index {
+                    value = f32::cast_from(tensors.index(index)[at]);
                 }
             }
+            chunk[start + at] = value;
+            sum += value * value;
         }
     }
     if comptime!(with_squares) {
         let total = sum_of_units(sum, &mut shared);
-        if unit == 0 && block < *first_blocks.index(count) {
+        if unit == 0 && block < blocks {
             squares[first_square + block] = total;
         }
     }
@@ -255,23 +270,30 @@ fn pack(chunk: &Chunk, tensors: Vec<CubeTensor>, squares: Option<(&CubeTensor, u
     let most = MOST_TENSORS.min(client.properties().hardware.max_bindings as usize - 2);
     let mut at = 0;
     for group in tensors.chunks(most) {
-        let mut first_blocks = vec![0];
+        let (mut first_blocks, mut all_blocks) = (Vec::new(), 0);
         for tensor in group {
-            first_blocks.push(first_blocks[first_blocks.len() - 1] + blocks(tensor.meta.num_elements()));
+            first_blocks.push(all_blocks);
+            all_blocks += blocks(tensor.meta.num_elements());
         }
-        let all_blocks = first_blocks[group.len()];
+        let starts = &chunk.starts[at..at + group.len()];
+        let lengths: Vec<usize> = group.iter().map(|tensor| tensor.meta.num_elements()).collect();
+        // a group of fewer has the same kernel: the first tensor stands for those that are missing, without a block
+        let missing = |index: usize| if index < group.len() { index } else { 0 };
+        let full = || (0..most).map(missing);
+        let blocks_of = |index: usize| if index < group.len() { first_blocks[index] } else { usize::MAX as u32 as usize };
         unsafe {
             pack_tensors::launch_unchecked(
                 client,
                 cubes(all_blocks),
                 CubeDim::new_1d(UNITS as u32),
-                group.iter().map(argument).collect(),
-                first_blocks.into_iter().collect(),
-                chunk.starts[at..at + group.len()].iter().copied().collect(),
-                group.iter().map(|tensor| tensor.meta.num_elements()).collect(),
+                full().map(|index| argument(&group[index])).collect(),
+                (0..most).map(blocks_of).collect(),
+                full().map(|index| starts[index]).collect(),
+                full().map(|index| lengths[index]).collect(),
                 argument(&packed),
                 argument(squares),
                 if with_squares { square } else { 0 },
+                all_blocks,
                 with_squares,
                 element(first.dtype),
             );
