@@ -1,7 +1,7 @@
 //! Adam and AdamW as PyTorch defines them, with gradient clipping and the EMA of the weights: natively in one pass over the
 //! parameters, elsewhere composed of burn's operations.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 /// The kind and strength of weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -111,10 +111,17 @@ impl DeviceGradients {
     }
 
     /// [`adam`] for all parameters, whose own gradients are ignored, with the factor of the decision in the place of
-    /// `step.clip`; nothing changes if the step is not finite.
-    pub fn adam(self, step: &AdamStep, parameters: Vec<AdamParameter>, decision: Tensor<1>) -> Vec<AdamParameter> {
+    /// `step.clip`; nothing changes if the step is not finite. With `lower`, the new weights in that format too, otherwise
+    /// none.
+    pub fn adam(
+        self,
+        step: &AdamStep,
+        parameters: Vec<AdamParameter>,
+        decision: Tensor<1>,
+        lower: Option<FloatDType>,
+    ) -> (Vec<AdamParameter>, Vec<Tensor<1>>) {
         #[cfg(feature = "cube")]
-        return crate::cube::adam::step(step, parameters, self.0, decision);
+        return crate::cube::adam::step(step, parameters, self.0, decision, lower.map(Into::into));
         #[cfg(not(feature = "cube"))]
         match self {}
     }

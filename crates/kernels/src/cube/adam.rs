@@ -184,7 +184,7 @@ struct Numbers {
 
 /// New weights, moments and EMA, or those before where the step is not finite.
 #[cube(launch_unchecked)]
-fn adam_of_chunk(
+fn adam_of_chunk<L: Float>(
     value: &[f32],
     gradient: &[f32],
     mean: &[f32],
@@ -195,9 +195,12 @@ fn adam_of_chunk(
     new_mean: &mut [f32],
     new_square: &mut [f32],
     new_average: &mut [f32],
+    lower: &mut [L],
     length: usize,
     numbers: Numbers,
     #[comptime] with_average: bool,
+    #[comptime] with_lower: bool,
+    #[define(L)] _lower_dtype: ElemType,
 ) {
     let index = CUBE_POS * UNITS + UNIT_POS as usize;
     if index < length {
@@ -212,6 +215,9 @@ fn adam_of_chunk(
         let denominator = square_after.sqrt() / numbers.root + numbers.epsilon;
         let after = select(finite, before * numbers.kept - mean_after / denominator * numbers.rate, before);
         new_value[index] = after;
+        if comptime!(with_lower) {
+            lower[index] = L::cast_from(after);
+        }
         new_mean[index] = select(finite, mean_after, mean_before);
         new_square[index] = select(finite, square_after, square_before);
         if comptime!(with_average) {
@@ -319,11 +325,12 @@ impl Gradients {
     /// Copies gradients, one for each parameter, into chunks.
     pub fn pack(gradients: Vec<Tensor<1>>) -> Self {
         let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
-        let mut gradients = gradients.into_iter().map(primitive).map(|gradient| match gradient.dtype {
-            // one launch copies tensors of one number format
-            DType::F32 => gradient,
-            _ => cast(gradient, DType::F32),
-        });
+        let dtypes: Vec<DType> = gradients.iter().map(Tensor::dtype).collect();
+        // one launch copies tensors of one number format
+        let is_mixed = dtypes.iter().any(|dtype| *dtype != dtypes[0]);
+        let in_one_format =
+            |gradient: CubeTensor| if is_mixed && gradient.dtype != DType::F32 { cast(gradient, DType::F32) } else { gradient };
+        let mut gradients = gradients.into_iter().map(primitive).map(in_one_format);
         let all_blocks = lengths.iter().map(|length| blocks(*length)).sum();
         let mut first = gradients.next();
         let like = first.clone().expect("a network has parameters");
@@ -364,11 +371,12 @@ pub(crate) fn step(
     parameters: Vec<AdamParameter>,
     gradients: Gradients,
     decision: Tensor<1>,
-) -> Vec<AdamParameter> {
+    lower: Option<DType>,
+) -> (Vec<AdamParameter>, Vec<Tensor<1>>) {
     let decision = primitive(decision);
     let lengths: Vec<usize> = parameters.iter().map(|parameter| parameter.value.dims()[0]).collect();
     let mut parameters = parameters.into_iter();
-    let mut results = Vec::with_capacity(lengths.len());
+    let (mut results, mut lowered) = (Vec::with_capacity(lengths.len()), Vec::new());
     for (chunk, gradient) in chunks(&lengths).into_iter().zip(gradients.chunks) {
         let before: Vec<AdamParameter> = parameters.by_ref().take(chunk.parameters.len()).collect();
         let with_average = before.iter().all(|parameter| parameter.average.is_some());
@@ -384,6 +392,7 @@ pub(crate) fn step(
         let new = || empty(&value, [chunk.length], DType::F32);
         let (new_value, new_mean, new_square) = (new(), new(), new());
         let new_average = if with_average { new() } else { empty(&value, [1], DType::F32) };
+        let new_lower = empty(&value, [lower.map_or(1, |_| chunk.length)], lower.unwrap_or(DType::F32));
         unsafe {
             adam_of_chunk::launch_unchecked(
                 &value.client,
@@ -399,13 +408,17 @@ pub(crate) fn step(
                 argument(&new_mean),
                 argument(&new_square),
                 argument(&new_average),
+                argument(&new_lower),
                 chunk.length,
                 numbers(step),
                 with_average,
+                lower.is_some(),
+                element(new_lower.dtype),
             );
         }
         for (start, length) in chunk.starts.iter().zip(&lengths[chunk.parameters.clone()]) {
             let of = |chunk: &CubeTensor| tensor(part(chunk, *start, [*length]));
+            lowered.extend(lower.map(|_| of(&new_lower)));
             results.push(AdamParameter {
                 value: of(&new_value),
                 gradient: of(&gradient),
@@ -415,7 +428,7 @@ pub(crate) fn step(
             });
         }
     }
-    results
+    (results, lowered)
 }
 
 fn numbers(step: &AdamStep) -> NumbersLaunch {
