@@ -230,7 +230,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
-    return_if_native!(attention::Attention, qkv, memory);
+    return_if_ours!(attention::Attention, qkv, memory);
     composed::attention(qkv, memory)
 }
 

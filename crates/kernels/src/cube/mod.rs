@@ -14,6 +14,7 @@
 )]
 
 pub mod adam;
+pub mod attention;
 pub mod convolution;
 mod launch;
 pub(crate) mod operation;
