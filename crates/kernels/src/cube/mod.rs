@@ -17,5 +17,6 @@ pub mod adam;
 pub mod attention;
 pub mod convolution;
 mod launch;
+pub mod linear_attention;
 pub(crate) mod operation;
 pub mod rms_norm;
