@@ -241,7 +241,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
-    return_if_native!(attention::Attention, qkv, memory);
+    return_if_ours!(attention::Attention, qkv, memory);
     composed::attention(qkv, memory)
 }
 
@@ -256,7 +256,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, head_dim, count]);
-    return_if_native!(linear_attention::LinearAttention, qkv, memory);
+    return_if_ours!(linear_attention::LinearAttention, qkv, memory);
     composed::linear_attention(qkv, memory)
 }
 

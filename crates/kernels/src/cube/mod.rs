@@ -14,7 +14,9 @@
 )]
 
 pub(crate) mod adam;
+pub(crate) mod attention;
 pub(crate) mod convolution;
 mod launch;
+pub(crate) mod linear_attention;
 pub(crate) mod operation;
 pub(crate) mod rms_norm;
