@@ -24,7 +24,10 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::{ir::ElemType, prelude::*};
 
 use crate::{
-    cube::launch::{all_contiguous, argument, contiguous, cubes, element, empty, empty_like},
+    cube::{
+        activation::{silu, silu_derivative},
+        launch::{all_contiguous, argument, contiguous, cubes, element, empty, empty_like},
+    },
     graph::Differentiable,
 };
 
@@ -34,19 +37,6 @@ const LANES: u32 = 16;
 const ROWS: u32 = 16;
 /// The most runs of pixels that are summed apart, of all samples together.
 const MOST_RUNS: usize = 1024;
-
-/// `x sigmoid(x)`.
-#[cube]
-pub(crate) fn silu(z: f32) -> f32 {
-    z / (1.0 + (-z).exp())
-}
-
-/// The derivative of [`silu`].
-#[cube]
-pub(crate) fn silu_derivative(z: f32) -> f32 {
-    let sigmoid = 1.0 / (1.0 + (-z).exp());
-    sigmoid * (1.0 + z * (1.0 - sigmoid))
-}
 
 /// The sum of `value` over the lanes of a row, for each of them.
 #[cube]
