@@ -17,6 +17,7 @@ use cubecl::{ir::ElemType, prelude::*};
 
 use crate::{
     adam::{AdamParameter, AdamStep, WeightDecay},
+    cube::fold::{Fold, Team, fold_units},
     cube::launch::{aligned, argument, contiguous, cubes, element, empty, part},
 };
 
@@ -55,28 +56,10 @@ fn chunks(lengths: &[usize]) -> Vec<Chunk> {
     chunks
 }
 
-/// The sum of `value` over the units of a cube, for the first of them.
+/// The sum of `value` over the units of a cube.
 #[cube]
 fn sum_of_units(value: f32, shared: &mut [f32]) -> f32 {
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    let mut sum = 0.0f32;
-    if unit < 16 {
-        for part in 0..comptime!(UNITS / 16) {
-            sum += shared[unit + part * 16];
-        }
-    }
-    sync_cube();
-    if unit < 16 {
-        shared[unit] = sum;
-    }
-    sync_cube();
-    let mut total = 0.0f32;
-    for lane in 0..16usize {
-        total += shared[lane];
-    }
-    total
+    fold_units(value, shared, comptime!(Team { stride: 1, count: UNITS }), Fold::Sum)
 }
 
 /// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to that
