@@ -103,6 +103,9 @@ fn steps_of_the_device_are_those_of_each_parameter() {
                 let difference = (ours.clone().to_device(&flex) - reference.clone()).abs().max().into_scalar::<f32>();
                 assert!(difference < 2e-6, "step {number}, parameter {index}, tensor {which}: {difference}");
             }
+        }
+    }
+}
 
 /// Values as a number format holds them.
 fn rounded(values: &[f64], dtype: DType) -> Vec<f64> {

@@ -103,15 +103,13 @@ fn key_or_value<E: Float>(
     #[comptime] part: usize,
     #[comptime] head_dim: usize,
 ) -> f32 {
-    let mut value = 0.0f32;
     if key < geometry.memory {
         let row = (comptime!(part - 1) * geometry.heads + head) * head_dim + dim;
-        value = f32::cast_from(memory[row * geometry.memory + key]);
+        f32::cast_from(memory[row * geometry.memory + key])
     } else {
         let position = sample * geometry.positions + key - geometry.memory;
-        value = f32::cast_from(qkv[((position * 3 + part) * geometry.heads + head) * head_dim + dim]);
+        f32::cast_from(qkv[((position * 3 + part) * geometry.heads + head) * head_dim + dim])
     }
-    value
 }
 
 /// The greatest q of each of `rows` positions from `first` on, and the reciprocal of the sum of exponentials against it;
