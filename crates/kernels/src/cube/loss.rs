@@ -179,10 +179,8 @@ fn loss_backward<E: Float>(
             target_gradient[index] = E::cast_from(-gradient);
         }
     }
-    if comptime!(of_weights) {
-        if index < batch {
-            weights_gradient[index] = E::cast_from(f32::cast_from(upstream[index]) * means[index]);
-        }
+    if comptime!(of_weights) && index < batch {
+        weights_gradient[index] = E::cast_from(f32::cast_from(upstream[index]) * means[index]);
     }
 }
 

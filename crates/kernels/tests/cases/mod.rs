@@ -374,7 +374,8 @@ pub fn large() -> Vec<Case> {
 
 #[test]
 fn a_large_mean_costs_a_group_norm_no_digits() {
-    let function = |norm: fn(Tensor<4>, Tensor<1>, Tensor<1>, (usize, f64), bool, Option<Tensor<2>>) -> Tensor<4>| {
+    type Norm = fn(Tensor<4>, Tensor<1>, Tensor<1>, (usize, f64), bool, Option<Tensor<2>>) -> Tensor<4>;
+    let function = |norm: Norm| {
         move |leaves: &[Tensor<1>]| {
             let x = leaves[0].clone().reshape([2, 20, 20, 24]);
             norm(x, leaves[1].clone(), leaves[2].clone(), (4, 1e-5), false, None).flatten(0, 3)
