@@ -29,6 +29,7 @@ mod graph;
 pub mod instruction_set;
 pub mod normal;
 pub mod profile;
+pub mod tensor_cores;
 
 /// Whether the tensors of a device lie in main memory, where the native operations work.
 pub fn is_in_main_memory(device: &Device) -> bool {

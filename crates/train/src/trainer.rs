@@ -84,6 +84,7 @@ impl Trainer {
         config.unet.check_image_size(images.height(), images.width())?;
         Precision::check(config.training.mixed_precision, device)?;
         check_memory(&config, &images, device)?;
+        kernels::tensor_cores::allow_tf32(config.training.tf32);
         let mut device = device.clone().autodiff();
         if config.training.gradient_checkpointing {
             device = device.gradient_checkpointing();
@@ -171,6 +172,11 @@ impl Trainer {
     /// The number of steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// Whether convolutions round the factors of their products to TF32.
+    pub fn uses_tf32(&self) -> bool {
+        kernels::tensor_cores::uses_tf32(&self.device)
     }
 
     /// The network in training.
