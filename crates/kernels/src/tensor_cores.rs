@@ -1,9 +1,6 @@
 //! What tensor cores may do to f32.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use burn::tensor::{DType, Device};
 
@@ -41,7 +38,8 @@ pub fn compute_in(device: &Device, dtype: DType) -> bool {
 }
 
 /// Whether [`VARIABLE`] permits tensor cores.
+#[cfg(feature = "cube")]
 pub(crate) fn are_enabled() -> bool {
-    static ENABLED: OnceLock<bool> = OnceLock::new();
+    static ENABLED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *ENABLED.get_or_init(|| std::env::var(VARIABLE).as_deref() != Ok("0"))
 }
