@@ -90,3 +90,14 @@ fn long_rows_are_shared_by_lanes() {
         compare(true, head_dim, 70, DType::F32, 1e-5);
     }
 }
+
+#[test]
+fn half_precision_is_summed_in_single_precision() {
+    for dtype in [DType::F16, DType::BF16] {
+        if device().supports_dtype(dtype) {
+            // inputs and gradients are rounded, and nothing between
+            compare(false, 32, 300, dtype, 2e-2);
+            compare(true, 32, 300, dtype, 2e-2);
+        }
+    }
+}

@@ -40,9 +40,12 @@ const BUSY: usize = 256;
 const TILE_BYTES: usize = 12 * 1024;
 /// The most rows of a tile.
 const MOST_TILE: usize = 64;
-/// Vectors of a row that a unit has in registers at most, where it has two or three rows, and where it has four.
+/// Vectors of queries that a unit has in registers at most, where their sums and gradients are as long.
 const LONG: usize = 16;
+/// Vectors of a key that a unit has in registers at most: value, query, two gradients and two sums are as long.
 const SHORT: usize = 8;
+/// Queries of a unit at most: each beyond the first saves reading the keys from shared memory once.
+const MOST_OWN: usize = 4;
 /// Less than any score.
 pub(super) const LEAST: f32 = f32::MIN;
 
@@ -102,29 +105,44 @@ struct Form {
     lanes: usize,
     /// Vectors of a row that a unit has.
     vectors: usize,
-    /// Rows of a cube.
-    rows: usize,
+    /// Rows of a unit.
+    own: usize,
+    /// Units of each lane.
+    row_units: usize,
     /// Rows of a tile.
     tile: usize,
 }
 
 impl Form {
-    /// The form for `rows` rows of each of `groups` heads; a unit has up to `most` vectors of each.
-    fn new(head_dim: usize, rows: usize, groups: usize, most: usize) -> Self {
+    /// The form for `rows` rows of each of `groups` heads, of which a unit has up to `most_own`, and up to `most` vectors in
+    /// all.
+    fn new(head_dim: usize, rows: usize, groups: usize, most: usize, most_own: usize) -> Self {
         let all = head_dim.div_ceil(4);
         let lanes = all.div_ceil(most);
         let vectors = all.div_ceil(lanes);
-        let is_busy = groups * rows.div_ceil(MOST_UNITS / lanes) >= BUSY;
-        let most_rows = (if is_busy { MOST_UNITS } else { MOST_UNITS / 2 } / lanes).max(1);
+        let own = (most / vectors).clamp(1, most_own);
+        let needed = rows.div_ceil(own);
+        let is_busy = groups * needed.div_ceil((MOST_UNITS / lanes).max(1)) >= BUSY;
+        let most_units = (if is_busy { MOST_UNITS } else { MOST_UNITS / 2 } / lanes).max(1);
         // as even as multiples of a warp's units permit
-        let rows = rows.div_ceil(rows.div_ceil(most_rows)).next_multiple_of((32 / lanes).max(1));
-        // two rows of a tile, two sums and two partial sums of each unit
-        let bytes = 2 * 16 * lanes * vectors + 8 + if lanes > 1 { 8 * lanes * rows } else { 0 };
-        Self { head_dim, lanes, vectors, rows, tile: (TILE_BYTES / bytes).clamp(1, MOST_TILE) }
+        let row_units = needed.div_ceil(needed.div_ceil(most_units)).next_multiple_of((32 / lanes).max(1));
+        // two rows of a tile, two numbers of each, and two partial sums of each unit
+        let bytes = 2 * 16 * lanes * vectors + 8 + if lanes > 1 { 8 * lanes * row_units } else { 0 };
+        Self { head_dim, lanes, vectors, own, row_units, tile: (TILE_BYTES / bytes).clamp(1, MOST_TILE) }
     }
 
     fn units(&self) -> usize {
-        self.lanes * self.rows
+        self.lanes * self.row_units
+    }
+
+    /// Rows of a cube.
+    fn rows(&self) -> usize {
+        self.own * self.row_units
+    }
+
+    /// Cubes for the rows of a head.
+    fn blocks(&self, rows: usize) -> usize {
+        rows.div_ceil(self.rows())
     }
 
     /// Vectors of a row in shared memory.
@@ -184,13 +202,25 @@ fn dot(row: &Array<Four>, shared: &[Four], start: usize, #[comptime] vectors: us
     sum_of_four(sum)
 }
 
-/// Adds `factor` times a part of a row in shared memory.
+/// The product of two rows of which a unit has a part: with several lanes, the sum of their partial sums, which begin at
+/// `partial_start`.
 #[cube]
-fn add(sums: &mut Array<Four>, factor: f32, shared: &[Four], start: usize, #[comptime] vectors: usize) {
-    let factors = Four::new(factor);
-    #[unroll]
-    for vector in 0..vectors {
-        sums[vector] += factors * shared[start + vector];
+fn whole_dot(
+    row: &Array<Four>,
+    other: &Array<Four>,
+    partial: &[f32],
+    partial_start: usize,
+    #[comptime] form: Form,
+) -> f32 {
+    if comptime!(form.lanes > 1) {
+        sum_of_lanes(partial, partial_start, form)
+    } else {
+        let mut sum = Four::new(0.0f32);
+        #[unroll]
+        for vector in 0..form.vectors {
+            sum += row[vector] * other[vector];
+        }
+        sum_of_four(sum)
     }
 }
 
@@ -200,25 +230,20 @@ fn sum_of_lanes(partial: &[f32], start: usize, #[comptime] form: Form) -> f32 {
     let mut sum = partial[start];
     #[unroll]
     for lane in 1..form.lanes {
-        sum += partial[start + lane * comptime!(form.rows)];
+        sum += partial[start + lane * comptime!(form.row_units)];
     }
     sum
 }
 
-/// The product of the whole rows: with several lanes, the sum of their partial sums, which begin at `partial_start`.
+/// The row of the unit, and its part of it: with one lane, a constant, so that a compiler sees that all units read the same
+/// place in shared memory.
 #[cube]
-fn whole_dot(
-    row: &Array<Four>,
-    shared: &[Four],
-    start: usize,
-    partial: &[f32],
-    partial_start: usize,
-    #[comptime] form: Form,
-) -> f32 {
+fn row_and_lane(#[comptime] form: Form) -> (usize, usize) {
+    let unit = UNIT_POS as usize;
     if comptime!(form.lanes > 1) {
-        sum_of_lanes(partial, partial_start, form)
+        (unit % comptime!(form.row_units), unit / comptime!(form.row_units))
     } else {
-        dot(row, shared, start, form.vectors)
+        (unit, 0usize.runtime())
     }
 }
 
@@ -288,7 +313,7 @@ fn load_keys<E: Float>(
     }
 }
 
-/// Output and log-sum-exp of `form.rows` queries of one head.
+/// Output and log-sum-exp of `form.rows()` queries of one head.
 #[cube(launch_unchecked)]
 fn attention_forward<E: Float>(
     qkv: &[E],
@@ -305,32 +330,37 @@ fn attention_forward<E: Float>(
     if CUBE_POS >= geometry.cubes {
         terminate!();
     }
-    let (head_dim, vectors, width, units) =
-        comptime!((form.head_dim, form.vectors, form.width(), form.units()));
+    let (head_dim, vectors, width, units) = comptime!((form.head_dim, form.vectors, form.width(), form.units()));
     let any_head = CUBE_POS / geometry.blocks;
     let sample = any_head / geometry.heads;
     let head = any_head % geometry.heads;
     let unit = UNIT_POS as usize;
-    let unit_row = unit % comptime!(form.rows);
-    let lane = unit / comptime!(form.rows);
-    let row = CUBE_POS % geometry.blocks * comptime!(form.rows) + unit_row;
-    let inside = row < geometry.positions;
-    let position = sample * geometry.positions + row;
+    let (unit_row, lane) = row_and_lane(form);
+    let own = comptime!(form.own);
+    let first_row = CUBE_POS % geometry.blocks * comptime!(form.rows()) + unit_row;
 
-    let mut query = Array::<Four>::new(vectors);
-    let mut sums = Array::<Four>::new(vectors);
+    let mut query = Array::<Four>::new(comptime!(own * vectors));
+    let mut sums = Array::<Four>::new(comptime!(own * vectors));
+    let mut greatest = Array::<f32>::new(own);
+    let mut total = Array::<f32>::new(own);
     #[unroll]
-    for vector in 0..vectors {
-        sums[vector] = Four::new(0.0f32);
-        query[vector] = Four::new(0.0f32);
-        if inside {
-            let start = (position * 3 * geometry.heads + head) * head_dim;
-            let part = read::<E>(qkv, start, (lane * vectors + vector) * 4, head_dim);
-            query[vector] = part * Four::new(scale(head_dim));
+    for row in 0..own {
+        greatest[row] = LEAST.runtime();
+        total[row] = 0.0f32;
+        let position = first_row + row * comptime!(form.row_units);
+        #[unroll]
+        for vector in 0..vectors {
+            sums[row * vectors + vector] = Four::new(0.0f32);
+            query[row * vectors + vector] = Four::new(0.0f32);
+            if position < geometry.positions {
+                let start = ((sample * geometry.positions + position) * 3 * geometry.heads + head) * head_dim;
+                let part = read::<E>(qkv, start, (lane * vectors + vector) * 4, head_dim);
+                query[row * vectors + vector] = part * Four::new(scale(head_dim));
+            }
         }
     }
-    let mut greatest = LEAST.runtime();
-    let mut total = 0.0f32;
+    let mut products = Array::<Four>::new(own);
+    let mut weights = Array::<Four>::new(own);
     let end = geometry.memory + geometry.positions;
     let mut first = 0usize.runtime();
     while first < end {
@@ -338,6 +368,7 @@ fn attention_forward<E: Float>(
         sync_cube();
         let count = clamp_max(end - first, comptime!(form.tile));
         if comptime!(form.lanes > 1) {
+            // a unit has one query
             for key in 0..count {
                 partial[key * units + unit] = dot(&query, &keys, key * width + lane * vectors, vectors);
             }
@@ -345,38 +376,72 @@ fn attention_forward<E: Float>(
         }
         for key in 0..count {
             let start = key * width + lane * vectors;
-            let score = whole_dot(&query, &keys, start, &partial, key * units + unit_row, form);
-            if score > greatest {
-                let factor = (greatest - score).exp();
-                total *= factor;
+            if comptime!(form.lanes == 1) {
+                #[unroll]
+                for row in 0..own {
+                    products[row] = Four::new(0.0f32);
+                }
                 #[unroll]
                 for vector in 0..vectors {
-                    sums[vector] *= Four::new(factor);
+                    let part = keys[start + vector];
+                    #[unroll]
+                    for row in 0..own {
+                        products[row] += query[row * vectors + vector] * part;
+                    }
                 }
-                greatest = score;
             }
-            // NaN of a score that is NaN or infinite
-            let weight = (score - greatest).exp();
-            total += weight;
-            add(&mut sums, weight, &values, start, vectors);
+            #[unroll]
+            for row in 0..own {
+                let score = if comptime!(form.lanes > 1) {
+                    sum_of_lanes(&partial, key * units + unit_row, form)
+                } else {
+                    sum_of_four(products[row])
+                };
+                if score > greatest[row] {
+                    let factor = (greatest[row] - score).exp();
+                    total[row] *= factor;
+                    #[unroll]
+                    for vector in 0..vectors {
+                        sums[row * vectors + vector] *= Four::new(factor);
+                    }
+                    greatest[row] = score;
+                }
+                // NaN of a score that is NaN or infinite
+                let weight = (score - greatest[row]).exp();
+                total[row] += weight;
+                weights[row] = Four::new(weight);
+            }
+            #[unroll]
+            for vector in 0..vectors {
+                let part = values[start + vector];
+                #[unroll]
+                for row in 0..own {
+                    sums[row * vectors + vector] += weights[row] * part;
+                }
+            }
         }
         sync_cube();
         first += comptime!(form.tile);
     }
-    if inside {
-        let start = (position * geometry.heads + head) * head_dim;
-        let factor = 1.0 / total;
-        #[unroll]
-        for vector in 0..vectors {
-            write::<E>(output, start, (lane * vectors + vector) * 4, sums[vector] * Four::new(factor), head_dim);
-        }
-        if lane == 0 {
-            log_sum_exp[any_head * geometry.positions + row] = greatest + total.ln();
+    #[unroll]
+    for row in 0..own {
+        let position = first_row + row * comptime!(form.row_units);
+        if position < geometry.positions {
+            let start = ((sample * geometry.positions + position) * geometry.heads + head) * head_dim;
+            let factor = Four::new(1.0 / total[row]);
+            #[unroll]
+            for vector in 0..vectors {
+                let result = sums[row * vectors + vector] * factor;
+                write::<E>(output, start, (lane * vectors + vector) * 4, result, head_dim);
+            }
+            if lane == 0 {
+                log_sum_exp[any_head * geometry.positions + position] = greatest[row] + total[row].ln();
+            }
         }
     }
 }
 
-/// Q̇ and D of `form.rows` queries of one head.
+/// Q̇ and D of `form.rows()` queries of one head.
 #[cube(launch_unchecked)]
 fn attention_backward_queries<E: Float>(
     qkv: &[E],
@@ -397,52 +462,58 @@ fn attention_backward_queries<E: Float>(
     if CUBE_POS >= geometry.cubes {
         terminate!();
     }
-    let (head_dim, vectors, width, units) =
-        comptime!((form.head_dim, form.vectors, form.width(), form.units()));
+    let (head_dim, vectors, width, units) = comptime!((form.head_dim, form.vectors, form.width(), form.units()));
     let any_head = CUBE_POS / geometry.blocks;
     let sample = any_head / geometry.heads;
     let head = any_head % geometry.heads;
     let unit = UNIT_POS as usize;
-    let unit_row = unit % comptime!(form.rows);
-    let lane = unit / comptime!(form.rows);
-    let row = CUBE_POS % geometry.blocks * comptime!(form.rows) + unit_row;
-    let inside = row < geometry.positions;
-    let position = sample * geometry.positions + row;
-    let query_start = (position * 3 * geometry.heads + head) * head_dim;
+    let (unit_row, lane) = row_and_lane(form);
+    let own = comptime!(form.own);
+    let first_row = CUBE_POS % geometry.blocks * comptime!(form.rows()) + unit_row;
 
-    let mut query = Array::<Four>::new(vectors);
-    let mut gradient = Array::<Four>::new(vectors);
-    let mut sums = Array::<Four>::new(vectors);
-    let mut products = Four::new(0.0f32);
+    let mut query = Array::<Four>::new(comptime!(own * vectors));
+    let mut gradient = Array::<Four>::new(comptime!(own * vectors));
+    let mut sums = Array::<Four>::new(comptime!(own * vectors));
+    let mut dots = Array::<f32>::new(own);
+    let mut logarithms = Array::<f32>::new(own);
     #[unroll]
-    for vector in 0..vectors {
-        sums[vector] = Four::new(0.0f32);
-        query[vector] = Four::new(0.0f32);
-        gradient[vector] = Four::new(0.0f32);
-        if inside {
-            let start = (position * geometry.heads + head) * head_dim;
-            let dim = (lane * vectors + vector) * 4;
-            let part = read::<E>(output_gradient, start, dim, head_dim);
-            products += part * read::<E>(output, start, dim, head_dim);
-            gradient[vector] = part;
-            query[vector] = read::<E>(qkv, query_start, dim, head_dim) * Four::new(scale(head_dim));
+    for row in 0..own {
+        let row_in_sample = first_row + row * comptime!(form.row_units);
+        let position = sample * geometry.positions + row_in_sample;
+        let mut products = Four::new(0.0f32);
+        #[unroll]
+        for vector in 0..vectors {
+            sums[row * vectors + vector] = Four::new(0.0f32);
+            query[row * vectors + vector] = Four::new(0.0f32);
+            gradient[row * vectors + vector] = Four::new(0.0f32);
+            if row_in_sample < geometry.positions {
+                let dim = (lane * vectors + vector) * 4;
+                let start = (position * geometry.heads + head) * head_dim;
+                let part = read::<E>(output_gradient, start, dim, head_dim);
+                products += part * read::<E>(output, start, dim, head_dim);
+                gradient[row * vectors + vector] = part;
+                let query_part = read::<E>(qkv, (position * 3 * geometry.heads + head) * head_dim, dim, head_dim);
+                query[row * vectors + vector] = query_part * Four::new(scale(head_dim));
+            }
+        }
+        dots[row] = sum_of_four(products);
+        if comptime!(form.lanes > 1) {
+            partial[unit] = dots[row];
+            sync_cube();
+            dots[row] = sum_of_lanes(&partial, unit_row, form);
+            sync_cube();
+        }
+        logarithms[row] = 0.0f32;
+        if row_in_sample < geometry.positions {
+            let index = any_head * geometry.positions + row_in_sample;
+            logarithms[row] = log_sum_exp[index];
+            if lane == 0 {
+                row_sums[index] = dots[row];
+            }
         }
     }
-    let mut row_sum = sum_of_four(products);
-    if comptime!(form.lanes > 1) {
-        partial[unit] = row_sum;
-        sync_cube();
-        row_sum = sum_of_lanes(&partial, unit_row, form);
-        sync_cube();
-    }
-    let mut logarithm = 0.0f32;
-    if inside {
-        let index = any_head * geometry.positions + row;
-        logarithm = log_sum_exp[index];
-        if lane == 0 {
-            row_sums[index] = row_sum;
-        }
-    }
+    let mut products = Array::<Four>::new(comptime!(2 * own));
+    let mut factors = Array::<Four>::new(own);
     let end = geometry.memory + geometry.positions;
     let mut first = 0usize.runtime();
     while first < end {
@@ -450,6 +521,7 @@ fn attention_backward_queries<E: Float>(
         sync_cube();
         let count = clamp_max(end - first, comptime!(form.tile));
         if comptime!(form.lanes > 1) {
+            // a unit has one query
             for key in 0..count {
                 let start = key * width + lane * vectors;
                 partial[key * units + unit] = dot(&query, &keys, start, vectors);
@@ -459,25 +531,61 @@ fn attention_backward_queries<E: Float>(
         }
         for key in 0..count {
             let start = key * width + lane * vectors;
-            let sums_start = key * units + unit_row;
-            let score = whole_dot(&query, &keys, start, &partial, sums_start, form);
-            let weight_gradient = whole_dot(&gradient, &values, start, &partial_gradients, sums_start, form);
-            let factor = (score - logarithm).exp() * (weight_gradient - row_sum);
-            add(&mut sums, factor, &keys, start, vectors);
+            if comptime!(form.lanes == 1) {
+                #[unroll]
+                for row in 0..comptime!(2 * own) {
+                    products[row] = Four::new(0.0f32);
+                }
+                #[unroll]
+                for vector in 0..vectors {
+                    let key_part = keys[start + vector];
+                    let value_part = values[start + vector];
+                    #[unroll]
+                    for row in 0..own {
+                        products[row] += query[row * vectors + vector] * key_part;
+                        products[own + row] += gradient[row * vectors + vector] * value_part;
+                    }
+                }
+            }
+            #[unroll]
+            for row in 0..own {
+                let (score, weight_gradient) = if comptime!(form.lanes > 1) {
+                    let partial_start = key * units + unit_row;
+                    let score = sum_of_lanes(&partial, partial_start, form);
+                    (score, sum_of_lanes(&partial_gradients, partial_start, form))
+                } else {
+                    (sum_of_four(products[row]), sum_of_four(products[own + row]))
+                };
+                factors[row] = Four::new((score - logarithms[row]).exp() * (weight_gradient - dots[row]));
+            }
+            #[unroll]
+            for vector in 0..vectors {
+                let part = keys[start + vector];
+                #[unroll]
+                for row in 0..own {
+                    sums[row * vectors + vector] += factors[row] * part;
+                }
+            }
         }
         sync_cube();
         first += comptime!(form.tile);
     }
-    if inside {
-        #[unroll]
-        for vector in 0..vectors {
-            let result = sums[vector] * Four::new(scale(head_dim));
-            write::<E>(qkv_gradient, query_start, (lane * vectors + vector) * 4, result, head_dim);
+    #[unroll]
+    for row in 0..own {
+        let row_in_sample = first_row + row * comptime!(form.row_units);
+        if row_in_sample < geometry.positions {
+            let position = sample * geometry.positions + row_in_sample;
+            let start = (position * 3 * geometry.heads + head) * head_dim;
+            #[unroll]
+            for vector in 0..vectors {
+                let result = sums[row * vectors + vector] * Four::new(scale(head_dim));
+                write::<E>(qkv_gradient, start, (lane * vectors + vector) * 4, result, head_dim);
+            }
         }
     }
 }
 
-/// K̇ and V̇ of `form.rows` keys of one head; those of the memory are written as `memory_parts[sample][key, value][head][key]`.
+/// K̇ and V̇ of `form.rows()` keys of one head; those of the memory are written as `memory_parts[sample][key, value][head][key]`.
 #[cube(launch_unchecked)]
 fn attention_backward_keys<E: Float>(
     qkv: &[E],
@@ -500,15 +608,13 @@ fn attention_backward_keys<E: Float>(
     if CUBE_POS >= geometry.cubes {
         terminate!();
     }
-    let (head_dim, vectors, width, units) =
-        comptime!((form.head_dim, form.vectors, form.width(), form.units()));
+    let (head_dim, vectors, width, units) = comptime!((form.head_dim, form.vectors, form.width(), form.units()));
     let any_head = CUBE_POS / geometry.blocks;
     let sample = any_head / geometry.heads;
     let head = any_head % geometry.heads;
     let unit = UNIT_POS as usize;
-    let unit_row = unit % comptime!(form.rows);
-    let lane = unit / comptime!(form.rows);
-    let own = CUBE_POS % geometry.blocks * comptime!(form.rows) + unit_row;
+    let (unit_row, lane) = row_and_lane(form);
+    let own = CUBE_POS % geometry.blocks * comptime!(form.rows()) + unit_row;
 
     let mut key = Array::<Four>::new(vectors);
     let mut value = Array::<Four>::new(vectors);
@@ -523,6 +629,8 @@ fn attention_backward_keys<E: Float>(
         key_sums[vector] = Four::new(0.0f32);
         value_sums[vector] = Four::new(0.0f32);
     }
+    let mut query_parts = Array::<Four>::new(vectors);
+    let mut gradient_parts = Array::<Four>::new(vectors);
     let mut first = 0usize.runtime();
     while first < geometry.positions {
         let count = clamp_max(geometry.positions - first, comptime!(form.tile));
@@ -553,12 +661,22 @@ fn attention_backward_keys<E: Float>(
         }
         for query in 0..count {
             let start = query * width + lane * vectors;
-            let sums_start = query * units + unit_row;
-            let score = whole_dot(&key, &queries, start, &partial, sums_start, form);
-            let weight_gradient = whole_dot(&value, &gradients, start, &partial_gradients, sums_start, form);
+            #[unroll]
+            for vector in 0..vectors {
+                query_parts[vector] = queries[start + vector];
+                gradient_parts[vector] = gradients[start + vector];
+            }
+            let partial_start = query * units + unit_row;
+            let score = whole_dot(&key, &query_parts, &partial, partial_start, form);
+            let weight_gradient = whole_dot(&value, &gradient_parts, &partial_gradients, partial_start, form);
             let weight = (score - logarithms[query]).exp();
-            add(&mut value_sums, weight, &gradients, start, vectors);
-            add(&mut key_sums, weight * (weight_gradient - tile_sums[query]), &queries, start, vectors);
+            let weights = Four::new(weight);
+            let factors = Four::new(weight * (weight_gradient - tile_sums[query]));
+            #[unroll]
+            for vector in 0..vectors {
+                value_sums[vector] += weights * gradient_parts[vector];
+                key_sums[vector] += factors * query_parts[vector];
+            }
         }
         sync_cube();
         first += comptime!(form.tile);
@@ -648,8 +766,8 @@ impl Differentiable<CubeBackend> for Attention {
         let sizes = Self::sizes(qkv, memory);
         let output = empty(qkv, [sizes.batch, sizes.positions, sizes.heads * sizes.head_dim], qkv.dtype);
         let log_sum_exp = empty(qkv, [sizes.all_heads(), sizes.positions], DType::F32);
-        let form = Form::new(sizes.head_dim, sizes.positions, sizes.all_heads(), LONG);
-        let blocks = sizes.positions.div_ceil(form.rows);
+        let form = Form::new(sizes.head_dim, sizes.positions, sizes.all_heads(), LONG, MOST_OWN);
+        let blocks = form.blocks(sizes.positions);
         unsafe {
             attention_forward::launch_unchecked(
                 &qkv.client,
@@ -681,8 +799,8 @@ impl Differentiable<CubeBackend> for Attention {
         let qkv_gradient = empty_like(qkv);
         let row_sums = empty_like(log_sum_exp);
         let parts = memory_parts(&sizes, qkv);
-        let form = Form::new(sizes.head_dim, sizes.positions, sizes.all_heads(), LONG);
-        let blocks = sizes.positions.div_ceil(form.rows);
+        let form = Form::new(sizes.head_dim, sizes.positions, sizes.all_heads(), LONG, MOST_OWN);
+        let blocks = form.blocks(sizes.positions);
         unsafe {
             attention_backward_queries::launch_unchecked(
                 &qkv.client,
@@ -700,8 +818,8 @@ impl Differentiable<CubeBackend> for Attention {
                 element(qkv.dtype),
             );
         }
-        let form = Form::new(sizes.head_dim, sizes.keys(), sizes.all_heads(), SHORT);
-        let blocks = sizes.keys().div_ceil(form.rows);
+        let form = Form::new(sizes.head_dim, sizes.keys(), sizes.all_heads(), SHORT, 1);
+        let blocks = form.blocks(sizes.keys());
         unsafe {
             attention_backward_keys::launch_unchecked(
                 &qkv.client,

@@ -34,7 +34,7 @@ use crate::{
     graph::Differentiable,
 };
 
-/// Rows and columns of a tile that belong to one unit, [`ACROSS`] columns and as many rows as the tile has groups apart.
+/// Rows, and columns, of a tile that belong to one unit.
 const OWN: usize = 4;
 /// Columns of a tile.
 const COLUMNS: usize = 32;
@@ -48,6 +48,8 @@ const CONTEXT_ROWS: usize = 32;
 /// Units of a cube for either.
 const POSITION_UNITS: usize = POSITION_ROWS / OWN * ACROSS;
 const CONTEXT_UNITS: usize = CONTEXT_ROWS / OWN * ACROSS;
+/// Loads of a unit for the rows of a tile whose rows are positions.
+const LOADS: usize = POSITION_ROWS * DEPTH / POSITION_UNITS;
 /// Units of a cube that merges runs.
 const MERGE_UNITS: usize = 64;
 /// The number of runs of positions, of all heads of all samples, from which a device is taken to be busy.
@@ -179,9 +181,6 @@ fn query_statistics<E: Float>(
     sync_cube();
 }
 
-/// Loads of a unit for the rows of a tile of positions.
-const LOADS: usize = POSITION_ROWS * DEPTH / POSITION_UNITS;
-
 /// The term and the row of a unit's load: neighbors read neighboring terms, which are neighbors in memory.
 #[cube]
 fn term_and_row(load: usize) -> (usize, usize) {
@@ -247,7 +246,8 @@ fn context_parts<E: Float>(
     let first_column = block % tiles * COLUMNS;
     let first = run * run_length;
     let end = clamp_max(first + run_length, geometry.memory + geometry.positions);
-    let part_start = (any_head * (geometry.blocks / comptime!(tiles * tiles)) + run) * comptime!((head_dim + 2) * head_dim);
+    let part_start =
+        (any_head * (geometry.blocks / comptime!(tiles * tiles)) + run) * comptime!((head_dim + 2) * head_dim);
 
     // a unit has one column of k, and every second key
     let unit = UNIT_POS as usize;
