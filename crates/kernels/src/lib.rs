@@ -57,7 +57,8 @@ pub fn is_gpu(device: &Device) -> bool {
 /// is optional. The operation has one name in [`cpu`] and `cube`.
 macro_rules! return_if_ours {
     ($operation:expr, $($input:ident),+ $(; $optional:ident)?) => {
-        return_if_native!($operation, $($input),+ $(; $optional)?);
+        #[cfg(feature = "flex")]
+        return_if_ours!(@ cpu, is_native, $operation, $($input),+ $(; $optional)?);
         #[cfg(feature = "cube")]
         return_if_ours!(@ cube, is_on_gpu, $operation, $($input),+ $(; $optional)?);
     };
@@ -68,14 +69,6 @@ macro_rules! return_if_ours {
             return apply($operation, inputs.into_iter().flatten().collect());
         }
     }};
-}
-
-/// Temporary.
-macro_rules! return_if_native {
-    ($operation:expr, $($input:ident),+ $(; $optional:ident)?) => {
-        #[cfg(feature = "flex")]
-        return_if_ours!(@ cpu, is_native, $operation, $($input),+ $(; $optional)?);
-    };
 }
 
 /// Stride, padding and upsampling of a convolution.
@@ -123,6 +116,22 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, options:
     composed::conv2d(x, weight, bias, options)
 }
 
+/// [`conv2d`] plus an image of the shape of its result, which costs no pass of its own on a GPU.
+///
+/// # Shapes
+/// - as [`conv2d`]; `residual`: `[batch, height_out, width_out, channels_out]`
+pub fn conv2d_add(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Tensor<1>,
+    options: Convolution,
+    residual: Tensor<4>,
+) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    return_if_ours!(@ cube, is_on_gpu, convolution::Conv2dAdd(options), x, weight, bias, residual);
+    conv2d(x, weight, Some(bias), options) + residual
+}
+
 /// `x weight^T + bias`, as PyTorch's `linear`.
 ///
 /// # Shapes
@@ -142,6 +151,17 @@ pub fn rms_norm(x: Tensor<4>, gain: Tensor<1>) -> Tensor<4> {
     assert_shape!(gain, [channels]);
     return_if_ours!(rms_norm::RmsNorm { silu: false }, x, gain);
     composed::rms_norm(x, gain)
+}
+
+/// [`rms_norm`], then SiLU if `silu`, plus an image of the shape of `x`, which costs no pass of its own on a GPU.
+///
+/// # Shapes
+/// - `x`, `residual`: `[batch, height, width, channels]`; `gain`: `[channels]`
+pub fn rms_norm_add(x: Tensor<4>, gain: Tensor<1>, silu: bool, residual: Tensor<4>) -> Tensor<4> {
+    #[cfg(feature = "cube")]
+    return_if_ours!(@ cube, is_on_gpu, rms_norm::RmsNormAdd { silu }, x, gain, residual);
+    let y = if silu { rms_norm_silu(x, gain, None) } else { rms_norm(x, gain) };
+    y + residual
 }
 
 /// [`rms_norm`], then scale and shift from the timestep, then SiLU: the middle of a ResNet block.

@@ -145,3 +145,23 @@ fn operations_match_in_lower_precision() {
         }
     }
 }
+
+/// Wide pixels are shared by more units.
+#[test]
+fn norms_of_many_channels_match_those_of_the_cpu() {
+    use burn::tensor::Tensor;
+    for channels in [300usize, 1000, 1030] {
+        let norm = move |leaves: &[Tensor<1>]| {
+            let x = leaves[0].clone().reshape([2, 3, 5, channels]);
+            let scale_shift = leaves[2].clone().reshape([2, 2 * channels]);
+            kernels::rms_norm_silu(x, leaves[1].clone(), Some(scale_shift)).flatten(0, 3)
+        };
+        let values = |count: usize, seed: usize| -> Vec<f64> {
+            (0..count).map(|index| ((index * 37 + seed * 101) % 83) as f64 / 41.0 - 1.0).collect()
+        };
+        let inputs = [values(30 * channels, 1), values(channels, 2), values(4 * channels, 3)];
+        let ours = evaluate(&norm, &inputs, &device(), DType::F32);
+        let difference = difference(&ours, &evaluate(&norm, &inputs, &Device::flex(), DType::F32));
+        assert!(difference < 2e-5, "{channels}: {difference}");
+    }
+}

@@ -11,7 +11,7 @@ use crate::{
     layers::{Conv2d, RmsNorm},
 };
 
-/// One of the two attentions, without the residual connection around it.
+/// One of the two attentions, with the residual connection around it.
 #[derive(Module, Debug)]
 pub enum Attention {
     /// Linear in the number of pixels.
@@ -62,10 +62,10 @@ impl LinearAttention {
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
-        let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
+        let qkv = self.to_qkv.forward(self.norm.forward(x.clone())).flatten(1, 2);
         let out = kernels::linear_attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
-        self.out_norm.forward(self.to_out.forward(out.reshape([batch, height, width, hidden])))
+        self.out_norm.forward_add(self.to_out.forward(out.reshape([batch, height, width, hidden])), x)
     }
 }
 
@@ -91,9 +91,9 @@ impl FullAttention {
 
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, _] = x.dims();
-        let qkv = self.to_qkv.forward(self.norm.forward(x)).flatten(1, 2);
+        let qkv = self.to_qkv.forward(self.norm.forward(x.clone())).flatten(1, 2);
         let out = kernels::attention(qkv, self.mem_kv.val());
         let hidden = out.dims()[2];
-        self.to_out.forward(out.reshape([batch, height, width, hidden]))
+        self.to_out.forward_add(out.reshape([batch, height, width, hidden]), x)
     }
 }

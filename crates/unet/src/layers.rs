@@ -43,6 +43,15 @@ impl Conv2d {
         self.convolve(x, self.weight.val(), Convolution::same(kernel))
     }
 
+    /// [`forward`](Self::forward) plus an image of the shape of its result.
+    pub fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        let options = Convolution::same(self.weight.lazy_shape()[2]);
+        match &self.bias {
+            Some(bias) => kernels::conv2d_add(x, self.weight.val(), bias.val(), options, residual),
+            None => self.forward(x) + residual,
+        }
+    }
+
     /// [`forward`](Self::forward) after nearest-neighbor upsampling by 2: `[batch, 2 height, 2 width, channels_out]`.
     pub fn forward_upsampled(&self, x: Tensor<4>) -> Tensor<4> {
         let kernel = self.weight.lazy_shape()[2];
@@ -101,6 +110,11 @@ impl RmsNorm {
     /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         kernels::rms_norm(x, self.gain())
+    }
+
+    /// [`forward`](Self::forward) plus an image of the same shape.
+    pub fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        kernels::rms_norm_add(x, self.gain(), false, residual)
     }
 
     /// `[channels]`

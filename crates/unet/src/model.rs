@@ -75,7 +75,7 @@ impl Level {
 
     fn attend(&self, x: Tensor<4>) -> Tensor<4> {
         match &self.attention {
-            Some(attention) => attention.forward(x.clone()) + x,
+            Some(attention) => attention.forward(x),
             None => x,
         }
     }
@@ -205,7 +205,7 @@ impl Unet {
         }
 
         x = self.mid_block1.forward(x, &time, &mut dropout);
-        x = self.mid_attn.forward(x.clone()) + x;
+        x = self.mid_attn.forward(x);
         x = self.mid_block2.forward(x, &time, &mut dropout);
 
         for (level, level_skips) in self.ups.iter().zip(skips.into_iter().rev()) {

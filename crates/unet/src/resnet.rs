@@ -25,6 +25,10 @@ impl Block {
     fn forward(&self, x: Tensor<4>, scale_shift: Option<Tensor<2>>) -> Tensor<4> {
         kernels::rms_norm_silu(self.proj.forward(x), self.norm.gain(), scale_shift)
     }
+
+    fn forward_add(&self, x: Tensor<4>, residual: Tensor<4>) -> Tensor<4> {
+        kernels::rms_norm_add(self.proj.forward(x), self.norm.gain(), true, residual)
+    }
 }
 
 /// Two blocks and a residual connection around them.
@@ -54,10 +58,9 @@ impl ResnetBlock {
     pub fn forward(&self, x: Tensor<4>, time: &Tensor<2>, dropout: &mut DropoutMasks) -> Tensor<4> {
         let h = self.block1.forward(x.clone(), Some(self.mlp.forward(time.clone())));
         let h = dropout.apply(h);
-        let h = self.block2.forward(h, None);
-        h + match &self.res_conv {
-            Some(conv) => conv.forward(x),
-            None => x,
+        match &self.res_conv {
+            Some(conv) => conv.forward_add(x, self.block2.forward(h, None)),
+            None => self.block2.forward_add(h, x),
         }
     }
 }

@@ -27,3 +27,4 @@ pub(crate) mod loss;
 pub(crate) mod operation;
 pub(crate) mod rms_norm;
 pub(crate) mod softmax;
+mod upsample;

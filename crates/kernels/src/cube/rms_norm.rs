@@ -103,6 +103,7 @@ fn rms_norm_forward<E: Float>(
     x: &[E],
     gain: &[E],
     scale_shift: &[E],
+    residual: &[E],
     y: &mut [E],
     pixels: usize,
     pixels_of_sample: usize,
@@ -110,6 +111,7 @@ fn rms_norm_forward<E: Float>(
     #[comptime] lanes: usize,
     #[comptime] with_scale: bool,
     #[comptime] with_silu: bool,
+    #[comptime] with_residual: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
@@ -126,6 +128,9 @@ fn rms_norm_forward<E: Float>(
             let mut result = z;
             if comptime!(with_silu) {
                 result = silu(z);
+            }
+            if comptime!(with_residual) {
+                result += f32::cast_from(residual[start + channel]);
             }
             y[start + channel] = E::cast_from(result);
             channel += lanes;
@@ -310,10 +315,15 @@ impl Runs {
     }
 }
 
-impl Differentiable<CubeBackend> for RmsNorm {
-    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
-        let inputs = all_contiguous(inputs);
-        let (x, gain) = (&inputs[0], &inputs[1]);
+/// [`RmsNorm`] without scale and shift, plus an image: x and the image `[batch, height, width, channels]`, gain `[channels]`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RmsNormAdd {
+    /// Whether SiLU follows the norm.
+    pub silu: bool,
+}
+
+impl RmsNorm {
+    fn apply(self, x: &CubeTensor, gain: &CubeTensor, scale_shift: Option<&CubeTensor>, residual: Option<&CubeTensor>) -> CubeTensor {
         let [batch, height, width, channels] = x.shape().dims();
         let (y, lanes) = (empty_like(x), lanes(channels));
         unsafe {
@@ -323,18 +333,48 @@ impl Differentiable<CubeBackend> for RmsNorm {
                 CubeDim::new_1d(UNITS as u32),
                 argument(x),
                 argument(gain),
-                argument(inputs.get(2).unwrap_or(gain)),
+                argument(scale_shift.unwrap_or(gain)),
+                argument(residual.unwrap_or(gain)),
                 argument(&y),
                 batch * height * width,
                 height * width,
                 channels,
                 lanes,
-                inputs.len() > 2,
+                scale_shift.is_some(),
                 self.silu,
+                residual.is_some(),
                 element(x.dtype),
             );
         }
-        (y, Vec::new())
+        y
+    }
+}
+
+impl Differentiable<CubeBackend> for RmsNormAdd {
+    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
+        let inputs = all_contiguous(inputs);
+        (RmsNorm { silu: self.silu }.apply(&inputs[0], &inputs[1], None, Some(&inputs[2])), Vec::new())
+    }
+
+    fn backward(
+        &self,
+        inputs: Vec<CubeTensor>,
+        saved: Vec<CubeTensor>,
+        y_gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let inputs = inputs.into_iter().take(2).collect();
+        let mut gradients = RmsNorm { silu: self.silu }.backward(inputs, saved, y_gradient.clone(), &wanted[..2]);
+        gradients.truncate(2);
+        gradients.push(wanted[2].then_some(y_gradient));
+        gradients
+    }
+}
+
+impl Differentiable<CubeBackend> for RmsNorm {
+    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
+        let inputs = all_contiguous(inputs);
+        (self.apply(&inputs[0], &inputs[1], inputs.get(2), None), Vec::new())
     }
 
     fn backward(

@@ -105,6 +105,36 @@ proptest! {
     }
 
     #[test]
+    fn additions_match(
+        batch in 1..4usize, side in 2..9usize, channels_in in 1..20usize, channels_out in 1..20usize, silu: bool, seed: u64,
+    ) {
+        let image = move |leaf: &Tensor<1>, channels: usize| leaf.clone().reshape([batch, side, side, channels]);
+        let weight = move |leaf: &Tensor<1>| leaf.clone().reshape([channels_out, channels_in, 3, 3]);
+        let options = Convolution::same(3);
+        let ours = move |leaves: &[Tensor<1>]| {
+            let [x, residual] = [(0, channels_in), (3, channels_out)].map(|(leaf, channels)| image(&leaves[leaf], channels));
+            let y = kernels::conv2d_add(x, weight(&leaves[1]), leaves[2].clone(), options, residual.clone());
+            kernels::rms_norm_add(y, leaves[2].clone(), silu, residual).flatten(0, 3)
+        };
+        let reference = move |leaves: &[Tensor<1>]| {
+            let [x, residual] = [(0, channels_in), (3, channels_out)].map(|(leaf, channels)| image(&leaves[leaf], channels));
+            let y = composed::conv2d(x, weight(&leaves[1]), Some(leaves[2].clone()), options) + residual.clone();
+            let gain = leaves[2].clone();
+            let normed = if silu { composed::rms_norm_silu(y, gain, None) } else { composed::rms_norm(y, gain) };
+            (normed + residual).flatten(0, 3)
+        };
+        let inputs = [
+            numbers(batch * side * side * channels_in, seed),
+            numbers(channels_out * channels_in * 9, seed ^ 1),
+            numbers(channels_out, seed ^ 2),
+            numbers(batch * side * side * channels_out, seed ^ 3),
+        ];
+        let error = error(&ours, &reference, &inputs);
+        // of one channel the norm leaves a sign
+        prop_assert!(error < 5e-5 || channels_out == 1, "{error}");
+    }
+
+    #[test]
     fn losses_match(batch in 1..6usize, elements in 1..400usize, kind in 0..3usize, seed: u64) {
         use kernels::Loss;
         let kind = [Loss::Squared, Loss::Absolute, Loss::Huber(0.4)][kind];

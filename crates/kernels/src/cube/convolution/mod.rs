@@ -17,7 +17,7 @@
 pub(crate) mod tensor_cores;
 mod tiled;
 
-use burn::backend::TensorMetadata;
+use burn::backend::{TensorMetadata, ops::FloatTensorOps};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use crate::{
@@ -38,9 +38,8 @@ enum Algorithm {
 /// The choice for a convolution: tensor cores that compute in its number format, and channels that fill their tiles. The one
 /// place that chooses who convolves.
 fn algorithm(x: &CubeTensor, sizes: &Sizes) -> Algorithm {
-    let is_plain = sizes.options.stride == 1 && !sizes.options.upsample;
     let fills_tiles = [sizes.channels_in, sizes.channels_out].iter().all(|count| count.is_multiple_of(16));
-    let can = is_plain && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
+    let can = sizes.options.stride == 1 && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
     if can { Algorithm::TensorCores } else { Algorithm::Tiled }
 }
 
@@ -93,17 +92,64 @@ impl Sizes {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Conv2d(pub Convolution);
 
-impl Differentiable<CubeBackend> for Conv2d {
-    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
-        let mut inputs = inputs.into_iter();
-        let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else { unreachable!("two inputs at least") };
-        let (x, bias) = (contiguous(x), inputs.next().map(contiguous));
+/// [`Conv2d`] plus an image: x, weight, bias, and the image, of the shape of the result.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Conv2dAdd(pub Convolution);
+
+impl Conv2d {
+    fn apply(
+        self,
+        x: CubeTensor,
+        weight: CubeTensor,
+        bias: Option<CubeTensor>,
+        residual: Option<CubeTensor>,
+    ) -> CubeTensor {
+        let (x, bias) = (contiguous(x), bias.map(contiguous));
         let sizes = Sizes::new(&x, &weight, self.0);
         let y = match algorithm(&x, &sizes) {
             Algorithm::TensorCores => tensor_cores::forward(&sizes, &x, &weight, bias.as_ref()),
             Algorithm::Tiled => None,
         };
-        (y.unwrap_or_else(|| tiled::forward(&sizes, &x, &contiguous(weight), bias.as_ref())), Vec::new())
+        match (y, residual) {
+            (Some(y), None) => y,
+            (Some(y), Some(residual)) => CubeBackend::float_add(y, residual),
+            (None, residual) => {
+                let residual = residual.map(contiguous);
+                tiled::forward(&sizes, &x, &contiguous(weight), bias.as_ref(), residual.as_ref())
+            }
+        }
+    }
+}
+
+impl Differentiable<CubeBackend> for Conv2dAdd {
+    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
+        let Ok([x, weight, bias, residual]) = <[CubeTensor; 4]>::try_from(inputs) else { unreachable!("four inputs") };
+        (Conv2d(self.0).apply(x, weight, Some(bias), Some(residual)), Vec::new())
+    }
+
+    fn backward(
+        &self,
+        inputs: Vec<CubeTensor>,
+        saved: Vec<CubeTensor>,
+        y_gradient: CubeTensor,
+        wanted: &[bool],
+    ) -> Vec<Option<CubeTensor>> {
+        let inputs = inputs.into_iter().take(3).collect();
+        let mut gradients = Conv2d(self.0).backward(inputs, saved, y_gradient.clone(), &wanted[..3]);
+        gradients.push(wanted[3].then_some(y_gradient));
+        gradients
+    }
+
+    fn is_cheap(&self) -> bool {
+        false
+    }
+}
+
+impl Differentiable<CubeBackend> for Conv2d {
+    fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
+        let mut inputs = inputs.into_iter();
+        let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else { unreachable!("two inputs at least") };
+        (self.apply(x, weight, inputs.next(), None), Vec::new())
     }
 
     fn backward(

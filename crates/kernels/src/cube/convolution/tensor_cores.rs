@@ -20,6 +20,7 @@ use cubecl::{
 use crate::cube::{
     convolution::{Sizes, tiled},
     launch::{contiguous, element},
+    upsample::{upsample, upsample_gradient},
 };
 
 /// Whether the device has tensor cores for a number format. Those for f32 round its factors to TF32.
@@ -37,13 +38,18 @@ fn options(sizes: &Sizes) -> ConvOptions<2> {
     ConvOptions::new([1, 1], [padding, padding], [1, 1], 1)
 }
 
+/// The image that the convolution reads: x, or a larger copy.
+fn source(sizes: &Sizes, x: &CubeTensor) -> CubeTensor {
+    if sizes.options.upsample { upsample(x) } else { x.clone() }
+}
+
 pub(super) fn forward(
     sizes: &Sizes,
     x: &CubeTensor,
     weight: &CubeTensor,
     bias: Option<&CubeTensor>,
 ) -> Option<CubeTensor> {
-    let x = permute_nhwc_to_nchw(x.clone());
+    let x = permute_nhwc_to_nchw(source(sizes, x));
     let y = conv_forward::<2>(x, weight.clone(), bias.cloned(), options(sizes), ConvStrategy::ImplicitGemm).ok()?;
     Some(contiguous(permute_nchw_to_nhwc(y)))
 }
@@ -51,10 +57,12 @@ pub(super) fn forward(
 pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &CubeTensor) -> Option<CubeTensor> {
     let y_gradient = permute_nhwc_to_nchw(y_gradient.clone());
     let [batch, height, width, channels] = sizes.input_shape();
-    let shape = Shape::from([batch, channels, height, width]);
+    let factor = if sizes.options.upsample { 2 } else { 1 };
+    let shape = Shape::from([batch, channels, factor * height, factor * width]);
     let gradient =
         conv_data_backward::<2>(y_gradient, weight.clone(), shape, options(sizes), ConvStrategy::ImplicitGemm);
-    Some(contiguous(permute_nchw_to_nhwc(gradient.ok()?)))
+    let gradient = contiguous(permute_nchw_to_nhwc(gradient.ok()?));
+    Some(if sizes.options.upsample { upsample_gradient(&gradient) } else { gradient })
 }
 
 pub(super) fn weight_gradient(
@@ -63,7 +71,7 @@ pub(super) fn weight_gradient(
     y_gradient: &CubeTensor,
     with_bias: bool,
 ) -> Option<(Option<CubeTensor>, Option<CubeTensor>)> {
-    let (x, gradient) = (permute_nhwc_to_nchw(x.clone()), permute_nhwc_to_nchw(y_gradient.clone()));
+    let (x, gradient) = (permute_nhwc_to_nchw(source(sizes, x)), permute_nhwc_to_nchw(y_gradient.clone()));
     let shape = Shape::from(sizes.weight_shape());
     let weight = conv_weight_backward::<2>(x, gradient, shape, options(sizes), ConvStrategy::ImplicitGemm).ok()?;
     debug_assert_eq!(weight.shape().dims(), sizes.weight_shape());

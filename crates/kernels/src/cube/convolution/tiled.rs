@@ -198,6 +198,7 @@ fn product_of_pixels<E: Float>(
     source: &[E],
     weight: &[E],
     bias: &[E],
+    residual: &[E],
     result: &mut [E],
     geometry: Geometry,
     weight_column: usize,
@@ -205,6 +206,7 @@ fn product_of_pixels<E: Float>(
     #[comptime] gather: Gather,
     #[comptime] tile: Tile,
     #[comptime] with_bias: bool,
+    #[comptime] with_residual: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.rows + 1)));
@@ -300,6 +302,9 @@ fn product_of_pixels<E: Float>(
                 let mut value = sums[i * unit_columns + j];
                 if comptime!(with_bias) {
                     value += f32::cast_from(bias[column]);
+                }
+                if comptime!(with_residual) {
+                    value += f32::cast_from(residual[row * geometry.columns + column]);
                 }
                 if comptime!(gather.to_patches) {
                     let kernel = comptime!(gather.kernel);
@@ -446,8 +451,14 @@ fn sum_of_parts<E: Float>(
     }
 }
 
-/// y, `[batch, height, width, channels_out]`.
-pub(super) fn forward(sizes: &Sizes, x: &CubeTensor, weight: &CubeTensor, bias: Option<&CubeTensor>) -> CubeTensor {
+/// y, `[batch, height, width, channels_out]`, plus `residual` of the same shape.
+pub(super) fn forward(
+    sizes: &Sizes,
+    x: &CubeTensor,
+    weight: &CubeTensor,
+    bias: Option<&CubeTensor>,
+    residual: Option<&CubeTensor>,
+) -> CubeTensor {
     let y = empty(x, sizes.output_shape(), x.dtype);
     let taps = sizes.kernel * sizes.kernel;
     let strides = [sizes.channels_in * taps, taps];
@@ -460,7 +471,7 @@ pub(super) fn forward(sizes: &Sizes, x: &CubeTensor, weight: &CubeTensor, bias: 
         Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
     };
     let tile = Tile::of(sizes.pixels(), sizes.channels_out);
-    launch_product_of_pixels(x, weight, bias, &y, geometry(&tile), strides, Gather::new(sizes, false), tile);
+    launch_product_of_pixels(x, weight, [bias, residual], &y, geometry(&tile), strides, Gather::new(sizes, false), tile);
     y
 }
 
@@ -483,7 +494,7 @@ pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &Cu
     launch_product_of_pixels(
         y_gradient,
         weight,
-        None,
+        [None, None],
         &x_gradient,
         product,
         [weight_column, weight_channel],
@@ -609,7 +620,7 @@ impl Product {
 fn launch_product_of_pixels(
     source: &CubeTensor,
     weight: &CubeTensor,
-    bias: Option<&CubeTensor>,
+    [bias, residual]: [Option<&CubeTensor>; 2],
     result: &CubeTensor,
     product: Product,
     [weight_column, weight_channel]: [usize; 2],
@@ -624,6 +635,7 @@ fn launch_product_of_pixels(
             argument(source),
             argument(weight),
             argument(bias.unwrap_or(weight)),
+            argument(residual.unwrap_or(weight)),
             argument(result),
             product.launch(),
             weight_column,
@@ -631,6 +643,7 @@ fn launch_product_of_pixels(
             gather,
             tile,
             bias.is_some(),
+            residual.is_some(),
             element(source.dtype),
         );
     }
