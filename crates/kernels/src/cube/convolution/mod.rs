@@ -35,11 +35,12 @@ enum Algorithm {
     TensorCores,
 }
 
-/// The choice for a convolution: tensor cores that compute in its number format, and channels that fill their tiles. The one
-/// place that chooses who convolves.
+/// The choice for a convolution: tensor cores that compute in its number format, and channels that fill their tiles; not
+/// linear layers, which are too small. The one place that chooses who convolves.
 fn algorithm(x: &CubeTensor, sizes: &Sizes) -> Algorithm {
     let fills_tiles = [sizes.channels_in, sizes.channels_out].iter().all(|count| count.is_multiple_of(16));
-    let can = sizes.options.stride == 1 && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
+    let is_image = sizes.output != [1, 1];
+    let can = sizes.options.stride == 1 && is_image && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
     if can { Algorithm::TensorCores } else { Algorithm::Tiled }
 }
 
@@ -97,34 +98,32 @@ pub(crate) struct Conv2d(pub Convolution);
 pub(crate) struct Conv2dAdd(pub Convolution);
 
 impl Conv2d {
+    /// y, and the weights as tensor cores read them, if they were used.
     fn apply(
         self,
         x: CubeTensor,
         weight: CubeTensor,
         bias: Option<CubeTensor>,
         residual: Option<CubeTensor>,
-    ) -> CubeTensor {
-        let (x, bias) = (contiguous(x), bias.map(contiguous));
+    ) -> (CubeTensor, Vec<CubeTensor>) {
+        let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
         let sizes = Sizes::new(&x, &weight, self.0);
-        let y = match algorithm(&x, &sizes) {
-            Algorithm::TensorCores => tensor_cores::forward(&sizes, &x, &weight, bias.as_ref()),
-            Algorithm::Tiled => None,
-        };
-        match (y, residual) {
-            (Some(y), None) => y,
-            (Some(y), Some(residual)) => CubeBackend::float_add(y, residual),
-            (None, residual) => {
-                let residual = residual.map(contiguous);
-                tiled::forward(&sizes, &x, &contiguous(weight), bias.as_ref(), residual.as_ref())
+        if algorithm(&x, &sizes) == Algorithm::TensorCores {
+            let weight = tensor_cores::channels_last(&weight);
+            if let Some(y) = tensor_cores::forward(&sizes, &x, &weight, bias.as_ref()) {
+                let y = if let Some(residual) = residual { CubeBackend::float_add(y, residual) } else { y };
+                return (y, vec![weight]);
             }
         }
+        let residual = residual.map(contiguous);
+        (tiled::forward(&sizes, &x, &weight, bias.as_ref(), residual.as_ref()), Vec::new())
     }
 }
 
 impl Differentiable<CubeBackend> for Conv2dAdd {
     fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
         let Ok([x, weight, bias, residual]) = <[CubeTensor; 4]>::try_from(inputs) else { unreachable!("four inputs") };
-        (Conv2d(self.0).apply(x, weight, Some(bias), Some(residual)), Vec::new())
+        Conv2d(self.0).apply(x, weight, Some(bias), Some(residual))
     }
 
     fn backward(
@@ -149,27 +148,27 @@ impl Differentiable<CubeBackend> for Conv2d {
     fn forward(&self, inputs: Vec<CubeTensor>) -> (CubeTensor, Vec<CubeTensor>) {
         let mut inputs = inputs.into_iter();
         let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else { unreachable!("two inputs at least") };
-        (self.apply(x, weight, inputs.next(), None), Vec::new())
+        self.apply(x, weight, inputs.next(), None)
     }
 
     fn backward(
         &self,
         inputs: Vec<CubeTensor>,
-        _: Vec<CubeTensor>,
+        saved: Vec<CubeTensor>,
         y_gradient: CubeTensor,
         wanted: &[bool],
     ) -> Vec<Option<CubeTensor>> {
         let (x, weight, y_gradient) = (contiguous(inputs[0].clone()), &inputs[1], contiguous(y_gradient));
         let sizes = Sizes::new(&x, weight, self.0);
         let with_bias = inputs.len() > 2;
-        let on_tensor_cores = algorithm(&x, &sizes) == Algorithm::TensorCores;
+        let channels_last = saved.first();
         let x_gradient = wanted[0].then(|| {
-            let found = on_tensor_cores.then(|| tensor_cores::input_gradient(&sizes, weight, &y_gradient)).flatten();
+            let found = channels_last.and_then(|weight| tensor_cores::input_gradient(&sizes, weight, &y_gradient));
             found.unwrap_or_else(|| tiled::input_gradient(&sizes, &contiguous(weight.clone()), &y_gradient))
         });
         let (weight_gradient, bias_gradient) = if wanted[1..].contains(&true) {
             let found =
-                on_tensor_cores.then(|| tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias)).flatten();
+                channels_last.and_then(|_| tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias));
             found.unwrap_or_else(|| tiled::weight_gradient(&sizes, &x, &y_gradient, with_bias))
         } else {
             (None, None)

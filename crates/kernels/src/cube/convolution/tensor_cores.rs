@@ -1,7 +1,8 @@
 //! Convolutions on tensor cores, by the implicit GEMM of burn's CubeCL kernels. Every function returns None where burn
 //! refuses the shape, and the caller computes it otherwise.
 //!
-//! burn's kernels read weights as `[channels_out, kernel, kernel, channels_in]`, and make a copy of ours.
+//! burn's kernels read weights as `[channels_out, kernel, kernel, channels_in]`: the forward pass makes a copy of that layout,
+//! which the backward pass uses again.
 
 use burn::{
     backend::{TensorMetadata, ops::ConvOptions},
@@ -33,6 +34,11 @@ pub(crate) fn compute_in(client: &Client, dtype: DType) -> bool {
     crate::tensor_cores::are_enabled() && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
 }
 
+/// The weights as `[channels_out, kernel, kernel, channels_in]`, contiguous.
+pub(super) fn channels_last(weight: &CubeTensor) -> CubeTensor {
+    contiguous(permute_nchw_to_nhwc(weight.clone()))
+}
+
 fn options(sizes: &Sizes) -> ConvOptions<2> {
     let padding = sizes.options.padding;
     ConvOptions::new([1, 1], [padding, padding], [1, 1], 1)
@@ -50,7 +56,7 @@ pub(super) fn forward(
     bias: Option<&CubeTensor>,
 ) -> Option<CubeTensor> {
     let x = permute_nhwc_to_nchw(source(sizes, x));
-    let y = conv_forward::<2>(x, weight.clone(), bias.cloned(), options(sizes), ConvStrategy::ImplicitGemm).ok()?;
+    let y = conv_forward::<2>(x, permute_nhwc_to_nchw(weight.clone()), bias.cloned(), options(sizes), ConvStrategy::ImplicitGemm).ok()?;
     Some(contiguous(permute_nchw_to_nhwc(y)))
 }
 
@@ -59,8 +65,8 @@ pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &Cu
     let [batch, height, width, channels] = sizes.input_shape();
     let factor = if sizes.options.upsample { 2 } else { 1 };
     let shape = Shape::from([batch, channels, factor * height, factor * width]);
-    let gradient =
-        conv_data_backward::<2>(y_gradient, weight.clone(), shape, options(sizes), ConvStrategy::ImplicitGemm);
+    let weight = permute_nhwc_to_nchw(weight.clone());
+    let gradient = conv_data_backward::<2>(y_gradient, weight, shape, options(sizes), ConvStrategy::ImplicitGemm);
     let gradient = contiguous(permute_nchw_to_nhwc(gradient.ok()?));
     Some(if sizes.options.upsample { upsample_gradient(&gradient) } else { gradient })
 }
