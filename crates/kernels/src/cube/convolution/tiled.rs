@@ -1,5 +1,9 @@
 //! The products of a convolution in tiles: a cube computes a tile of the result, a unit some rows and columns of it in
 //! registers, and both factors pass through shared memory, [`DEPTH`] terms of the sum at a time.
+//!
+//! Shared memory holds vectors of up to four rows, or columns, of one term: what costs is the number of its reads. A cube has
+//! as many units as a tile has eighths of its height times eighths of its width, and each term has eight units that load it, so
+//! that a unit loads as many rows, and columns, as it computes.
 
 use burn::{backend::TensorMetadata, tensor::DType};
 use burn_cubecl::tensor::CubeTensor;
@@ -10,10 +14,14 @@ use crate::cube::{
     launch::{aligned, argument, cubes, element, empty, part},
 };
 
+/// Parts of a tile in each direction, and units that load a term.
+const SIDE: usize = 8;
 /// Units of a cube.
-const UNITS: usize = 256;
+const UNITS: usize = SIDE * SIDE;
+/// Units of a cube that adds parts.
+const ADDING_UNITS: usize = 256;
 /// Terms of the sum that lie in shared memory at a time.
-const DEPTH: usize = 16;
+const DEPTH: usize = SIDE;
 /// The number of cubes from which a device is taken to be busy: a sum over pixels is split until there are as many.
 const BUSY: usize = 512;
 /// The fewest pixels of a part of a split sum.
@@ -24,20 +32,27 @@ const LEAST_PIXELS: usize = 256;
 struct Tile {
     rows: usize,
     columns: usize,
-    /// Rows and columns of a unit.
-    unit_rows: usize,
-    unit_columns: usize,
 }
 
 impl Tile {
     /// The tile for a result of this size: small ones waste less on few rows or columns.
     fn of(rows: usize, columns: usize) -> Self {
         match (rows > 32, columns > 32) {
-            (true, true) => Self { rows: 64, columns: 64, unit_rows: 4, unit_columns: 4 },
-            (true, false) => Self { rows: 64, columns: 16, unit_rows: 4, unit_columns: 1 },
-            (false, true) => Self { rows: 16, columns: 64, unit_rows: 1, unit_columns: 4 },
-            (false, false) => Self { rows: 32, columns: 32, unit_rows: 2, unit_columns: 2 },
+            (true, true) => Self { rows: 64, columns: 64 },
+            (true, false) => Self { rows: 64, columns: 16 },
+            (false, true) => Self { rows: 16, columns: 64 },
+            (false, false) => Self { rows: 32, columns: 32 },
         }
+    }
+
+    /// Rows and columns of a unit.
+    fn of_unit(&self) -> [usize; 2] {
+        [self.rows / SIDE, self.columns / SIDE]
+    }
+
+    /// Rows and columns of a vector in shared memory.
+    fn vectors(&self) -> [usize; 2] {
+        self.of_unit().map(|length| length.min(4))
     }
 
     fn count(&self, rows: usize, columns: usize) -> [usize; 2] {
@@ -162,25 +177,71 @@ fn spacing(#[comptime] gather: Gather) -> comptime_type!(usize) {
     })
 }
 
-/// Adds the product of the two tiles in shared memory, `[term][row]` and `[term][column]`, to the sums of the unit.
+/// The tiles of both factors in shared memory, `[term][row or column]`, and one vector more a term, so that the terms of a row lie
+/// in different banks.
+#[derive(CubeType)]
+struct Factors<R: Size, C: Size> {
+    left: Shared<[Vector<f32, R>]>,
+    right: Shared<[Vector<f32, C>]>,
+}
+
 #[cube]
-fn multiply(left: &[f32], right: &[f32], sums: &mut Array<f32>, #[comptime] tile: Tile) {
-    let across = comptime!(tile.columns / tile.unit_columns);
-    let row = UNIT_POS as usize / across;
-    let column = UNIT_POS as usize % across;
-    let (left_width, right_width) = comptime!((tile.rows + 1, tile.columns + 1));
-    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
-    let row_step = comptime!(tile.rows / tile.unit_rows);
+fn factors<R: Size, C: Size>(#[comptime] tile: Tile) -> Factors<R, C> {
+    let [row_vector, column_vector] = comptime!(tile.vectors());
+    Factors::<R, C> {
+        left: Shared::<[Vector<f32, R>]>::new_slice(comptime!(DEPTH * (tile.rows / row_vector + 1))),
+        right: Shared::<[Vector<f32, C>]>::new_slice(comptime!(DEPTH * (tile.columns / column_vector + 1))),
+    }
+}
+
+/// Puts the values of one term, of a unit's rows or columns from `first`, into shared memory.
+#[cube]
+fn put<N: Size>(
+    shared: &mut [Vector<f32, N>],
+    term: usize,
+    first: usize,
+    values: &Array<f32>,
+    #[comptime] length: usize,
+    #[comptime] all: usize,
+) {
+    let vector = comptime!(length.min(4));
+    let start = term * comptime!(all / vector + 1) + first / vector;
+    #[unroll]
+    for part in 0..comptime!(length / vector) {
+        let mut four = Vector::<f32, N>::new(0.0f32);
+        #[unroll]
+        for lane in 0..vector {
+            four.insert(lane, values[part * vector + lane]);
+        }
+        shared[start + part] = four;
+    }
+}
+
+/// Adds the product of the two tiles in shared memory to the sums of the unit.
+#[cube]
+fn multiply<R: Size, C: Size>(factors: &Factors<R, C>, sums: &mut Array<f32>, #[comptime] tile: Tile) {
+    let [unit_rows, unit_columns] = comptime!(tile.of_unit());
+    let [row_vector, column_vector] = comptime!(tile.vectors());
+    let row = UNIT_POS as usize / SIDE * comptime!(unit_rows / row_vector);
+    let column = UNIT_POS as usize % SIDE * comptime!(unit_columns / column_vector);
     let mut lefts = Array::<f32>::new(unit_rows);
     let mut rights = Array::<f32>::new(unit_columns);
     for term in 0..DEPTH {
         #[unroll]
-        for index in 0..unit_rows {
-            lefts[index] = left[term * left_width + row + index * row_step];
+        for part in 0..comptime!(unit_rows / row_vector) {
+            let four = factors.left[term * comptime!(tile.rows / row_vector + 1) + row + part];
+            #[unroll]
+            for lane in 0..row_vector {
+                lefts[part * row_vector + lane] = four.extract(lane);
+            }
         }
         #[unroll]
-        for index in 0..unit_columns {
-            rights[index] = right[term * right_width + column + index * across];
+        for part in 0..comptime!(unit_columns / column_vector) {
+            let four = factors.right[term * comptime!(tile.columns / column_vector + 1) + column + part];
+            #[unroll]
+            for lane in 0..column_vector {
+                rights[part * column_vector + lane] = four.extract(lane);
+            }
         }
         #[unroll]
         for i in 0..unit_rows {
@@ -194,7 +255,7 @@ fn multiply(left: &[f32], right: &[f32], sums: &mut Array<f32>, #[comptime] tile
 
 /// The products whose rows are pixels: y, and the gradient of x.
 #[cube(launch_unchecked)]
-fn product_of_pixels<E: Float>(
+fn product_of_pixels<E: Float, R: Size, C: Size>(
     source: &[E],
     weight: &[E],
     bias: &[E],
@@ -209,8 +270,7 @@ fn product_of_pixels<E: Float>(
     #[comptime] with_residual: bool,
     #[define(E)] _dtype: ElemType,
 ) {
-    let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.rows + 1)));
-    let mut right = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.columns + 1)));
+    let mut factors = factors::<R, C>(tile);
     if CUBE_POS >= geometry.tiles {
         terminate!();
     }
@@ -218,86 +278,74 @@ fn product_of_pixels<E: Float>(
     let first_column = CUBE_POS % geometry.column_tiles * comptime!(tile.columns);
     let unit = UNIT_POS as usize;
     let terms = geometry.channels * comptime!(gather.taps());
+    let [unit_rows, unit_columns] = comptime!(tile.of_unit());
 
-    // the pixels that the unit reads, which are the same for all terms
-    let loads = comptime!(tile.rows * DEPTH / UNITS);
+    // the pixels that the unit reads, which are the same for all terms; neighbors read neighboring channels
     let unit_term = unit % DEPTH;
-    let unit_row = unit / DEPTH;
-    let mut images = Array::<usize>::new(loads);
-    let mut downs = Array::<i32>::new(loads);
-    let mut rights = Array::<i32>::new(loads);
+    let unit_row = unit / DEPTH * unit_rows;
+    let mut images = Array::<usize>::new(unit_rows);
+    let mut downs = Array::<i32>::new(unit_rows);
+    let mut rights = Array::<i32>::new(unit_rows);
     let spacing = spacing(gather);
     #[unroll]
-    for load in 0..loads {
-        let row = first_row + unit_row + load * comptime!(UNITS / DEPTH);
+    for load in 0..unit_rows {
+        let row = first_row + unit_row + load;
         let pixel = row % (geometry.height * geometry.width);
-        // an image beyond the last reads nothing
         images[load] = row / (geometry.height * geometry.width);
+        // a row beyond the last reads nothing
         downs[load] = select(row < geometry.rows, (pixel / geometry.width * spacing) as i32, -1_000_000i32);
         rights[load] = (pixel % geometry.width * spacing) as i32;
     }
+    // the columns that it reads of the weights, whose neighbors are columns in the product for the gradient, channels otherwise
+    let weight_term = if comptime!(gather.for_gradient) { unit / DEPTH } else { unit % DEPTH };
+    let unit_column = if comptime!(gather.for_gradient) { unit % DEPTH } else { unit / DEPTH } * unit_columns;
 
-    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
     let mut sums = Array::<f32>::new(comptime!(unit_rows * unit_columns));
     #[unroll]
     for index in 0..comptime!(unit_rows * unit_columns) {
         sums[index] = 0.0f32;
     }
+    let mut pixels = Array::<f32>::new(unit_rows);
+    let mut weights = Array::<f32>::new(unit_columns);
     let mut first_term = 0usize.runtime();
     while first_term < terms {
         let term = first_term + unit_term;
         let channel = term % geometry.channels;
-        let (tap_down, tap_right, weight_tap) = offset(term / geometry.channels, gather);
+        let (tap_down, tap_right, _) = offset(term / geometry.channels, gather);
         #[unroll]
-        for load in 0..loads {
+        for load in 0..unit_rows {
             let (start, inside) =
                 source_pixel(images[load], downs[load] + tap_down, rights[load] + tap_right, &geometry, gather);
-            let mut value = 0.0f32;
+            pixels[load] = 0.0f32;
             if inside && term < terms {
-                value = f32::cast_from(source[start + channel]);
+                pixels[load] = f32::cast_from(source[start + channel]);
             }
-            left[unit_term * comptime!(tile.rows + 1) + unit_row + load * comptime!(UNITS / DEPTH)] = value;
         }
-        let weight_loads = comptime!(tile.columns * DEPTH / UNITS);
+        let term = first_term + weight_term;
+        let (_, _, weight_tap) = offset(term / geometry.channels, gather);
+        let start = term % geometry.channels * weight_channel + weight_tap;
         #[unroll]
-        for load in 0..weight_loads {
-            if comptime!(gather.for_gradient) {
-                // neighbors read neighboring columns
-                let local = unit % comptime!(tile.columns);
-                let local_term = unit / comptime!(tile.columns) + load * comptime!(UNITS / tile.columns);
-                let term = first_term + local_term;
-                let column = first_column + local;
-                let tap = term / geometry.channels;
-                let (_, _, weight_tap) = offset(tap, gather);
-                let mut value = 0.0f32;
-                if column < geometry.columns && term < terms {
-                    let start = column * weight_column + term % geometry.channels * weight_channel;
-                    value = f32::cast_from(weight[start + weight_tap]);
-                }
-                right[local_term * comptime!(tile.columns + 1) + local] = value;
-            } else {
-                let local = unit_row + load * comptime!(UNITS / DEPTH);
-                let column = first_column + local;
-                let mut value = 0.0f32;
-                if column < geometry.columns && term < terms {
-                    value = f32::cast_from(weight[column * weight_column + channel * weight_channel + weight_tap]);
-                }
-                right[unit_term * comptime!(tile.columns + 1) + local] = value;
+        for load in 0..unit_columns {
+            let column = first_column + unit_column + load;
+            weights[load] = 0.0f32;
+            if column < geometry.columns && term < terms {
+                weights[load] = f32::cast_from(weight[start + column * weight_column]);
             }
         }
+        put::<R>(&mut factors.left, unit_term, unit_row, &pixels, unit_rows, comptime!(tile.rows));
+        put::<C>(&mut factors.right, weight_term, unit_column, &weights, unit_columns, comptime!(tile.columns));
         sync_cube();
-        multiply(&left, &right, &mut sums, tile);
+        multiply::<R, C>(&factors, &mut sums, tile);
         sync_cube();
         first_term += DEPTH;
     }
 
-    let across = comptime!(tile.columns / tile.unit_columns);
     #[unroll]
     for i in 0..unit_rows {
         #[unroll]
         for j in 0..unit_columns {
-            let row = first_row + unit / across + i * comptime!(tile.rows / tile.unit_rows);
-            let column = first_column + unit % across + j * across;
+            let row = first_row + unit / SIDE * unit_rows + i;
+            let column = first_column + unit % SIDE * unit_columns + j;
             if row < geometry.rows && column < geometry.columns {
                 let mut value = sums[i * unit_columns + j];
                 if comptime!(with_bias) {
@@ -327,7 +375,7 @@ fn product_of_pixels<E: Float>(
 /// Columns count the taps and, within one, the channels of x; the last one is the bias, if there is one. A part of a split
 /// sum takes `pixels_of_part` pixels and writes its results at `part_length` elements from those of the part before.
 #[cube(launch_unchecked)]
-fn product_over_pixels<E: Float, O: Float>(
+fn product_over_pixels<E: Float, O: Float, R: Size, C: Size>(
     y_gradient: &[E],
     source: &[E],
     result: &mut [O],
@@ -342,8 +390,7 @@ fn product_over_pixels<E: Float, O: Float>(
     #[define(E)] _dtype: ElemType,
     #[define(O)] _result_dtype: ElemType,
 ) {
-    let mut left = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.rows + 1)));
-    let mut right = Shared::<[f32]>::new_slice(comptime!(DEPTH * (tile.columns + 1)));
+    let mut factors = factors::<R, C>(tile);
     if CUBE_POS >= geometry.tiles {
         terminate!();
     }
@@ -354,72 +401,73 @@ fn product_over_pixels<E: Float, O: Float>(
     let unit = UNIT_POS as usize;
     let taps = comptime!(gather.kernel * gather.kernel);
     let weight_columns = geometry.channels * taps;
+    let [unit_rows, unit_columns] = comptime!(tile.of_unit());
 
-    // the column that the unit reads, which is the same for all terms
-    let local_column = unit % comptime!(tile.columns);
-    let column = first_column + local_column;
-    let channel = column % geometry.channels;
-    let (tap_down, tap_right, _) = offset(column / geometry.channels, gather);
-    let is_bias = column == weight_columns;
-    let local_row = unit % comptime!(tile.rows);
-    let row = first_row + local_row;
+    // the rows and columns that the unit reads, which are the same for all terms; neighbors read neighboring channels
+    let unit_term = unit / DEPTH;
+    let unit_row = unit % DEPTH * unit_rows;
+    let unit_column = unit % DEPTH * unit_columns;
+    let mut channels = Array::<usize>::new(unit_columns);
+    let mut downs = Array::<i32>::new(unit_columns);
+    let mut rights = Array::<i32>::new(unit_columns);
+    #[unroll]
+    for load in 0..unit_columns {
+        let column = first_column + unit_column + load;
+        let (tap_down, tap_right, _) = offset(column / geometry.channels, gather);
+        channels[load] = column % geometry.channels;
+        // a column beyond the weights reads nothing
+        downs[load] = select(column < weight_columns, tap_down, -1_000_000i32);
+        rights[load] = tap_right;
+    }
     let spacing = spacing(gather);
 
-    let (unit_rows, unit_columns) = comptime!((tile.unit_rows, tile.unit_columns));
     let mut sums = Array::<f32>::new(comptime!(unit_rows * unit_columns));
     #[unroll]
     for index in 0..comptime!(unit_rows * unit_columns) {
         sums[index] = 0.0f32;
     }
+    let mut gradients = Array::<f32>::new(unit_rows);
+    let mut sources = Array::<f32>::new(unit_columns);
     let mut first_pixel = part * pixels_of_part;
     let last_pixel = clamp_max(first_pixel + pixels_of_part, pixels);
     while first_pixel < last_pixel {
-        let loads = comptime!(tile.rows * DEPTH / UNITS);
+        let pixel = first_pixel + unit_term;
         #[unroll]
-        for load in 0..loads {
-            let term = unit / comptime!(tile.rows) + load * comptime!(UNITS / tile.rows);
-            let pixel = first_pixel + term;
-            let mut value = 0.0f32;
+        for load in 0..unit_rows {
+            let row = first_row + unit_row + load;
+            gradients[load] = 0.0f32;
             if row < geometry.rows && pixel < last_pixel {
-                value = f32::cast_from(y_gradient[pixel * geometry.rows + row]);
+                gradients[load] = f32::cast_from(y_gradient[pixel * geometry.rows + row]);
             }
-            left[term * comptime!(tile.rows + 1) + local_row] = value;
         }
-        let source_loads = comptime!(tile.columns * DEPTH / UNITS);
+        let image = pixel / (geometry.height * geometry.width);
+        let place = pixel % (geometry.height * geometry.width);
+        let down = (place / geometry.width * spacing) as i32;
+        let right = (place % geometry.width * spacing) as i32;
         #[unroll]
-        for load in 0..source_loads {
-            let term = unit / comptime!(tile.columns) + load * comptime!(UNITS / tile.columns);
-            let pixel = first_pixel + term;
-            let mut value = 0.0f32;
-            if pixel < last_pixel {
-                if is_bias {
-                    value = 1.0f32;
-                } else if column < weight_columns {
-                    let image = pixel / (geometry.height * geometry.width);
-                    let place = pixel % (geometry.height * geometry.width);
-                    let down = (place / geometry.width * spacing) as i32 + tap_down;
-                    let right = (place % geometry.width * spacing) as i32 + tap_right;
-                    let (start, inside) = source_pixel(image, down, right, &geometry, gather);
-                    if inside {
-                        value = f32::cast_from(source[start + channel]);
-                    }
-                }
+        for load in 0..unit_columns {
+            let (start, inside) = source_pixel(image, down + downs[load], right + rights[load], &geometry, gather);
+            // the column of the bias
+            let is_bias = first_column + unit_column + load == weight_columns;
+            sources[load] = select(is_bias, 1.0f32, 0.0f32);
+            if inside && pixel < last_pixel {
+                sources[load] = f32::cast_from(source[start + channels[load]]);
             }
-            right[term * comptime!(tile.columns + 1) + local_column] = value;
         }
+        put::<R>(&mut factors.left, unit_term, unit_row, &gradients, unit_rows, comptime!(tile.rows));
+        put::<C>(&mut factors.right, unit_term, unit_column, &sources, unit_columns, comptime!(tile.columns));
         sync_cube();
-        multiply(&left, &right, &mut sums, tile);
+        multiply::<R, C>(&factors, &mut sums, tile);
         sync_cube();
         first_pixel += DEPTH;
     }
 
-    let across = comptime!(tile.columns / tile.unit_columns);
     #[unroll]
     for i in 0..unit_rows {
         #[unroll]
         for j in 0..unit_columns {
-            let row = first_row + unit / across + i * comptime!(tile.rows / tile.unit_rows);
-            let column = first_column + unit % across + j * across;
+            let row = first_row + unit / SIDE * unit_rows + i;
+            let column = first_column + unit % SIDE * unit_columns + j;
             if row < geometry.rows && column < geometry.columns {
                 let mut index = bias_start + row;
                 if column < weight_columns {
@@ -441,7 +489,7 @@ fn sum_of_parts<E: Float>(
     count: usize,
     #[define(E)] _dtype: ElemType,
 ) {
-    let index = CUBE_POS * UNITS + UNIT_POS as usize;
+    let index = CUBE_POS * ADDING_UNITS + UNIT_POS as usize;
     if index < length {
         let mut sum = 0.0f32;
         for part in 0..count {
@@ -557,6 +605,8 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
             &x.client,
             cubes(all_tiles),
             CubeDim::new_1d(UNITS as u32),
+            tile.vectors()[0],
+            tile.vectors()[1],
             argument(y_gradient),
             argument(x),
             argument(target),
@@ -574,8 +624,8 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
         if let Some(split) = &split {
             sum_of_parts::launch_unchecked(
                 &x.client,
-                cubes(length.div_ceil(UNITS)),
-                CubeDim::new_1d(UNITS as u32),
+                cubes(length.div_ceil(ADDING_UNITS)),
+                CubeDim::new_1d(ADDING_UNITS as u32),
                 argument(split),
                 argument(&result),
                 length,
@@ -632,6 +682,8 @@ fn launch_product_of_pixels(
             &source.client,
             cubes(product.tiles),
             CubeDim::new_1d(UNITS as u32),
+            tile.vectors()[0],
+            tile.vectors()[1],
             argument(source),
             argument(weight),
             argument(bias.unwrap_or(weight)),
