@@ -9,6 +9,8 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod memory;
+
 use core::{fmt, str::FromStr};
 
 use burn::tensor::Device;
