@@ -1,7 +1,7 @@
 #!/bin/sh
 # Checks and measures the GPU of this machine: ./run.sh [--small] [STAGE...]
 #
-# Each stage has its time limit, all of them together less than 7 minutes (with --small five times as much). Results go to work/results.jsonl, one JSON object a
+# Each stage has its time limit, all of them together less than 7 minutes (with --small ten times as much). Results go to work/results.jsonl, one JSON object a
 # line, errors to work/errors.log; tables come at the end, also if a stage failed. The exit code is 0 if nothing failed.
 #
 #   DIFFUSE_KIT_SMALL=1       as --small: small sizes, for a CPU that takes the place of a GPU
@@ -36,7 +36,7 @@ done
 
 # a CPU may take longer
 slowness=1
-[ -n "$small" ] && slowness=5
+[ -n "$small" ] && slowness=10
 seconds=$((${DIFFUSE_KIT_SECONDS:-400} * slowness))
 device=${DIFFUSE_KIT_DEVICE:-$(cat device)}
 work=${DIFFUSE_KIT_WORK:-$PWD/work}
@@ -73,7 +73,7 @@ for stage in $chosen; do
         echo "{$name,\"result\":\"ok\",\"seconds\":$took}" >>"$results"
     else
         tail -n 5 "$errors"
-        message="ended with $status (124: its time was up); see errors.log"
+        message="ended with $status (124 or 137: its time was up); see errors.log"
         echo "{$name,\"result\":\"failed\",\"seconds\":$took,\"message\":\"$message\"}" >>"$results"
     fi
 done

@@ -33,7 +33,7 @@ use crate::measurement::print;
 use networks::{FORMATS, Format};
 
 /// The time that a CPU may take over that of a GPU, with small sizes; most of it is compilation.
-const SMALL_SLOWNESS: u64 = 5;
+const SMALL_SLOWNESS: u64 = 10;
 
 #[derive(Args)]
 pub struct GpuArguments {

@@ -1,19 +1,18 @@
 //! The stage `resume`: a run that is stopped after half of its steps and resumed has the losses of one that is not.
 
 use serde_json::json;
-use train::{Config, Trainer};
+use train::Trainer;
 
-use super::{Session, rounded, same::largest_difference};
+use super::{
+    Session, rounded,
+    same::{configuration, largest_difference},
+};
 
 /// Training steps, of which half are done before the stop.
 const STEPS: usize = 10;
 
 pub fn run(session: &Session) -> anyhow::Result<()> {
-    let mut config = Config::preset("digits")?;
-    config.data.limit = Some(256);
-    if session.small {
-        config.training.batch_size = 8;
-    }
+    let config = configuration(session)?;
     let images = data::open(&config.data.path, &config.load_options())?.images;
     let device = session.open()?;
     let trainer = || Trainer::new(config.clone(), images.clone(), &device);

@@ -13,6 +13,7 @@ use pipeline::{Request, generate, grid_columns, pictures, sample_grid};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use train::{Config, Trainer};
+use unet::AttentionKind;
 
 use super::{Session, rounded};
 
@@ -68,15 +69,21 @@ pub fn run(session: &Session) -> anyhow::Result<()> {
     )
 }
 
-/// The losses of a training with the preset `digits`, and a grid of its samples.
-fn compute(session: &Session, device: &Device) -> anyhow::Result<(Values, Pixels)> {
+/// The preset `digits`, or a smaller network.
+pub fn configuration(session: &Session) -> anyhow::Result<Config> {
     let mut config = Config::preset("digits")?;
     // the same sums on every device
-    config.training.parallel_parts = 1;
-    (config.sampling.parallel_parts, config.sampling.count) = (1, if session.small { 10 } else { 100 });
+    (config.training.parallel_parts, config.sampling.parallel_parts) = (1, 1);
     if session.small {
-        (config.training.batch_size, config.sampling.steps) = (8, 4);
+        (config.unet.dim_mults, config.unet.attention) = (vec![1, 2], vec![AttentionKind::Off, AttentionKind::Full]);
+        (config.training.batch_size, config.sampling.steps, config.sampling.count) = (4, 3, 10);
     }
+    Ok(config)
+}
+
+/// The losses of a training, and a grid of its samples.
+fn compute(session: &Session, device: &Device) -> anyhow::Result<(Values, Pixels)> {
+    let config = configuration(session)?;
     let images = data::open(&config.data.path, &config.load_options())?.images;
     let mut trainer = Trainer::new(config.clone(), images, device)?;
     let mut losses = Vec::new();
