@@ -7,7 +7,7 @@ use data::{LoadOptions, Loaded};
 use serde_json::json;
 use train::{
     Config, TrainError,
-    doctor::{Finding, Measurement, Severity, check_data, check_schedule, measure},
+    doctor::{Finding, Measurement, Severity, check_data, check_precision, check_schedule, measure},
 };
 
 use crate::{
@@ -39,6 +39,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     let config = config.resolved(&images);
     config.unet.check_image_size(images.height(), images.width()).map_err(TrainError::from)?;
     found.extend(check_data(&config, &images));
+    found.extend(check_precision(&config, &device));
     found.extend(check_schedule(&config, &config.diffusion.schedule.build()?));
 
     let measured = if arguments.no_steps {
@@ -59,11 +60,12 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     )];
     if let (Some(measured), Some(seconds)) = (measured, seconds) {
         lines.push(format!(
-            "estimate  {} for {} steps of {:.3} s on {device_name}, without samples; {} of main memory",
+            "estimate  {} for {} steps of {:.3} s on {device_name}, without samples; {} of {} memory",
             duration(seconds),
             config.training.steps,
             measured.step_seconds,
-            measured.memory_bytes.map_or("unknown".to_owned(), gigabytes)
+            measured.memory_bytes.map_or("unknown".to_owned(), gigabytes),
+            if measured.available_bytes.is_some() || device_name == "flex" { "main" } else { "device" }
         ));
     }
     lines.extend(found.iter().map(|Finding { severity, text }| format!("{severity:<9} {text}")));

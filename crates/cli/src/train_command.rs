@@ -21,7 +21,7 @@ use parallel::{Placement, ProcessGroup};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 use train::{
-    Config, Control, Event, Mean, Outcome, Run, RunFiles, TrainError, Trainer,
+    Config, Control, Event, Mean, MixedPrecision, Outcome, Run, RunFiles, TrainError, Trainer,
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
@@ -233,6 +233,9 @@ impl Rank {
     fn describe(&self, trainer: &Trainer, data: &RunData) -> anyhow::Result<()> {
         let (config, images) = (trainer.config(), &data.images);
         self.log(format_args!("device      {}", self.device_name));
+        if let Some(numbers) = numbers(trainer) {
+            self.log(format_args!("numbers     {numbers}"));
+        }
         let Placement { local_size, threads, .. } = self.placement;
         if self.group.world_size() > 1 {
             let ranks = self.group.world_size();
@@ -412,4 +415,14 @@ fn directory_to_resume(named: Option<&Path>) -> anyhow::Result<PathBuf> {
         .max()
         .map(|(_, path)| path)
         .ok_or_else(|| anyhow!("there is no run in {RUNS}/ to go on with; name one with --run DIR"))
+}
+
+/// The number formats of a training on a GPU; None where everything is f32.
+fn numbers(trainer: &Trainer) -> Option<&'static str> {
+    match trainer.config().training.mixed_precision {
+        MixedPrecision::Bf16 => Some("bf16, weights in f32"),
+        MixedPrecision::F16 => Some("f16 with a loss scale, weights in f32"),
+        MixedPrecision::No if trainer.uses_tf32() => Some("f32, in convolutions TF32 (training.tf32 = false for f32 alone)"),
+        MixedPrecision::No => None,
+    }
 }

@@ -10,6 +10,8 @@
 #![forbid(unsafe_code)]
 
 pub mod memory;
+#[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm"))]
+mod startup;
 
 use core::{fmt, str::FromStr};
 
@@ -146,6 +148,18 @@ pub enum DeviceError {
         /// Number of devices of the backend.
         found: usize,
     },
+    /// A file without which kernels cannot be compiled is not there.
+    #[error("the device `{backend}` needs the file {file}, which was not found in {}: {advice}", places.join(", "))]
+    MissingFile {
+        /// The backend.
+        backend: Backend,
+        /// The name of the file.
+        file: &'static str,
+        /// Where it was looked for.
+        places: Vec<String>,
+        /// How to get it.
+        advice: &'static str,
+    },
     /// The build has no backend.
     #[error("this build has no backend: build it with one of the features flex, wgpu, vulkan, metal, cuda, rocm")]
     None,
@@ -172,16 +186,21 @@ pub fn default_name() -> Result<&'static str, DeviceError> {
 /// Opens a device by its name. For training, call [`Device::autodiff`] on it.
 ///
 /// # Errors
-/// [`DeviceError::Unknown`], [`DeviceError::NotCompiled`] or [`DeviceError::NotFound`].
+/// [`DeviceError::Unknown`], [`DeviceError::NotCompiled`], [`DeviceError::MissingFile`] or [`DeviceError::NotFound`].
 pub fn open(name: &str) -> Result<Device, DeviceError> {
     let DeviceName { backend, index } = name.parse()?;
     if !backend.is_compiled() {
         return Err(DeviceError::NotCompiled { backend });
     }
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal", feature = "cuda", feature = "rocm"))]
+    startup::settle();
     // before any tensor is made: a missing device is otherwise a panic in a thread of the driver
     let devices = backend.devices();
     let found = devices.len();
-    devices.into_iter().nth(index).ok_or(DeviceError::NotFound { backend, index, found })
+    let device = devices.into_iter().nth(index).ok_or(DeviceError::NotFound { backend, index, found })?;
+    #[cfg(feature = "cuda")]
+    startup::check_files(backend)?;
+    Ok(device)
 }
 
 /// Opens the device of that name, or the default one, and returns its name with it.

@@ -1,7 +1,7 @@
 //! Adam and AdamW as PyTorch defines them, with gradient clipping and the EMA of the weights: natively in one pass over the
 //! parameters, elsewhere composed of burn's operations.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 
 /// The kind and strength of weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,7 +91,6 @@ impl DeviceGradients {
     ///
     /// # Errors
     /// The gradients, unless all are on a GPU.
-    #[cfg_attr(not(feature = "cube"), expect(clippy::missing_const_for_fn, reason = "it is not one with GPUs"))]
     pub fn new(gradients: Vec<Tensor<1>>) -> Result<Self, Vec<Tensor<1>>> {
         #[cfg(feature = "cube")]
         if !gradients.is_empty() && gradients.iter().all(crate::cube::operation::is_on_gpu) {
@@ -107,16 +106,29 @@ impl DeviceGradients {
         #[cfg(feature = "cube")]
         return self.0.decide(loss, 1.0 / loss_scale, largest);
         #[cfg(not(feature = "cube"))]
-        match *self {}
+        {
+            let _ = (loss, loss_scale, largest);
+            match *self {}
+        }
     }
 
     /// [`adam`] for all parameters, whose own gradients are ignored, with the factor of the decision in the place of
-    /// `step.clip`; nothing changes if the step is not finite.
-    pub fn adam(self, step: &AdamStep, parameters: Vec<AdamParameter>, decision: Tensor<1>) -> Vec<AdamParameter> {
+    /// `step.clip`; nothing changes if the step is not finite. With `lower`, the new weights in that format too, otherwise
+    /// none.
+    pub fn adam(
+        self,
+        step: &AdamStep,
+        parameters: Vec<AdamParameter>,
+        decision: Tensor<1>,
+        lower: Option<FloatDType>,
+    ) -> (Vec<AdamParameter>, Vec<Tensor<1>>) {
         #[cfg(feature = "cube")]
-        return crate::cube::adam::step(step, parameters, self.0, decision);
+        return crate::cube::adam::step(step, parameters, self.0, decision, lower.map(Into::into));
         #[cfg(not(feature = "cube"))]
-        match self {}
+        {
+            let _ = (step, parameters, decision, lower);
+            match self {}
+        }
     }
 }
 

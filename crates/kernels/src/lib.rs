@@ -29,6 +29,7 @@ mod graph;
 pub mod instruction_set;
 pub mod normal;
 pub mod profile;
+pub mod tensor_cores;
 
 /// Whether the tensors of a device lie in main memory, where the native operations work.
 pub fn is_in_main_memory(device: &Device) -> bool {
@@ -182,7 +183,7 @@ pub fn group_norm(
     if let Some(scale_shift) = &scale_shift {
         assert_shape!(scale_shift, [batch, 2 * channels]);
     }
-    return_if_native!(group_norm::GroupNorm::new(groups, epsilon, silu), x, weight, bias; scale_shift);
+    return_if_ours!(group_norm::GroupNorm::new(groups, epsilon, silu), x, weight, bias; scale_shift);
     composed::group_norm(x, weight, bias, (groups, epsilon), silu, scale_shift)
 }
 
@@ -208,25 +209,25 @@ pub enum Loss {
 pub fn loss<const D: usize>(kind: Loss, prediction: Tensor<D>, target: Tensor<D>, weights: Tensor<1>) -> Tensor<1> {
     assert_eq!(prediction.dims(), target.dims(), "prediction and target have one shape");
     assert_eq!(prediction.dims()[0], weights.dims()[0], "one weight for each sample");
-    return_if_native!(loss::WeightedLoss(kind), prediction, target, weights);
+    return_if_ours!(loss::WeightedLoss(kind), prediction, target, weights);
     composed::loss(kind, prediction, target, weights)
 }
 
 /// `e^x / sum e^x` over the last axis.
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(softmax::Softmax, x);
+    return_if_ours!(softmax::Softmax, x);
     composed::softmax(x)
 }
 
 /// `x sigmoid(x)` (Hendrycks and Gimpel 2016).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(activation::Activation::Silu, x);
+    return_if_ours!(activation::Activation::Silu, x);
     composed::silu(x)
 }
 
 /// `x Phi(x)` with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    return_if_native!(activation::Activation::Gelu, x);
+    return_if_ours!(activation::Activation::Gelu, x);
     composed::gelu(x)
 }
 
@@ -241,7 +242,7 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, count, head_dim]);
-    return_if_native!(attention::Attention, qkv, memory);
+    return_if_ours!(attention::Attention, qkv, memory);
     composed::attention(qkv, memory)
 }
 
@@ -256,7 +257,7 @@ pub fn linear_attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, head_dim, count]) = (qkv.dims(), memory.dims());
     assert_shape!(qkv, [batch, positions, 3 * heads * head_dim]);
     assert_shape!(memory, [2, heads, head_dim, count]);
-    return_if_native!(linear_attention::LinearAttention, qkv, memory);
+    return_if_ours!(linear_attention::LinearAttention, qkv, memory);
     composed::linear_attention(qkv, memory)
 }
 
@@ -269,7 +270,7 @@ pub fn concat_channels(first: Tensor<4>, second: Tensor<4>) -> Tensor<4> {
     let [batch, height, width, channels] = second.dims();
     assert_shape!(first, [batch, height, width, _]);
     assert_shape!(second, [batch, height, width, channels]);
-    return_if_native!(concatenate::Concatenate, first, second);
+    return_if_ours!(concatenate::Concatenate, first, second);
     composed::concat_channels(first, second)
 }
 

@@ -3,7 +3,8 @@
 
 mod cases;
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device, TensorData};
+use cases::{difference, evaluate, large};
 
 const CASES: u32 = 12;
 
@@ -77,7 +78,7 @@ fn steps_of_the_device_are_those_of_each_parameter() {
         let broken = packed.decide(loss(f32::NAN), 1.0, 0.0);
         assert_eq!(broken.to_data().iter::<f32>().nth(2), Some(0.0));
         let same = DeviceGradients::new(gradients(&device)).unwrap_or_else(|_| panic!("a GPU"));
-        let unchanged = same.adam(&step, ours.clone(), broken);
+        let unchanged = same.adam(&step, ours.clone(), broken, None).0;
         for (before, after) in ours.iter().zip(unchanged) {
             before.value.to_data().assert_eq(&after.value.into_data(), true);
             before.mean.to_data().assert_eq(&after.mean.into_data(), true);
@@ -85,7 +86,7 @@ fn steps_of_the_device_are_those_of_each_parameter() {
 
         let decision = packed.decide(loss(1.0), 1.0, 2.0);
         let before = averages(&ours);
-        ours = put_back(packed.adam(&step, taken(ours), decision), before);
+        ours = put_back(packed.adam(&step, taken(ours), decision, None).0, before);
         step.clip = (2.0 / (norm + 1e-6)).min(1.0);
         let before = averages(&reference);
         let with_gradients =
@@ -102,6 +103,45 @@ fn steps_of_the_device_are_those_of_each_parameter() {
                 let difference = (ours.clone().to_device(&flex) - reference.clone()).abs().max().into_scalar::<f32>();
                 assert!(difference < 2e-6, "step {number}, parameter {index}, tensor {which}: {difference}");
             }
+        }
+    }
+}
+
+/// Values as a number format holds them.
+fn rounded(values: &[f64], dtype: DType) -> Vec<f64> {
+    TensorData::new(values.to_vec(), [values.len()]).convert_dtype(dtype).iter::<f64>().collect()
+}
+
+#[test]
+fn large_operations_match_those_of_the_cpu() {
+    for (name, inputs, function) in large() {
+        let ours = evaluate(&*function, &inputs, &device(), DType::F32);
+        let difference = difference(&ours, &evaluate(&*function, &inputs, &Device::flex(), DType::F32));
+        assert!(difference < 2e-5, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_bits() {
+    for (name, inputs, function) in large() {
+        let once = || evaluate(&*function, &inputs, &device(), DType::F32);
+        assert_eq!(once(), once(), "{name}");
+    }
+}
+
+#[test]
+fn operations_match_in_lower_precision() {
+    // a few roundings to 8 or 11 bits
+    for (dtype, tolerance) in [(DType::BF16, 2e-2), (DType::F16, 3e-3)] {
+        if !device().supports_dtype(dtype) {
+            eprintln!("skipped: the device does not compute in {dtype:?}");
+            continue;
+        }
+        for (name, inputs, function) in large() {
+            let inputs: Vec<Vec<f64>> = inputs.iter().map(|values| rounded(values, dtype)).collect();
+            let ours = evaluate(&*function, &inputs, &device(), dtype);
+            let difference = difference(&ours, &evaluate(&*function, &inputs, &device(), DType::F32));
+            assert!(difference < tolerance, "{name} in {dtype:?}: {difference}");
         }
     }
 }

@@ -5,7 +5,7 @@ use checkpoint::{GuidanceKind, Model};
 use noise::{Noise, Purpose};
 use sampler::{CfgPlusPlus, Classifier, ClassifierGuided, Denoiser, Guided, KindOptions, Observer, SamplerKind};
 
-use crate::{GenerateError, NetworkDenoiser};
+use crate::{GenerateError, NetworkDenoiser, denoiser::GuidedInOneBatch};
 
 /// The images to draw: a noise index and, where the model has classes, a label for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -158,6 +158,7 @@ fn guided_denoiser<'a>(
             Box::new(CfgPlusPlus { conditional, unconditional: unconditional(), scale, clip })
         }
         (Guide::Itself | Guide::Weaker(_), labels) => {
+            let in_one_batch = matches!(guide, Guide::Itself) && model.unet.is_on_gpu();
             let other = match guide {
                 Guide::Weaker(weaker) => NetworkDenoiser::new(weaker, labels),
                 _ => unconditional(),
@@ -166,7 +167,7 @@ fn guided_denoiser<'a>(
             guided.interval = options.guidance_interval.unwrap_or(guided.interval);
             guided.rescale = options.guidance_rescale;
             guided.check()?;
-            Box::new(guided)
+            if in_one_batch { Box::new(GuidedInOneBatch(guided)) } else { Box::new(guided) }
         }
     })
 }

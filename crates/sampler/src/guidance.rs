@@ -48,6 +48,23 @@ impl<C, U> Guided<C, U> {
         check_range("guidance_interval", least, least >= 0.0, "0 or more at its lower end")?;
         check_range("guidance_interval", most, most >= least, "in the order lower, upper")
     }
+
+    /// Whether both denoisers are evaluated at a level.
+    pub fn needs_both(&self, level: NoiseLevel) -> bool {
+        let [least, most] = self.interval;
+        self.scale != 1.0 && self.scale != 0.0 && (least..=most).contains(&level.sigma())
+    }
+
+    /// The guided prediction from those of c and u for `x_t`.
+    pub fn mix(&self, [conditional, unconditional]: [Prediction; 2], x_t: Tensor<4>, level: NoiseLevel) -> Prediction {
+        let mix = |u: Tensor<4>, c: Tensor<4>| u.clone() + (c - u) * self.scale;
+        let guided = Prediction {
+            x_0: mix(unconditional.x_0, conditional.x_0.clone()),
+            epsilon: mix(unconditional.epsilon, conditional.epsilon.clone()),
+            variance: conditional.variance.clone(),
+        };
+        if self.rescale == 0.0 { guided } else { rescaled(guided, &conditional, x_t, level, self.rescale) }
+    }
 }
 
 impl<C: Denoiser, U: Denoiser> Denoiser for Guided<C, U> {
@@ -61,13 +78,7 @@ impl<C: Denoiser, U: Denoiser> Denoiser for Guided<C, U> {
         }
         let conditional = self.conditional.denoise(x_t.clone(), level, self_condition);
         let unconditional = self.unconditional.denoise(x_t.clone(), level, self_condition);
-        let mix = |u: Tensor<4>, c: Tensor<4>| u.clone() + (c - u) * self.scale;
-        let guided = Prediction {
-            x_0: mix(unconditional.x_0, conditional.x_0.clone()),
-            epsilon: mix(unconditional.epsilon, conditional.epsilon.clone()),
-            variance: conditional.variance.clone(),
-        };
-        if self.rescale == 0.0 { guided } else { rescaled(guided, &conditional, x_t, level, self.rescale) }
+        self.mix([conditional, unconditional], x_t, level)
     }
 }
 

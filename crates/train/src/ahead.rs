@@ -11,9 +11,9 @@ use burn::tensor::Tensor;
 use kernels::adam::DeviceGradients;
 
 use crate::{
-    backward::StepLosses,
     batch::{HostBatch, Sample},
     error::TrainError,
+    loss_scale::LossScale,
     optimizer::split,
     rate::learning_rate,
     trainer::{StepReport, Trainer},
@@ -23,6 +23,7 @@ use crate::{
 pub(crate) struct QueuedStep {
     step: u64,
     learning_rate: f64,
+    loss_scale: f64,
     micro_batches: Vec<Vec<Sample>>,
     /// `[norm, clip factor, is finite, mean loss, loss of each sample...]`, in one transfer, for which a thread waits.
     numbers: JoinHandle<Vec<f32>>,
@@ -95,21 +96,22 @@ impl Trainer {
         let numbers = Tensor::cat(vec![decision.clone(), loss, sample_losses], 0);
         self.state.step = step;
         if !self.state.skipped.contains(&step) {
-            self.state.update_on_device((is_trained, gradients), decision, learning_rate);
+            let lower = self.backward().precision.dtype();
+            self.state.update_on_device((is_trained, gradients), decision, learning_rate, lower);
         }
         let numbers = spawn(move || numbers.into_data().iter::<f32>().collect());
-        self.queued = Some(QueuedStep { step, learning_rate, micro_batches, numbers });
+        self.queued = Some(QueuedStep { step, learning_rate, loss_scale: sums.loss_scale, micro_batches, numbers });
     }
 
     /// Waits for the numbers of a step.
     fn finish_step(&mut self, queued: QueuedStep) -> Result<StepReport, TrainError> {
-        let QueuedStep { step, learning_rate, micro_batches, numbers } = queued;
+        let QueuedStep { step, learning_rate, loss_scale, micro_batches, numbers } = queued;
         let numbers = numbers.join().unwrap_or_else(|panic| resume_unwind(panic));
         let [norm, _, is_finite, loss, ref sample_losses @ ..] = numbers[..] else {
             unreachable!("these numbers were asked for")
         };
         let (loss, gradient_norm) = (f64::from(loss), f64::from(norm));
-        let mut report = StepReport { step, loss, gradient_norm, learning_rate, non_finite: None };
+        let mut report = StepReport { step, loss, gradient_norm, learning_rate, loss_scale, non_finite: None };
         let was_skipped = self.state.skipped.contains(&step);
         if is_finite == 0.0 {
             // the device has skipped it; the step after it, which is queued, was counted as the next of the optimizer
@@ -117,11 +119,14 @@ impl Trainer {
                 self.state.optimizer.steps -= 1;
                 self.state.ema.step -= 1;
             }
-            let losses = |unet: &_, samples: &[Sample]| self.losses(unet, samples);
-            let again = self.backward().sums(self.unet(), &micro_batches, losses);
-            let (gradients, StepLosses { .. }) = self.backward().read(again, &micro_batches)?;
-            report.non_finite = Some(Box::new(self.skip_non_finite(&report, &gradients, &micro_batches)?));
+            if !self.has_overflowed(&report) {
+                let losses = |unet: &_, samples: &[Sample]| self.losses(unet, samples);
+                let again = self.backward().sums(self.unet(), &micro_batches, losses);
+                let (gradients, _) = self.backward().read(again, &micro_batches)?;
+                report.non_finite = Some(Box::new(self.skip_non_finite(&report, &gradients, &micro_batches)?));
+            }
         } else if !was_skipped {
+            self.state.loss_scale.iter_mut().for_each(LossScale::keep);
             let losses: Vec<f64> = sample_losses.iter().map(|loss| f64::from(*loss)).collect();
             self.state.observe(&micro_batches.concat(), &losses, &self.schedule);
         }

@@ -22,6 +22,8 @@ pub(crate) struct Backward<'a> {
     /// Parts of a micro-batch over all ranks, each computed by its own thread.
     pub(crate) parallel_parts: usize,
     pub(crate) precision: Precision,
+    /// The parameters in the lower format, flat, where the last step has left them.
+    pub(crate) lowered: Option<&'a [Tensor<1>]>,
 }
 
 /// The sums of a step over the parts of this rank, on the device.
@@ -32,6 +34,8 @@ pub(crate) struct Sums {
     losses: Vec<Losses>,
     /// The factor of the gradients.
     pub(crate) scale: f64,
+    /// The part of it that is the factor of the loss.
+    pub(crate) loss_scale: f64,
 }
 
 /// The losses of one part of a micro-batch.
@@ -76,8 +80,9 @@ impl Backward<'_> {
                 all_losses.push(losses);
             }
         }
-        let scale = self.precision.loss_scale() * micro_batches.len() as f64;
-        Sums { gradients: gradients.unwrap_or_default(), losses: all_losses, scale }
+        let loss_scale = self.precision.loss_scale();
+        let scale = loss_scale * micro_batches.len() as f64;
+        Sums { gradients: gradients.unwrap_or_default(), losses: all_losses, scale, loss_scale }
     }
 
     /// The gradients of the mean loss over all ranks, and the losses.
@@ -133,7 +138,7 @@ impl Backward<'_> {
         losses: &impl Fn(&Unet, &[Sample]) -> Tensor<1>,
     ) -> (Gradients, Losses) {
         // parameters as leaves of a graph of this thread: threads cannot share one
-        let unet = map_flat(unet.clone(), |_, value| value);
+        let unet = map_flat(unet.clone(), |index, value| self.lowered.map_or(value, |lowered| lowered[index].clone()));
         let losses = losses(&unet, samples);
         let sample_losses = losses.clone().inner();
         let loss = importance_weighted(losses, samples).mean() * (samples.len() as f64 / batch_size as f64);

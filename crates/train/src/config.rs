@@ -274,6 +274,9 @@ pub struct TrainingConfig {
     pub post_hoc_ema: PostHocEmaConfig,
     /// `no`, `bf16` or `f16`. The article's `amp`.
     pub mixed_precision: MixedPrecision,
+    /// Whether f32 may be TF32 on the tensor cores of a GPU: convolutions round their factors to 10 bits of mantissa, as PyTorch's
+    /// do by default. No other device and no other number format heeds it.
+    pub tf32: bool,
     /// Recompute parts of the forward pass in the backward pass, to save memory.
     pub gradient_checkpointing: bool,
     /// Train with class labels, if the data has them.
@@ -312,6 +315,7 @@ impl Default for TrainingConfig {
             ema: EmaConfig::default(),
             post_hoc_ema: PostHocEmaConfig::default(),
             mixed_precision: MixedPrecision::No,
+            tf32: true,
             gradient_checkpointing: false,
             class_labels: false,
             label_dropout: 0.1,

@@ -40,8 +40,8 @@ pub(crate) fn difference(kept: &Config, asked: &Config) -> String {
     if (old.rate_schedule, new.rate_schedule) == (RateSchedule::Constant, RateSchedule::Constant) {
         old.steps = new.steps;
     }
-    // the same step in less memory, up to rounding
-    old.gradient_checkpointing = new.gradient_checkpointing;
+    // the same step in less memory, or faster, up to rounding
+    (old.gradient_checkpointing, old.tf32) = (new.gradient_checkpointing, new.tf32);
     let images_in_step =
         |training: &TrainingConfig| training.batch_size.checked_mul(training.gradient_accumulate_every);
     if images_in_step(old) == images_in_step(new) {

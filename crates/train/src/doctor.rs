@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-use burn::tensor::Device;
+use burn::tensor::{DType, Device};
 use data::{
     ImageSet,
     memory::{available_bytes, peak_bytes},
@@ -15,7 +15,11 @@ use data::{
 use schedule::{Objective, Schedule};
 use serde::Serialize;
 
-use crate::{config::Config, error::TrainError, trainer::Trainer};
+use crate::{
+    config::{Config, MixedPrecision},
+    error::TrainError,
+    trainer::Trainer,
+};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -207,6 +211,19 @@ pub fn check_schedule(config: &Config, schedule: &Schedule) -> Vec<Finding> {
     found
 }
 
+/// Checks the number format: one that the device computes faster.
+pub fn check_precision(config: &Config, device: &Device) -> Vec<Finding> {
+    let formats = [("bf16", DType::BF16), ("f16", DType::F16)];
+    let faster = formats.iter().find(|(_, dtype)| kernels::tensor_cores::compute_in(device, *dtype));
+    match faster {
+        Some((name, _)) if config.training.mixed_precision == MixedPrecision::No => vec![note(format!(
+            "the device has tensor cores for {name}: training.mixed_precision = \"{name}\" takes about half the memory, and large \
+             networks are faster"
+        ))],
+        _ => Vec::new(),
+    }
+}
+
 /// Time and memory of a few steps, extrapolated to the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Measurement {
@@ -214,9 +231,9 @@ pub struct Measurement {
     pub images: usize,
     /// Seconds of a whole step of the configuration.
     pub step_seconds: f64,
-    /// Bytes of main memory for a whole micro-batch; None where the system does not report it.
+    /// Bytes for a whole micro-batch, of main memory or, on a GPU, of the device's; None where neither is reported.
     pub memory_bytes: Option<u64>,
-    /// Bytes of main memory that this process may use.
+    /// Bytes of main memory that this process may use; None on a GPU.
     pub available_bytes: Option<u64>,
     /// `training.batch_size` and `training.gradient_accumulate_every` of a micro-batch that fits, if the configuration's does not.
     pub proposal: Option<(usize, usize)>,
@@ -230,6 +247,7 @@ pub struct Measurement {
 pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Measurement, TrainError> {
     let batch = config.training.batch_size;
     let (few, more) = ((batch / 8).max(1), (batch / 4).max(2).min(batch.max(1)));
+    let on_gpu = kernels::is_gpu(device);
     let run = |size: usize| -> Result<(f64, Option<u64>), TrainError> {
         let mut config = config.clone();
         (config.training.batch_size, config.training.gradient_accumulate_every) = (size, 1);
@@ -238,12 +256,15 @@ pub fn measure(config: &Config, images: &ImageSet, device: &Device) -> Result<Me
         let started = Instant::now();
         trainer.step()?;
         trainer.step()?;
-        Ok((started.elapsed().as_secs_f64() / 2.0, peak_bytes()))
+        let seconds = started.elapsed().as_secs_f64() / 2.0;
+        // the device keeps what it has reserved
+        let of_device = || device.memory_pool_usage().map(|usage| usage.bytes_reserved);
+        Ok((seconds, if on_gpu { of_device() } else { peak_bytes() }))
     };
     let (_, memory_of_few) = run(few)?;
     let (seconds, memory_of_more) = run(more)?;
     let (mut memory_bytes, mut proposal) = (None, None);
-    let available_bytes = available_bytes();
+    let available_bytes = if on_gpu { None } else { available_bytes() };
     if let (Some(small), Some(large)) = (memory_of_few, memory_of_more) {
         let for_each = large.saturating_sub(small) / (more - few).max(1) as u64;
         let of = |size: usize| large + for_each * size.saturating_sub(more) as u64;

@@ -229,6 +229,9 @@ fn metrics_line(
         "images_per_second": images_per_second,
         "quartiles": quartiles,
     });
+    if report.loss_scale != 1.0 {
+        line["loss_scale"] = report.loss_scale.into();
+    }
     if let Some(memory) = resident_bytes() {
         line["memory_bytes"] = memory.into();
     }

@@ -38,6 +38,7 @@ mod hooks;
 mod immiscible;
 mod importance;
 mod loss;
+mod loss_scale;
 mod non_finite;
 mod optimizer;
 mod parameters;

@@ -1,6 +1,6 @@
 //! Adam and AdamW, with PyTorch's definitions.
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use kernels::adam::{AdamParameter, AdamStep, DeviceGradients, WeightDecay, adam};
 use unet::Unet;
 
@@ -61,7 +61,7 @@ impl Adam {
             Err(gradients) => gradients.into_iter(),
             Ok(gradients) => {
                 let decision = Tensor::from_floats([0.0, clip as f32, 1.0], &unet.device().inner());
-                return self.step_on_device(unet, (is_trained, gradients), decision, learning_rate, average);
+                return self.step_on_device(unet, (is_trained, gradients), decision, learning_rate, average, None).0;
             }
         };
         let step =
@@ -83,7 +83,7 @@ impl Adam {
     }
 
     /// [`step`](Self::step) with a decision that the device has made ([`DeviceGradients::decide`]); the gradients are those of
-    /// the parameters that are trained.
+    /// the parameters that are trained. With `lower`, all parameters in that format too.
     pub(crate) fn step_on_device(
         &mut self,
         unet: Unet,
@@ -91,7 +91,8 @@ impl Adam {
         decision: Tensor<1>,
         learning_rate: f64,
         mut average: Option<(&mut [Tensor<1>], f64)>,
-    ) -> Unet {
+        lower: Option<FloatDType>,
+    ) -> (Unet, Option<Vec<Tensor<1>>>) {
         let step = self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay));
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
@@ -105,13 +106,21 @@ impl Adam {
             average: average.as_mut().map(|(list, _)| take(&mut list[index])),
         });
         let parameters = parameters.collect();
-        for (index, after) in trained().zip(gradients.adam(&step, parameters, decision)) {
+        let (parameters, in_format) = gradients.adam(&step, parameters, decision, lower);
+        for (index, after) in trained().zip(parameters) {
             (values[index], self.first[index], self.second[index]) = (after.value, after.mean, after.square);
             if let (Some((list, _)), Some(average)) = (&mut average, after.average) {
                 list[index] = average;
             }
         }
-        map_flat(unet, |index, _| values[index].clone())
+        let lowered = lower.map(|dtype| {
+            let mut in_format = in_format.into_iter();
+            let of = |(value, is_trained): (&Tensor<1>, &bool)| {
+                is_trained.then(|| in_format.next()).flatten().unwrap_or_else(|| value.clone().cast(dtype))
+            };
+            values.iter().zip(&is_trained).map(of).collect()
+        });
+        (map_flat(unet, |index, _| values[index].clone()), lowered)
     }
 
     /// Counts a step, and returns its numbers.

@@ -6,7 +6,7 @@ use burn::{
 };
 use unet::{Condition, Unet};
 
-use crate::{config::MixedPrecision, error::TrainError, parameters::Gradients};
+use crate::{config::MixedPrecision, error::TrainError, loss_scale::LossScale, parameters::Gradients};
 
 /// The number format of the forward and backward pass; weights, loss and optimizer stay in f32.
 #[derive(Clone, Copy)]
@@ -17,13 +17,18 @@ pub(crate) struct Precision {
 }
 
 impl Precision {
-    pub(crate) fn new(mixed: MixedPrecision) -> Self {
-        match mixed {
-            MixedPrecision::No => Self { dtype: None, loss_scale: 1.0 },
-            MixedPrecision::Bf16 => Self { dtype: Some(FloatDType::BF16), loss_scale: 1.0 },
-            // keeps small gradients above the smallest half-precision number
-            MixedPrecision::F16 => Self { dtype: Some(FloatDType::F16), loss_scale: 1024.0 },
-        }
+    pub(crate) fn new(mixed: MixedPrecision, scale: Option<LossScale>) -> Self {
+        let dtype = match mixed {
+            MixedPrecision::No => None,
+            MixedPrecision::Bf16 => Some(FloatDType::BF16),
+            MixedPrecision::F16 => Some(FloatDType::F16),
+        };
+        Self { dtype, loss_scale: scale.map_or(1.0, |scale| scale.factor) }
+    }
+
+    /// The format; None for f32.
+    pub(crate) fn dtype(self) -> Option<FloatDType> {
+        self.dtype
     }
 
     /// # Errors
@@ -66,7 +71,8 @@ impl Precision {
         }
     }
 
-    /// The network in the lower format, whose parameters stay part of the graph of the f32 ones; the output is f32 again.
+    /// The network in the lower format, whose parameters stay part of the graph of the f32 ones, unless they have the format
+    /// already; the output is f32 again.
     pub(crate) fn forward(self, unet: &Unet, input: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
         struct Lower(Precision);
         impl ModuleMapper for Lower {
@@ -76,6 +82,9 @@ impl Precision {
         }
         match self.dtype {
             None => unet.forward(input, t, condition),
+            Some(dtype) if unet.dtype() == dtype.into() => {
+                unet.forward(self.lower(input), t, condition).cast(FloatDType::F32)
+            }
             Some(_) => {
                 let lowered = unet.clone().map(&mut Lower(self));
                 lowered.forward(self.lower(input), t, condition).cast(FloatDType::F32)

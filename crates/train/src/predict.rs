@@ -25,7 +25,7 @@ impl Trainer {
         levels: &[NoiseLevel],
     ) -> Tensor<4> {
         let objective = self.config.diffusion.objective;
-        let precision = Precision::new(self.config.training.mixed_precision);
+        let precision = Precision::new(self.config.training.mixed_precision, self.state.loss_scale);
         let input = network_input(objective, x_t.clone(), levels);
         let t = network_times(objective, levels, &self.device);
         let self_condition = self.is_self_conditioned(samples).then(|| {

@@ -16,6 +16,11 @@ const MAX_SKIPPED: usize = 3;
 const SKIP_WINDOW: u64 = 100;
 
 impl Trainer {
+    /// Whether a step that is not finite overflowed half precision alone; the loss scale then falls.
+    pub(crate) fn has_overflowed(&mut self, report: &StepReport) -> bool {
+        self.state.loss_scale.as_mut().is_some_and(|scale| scale.overflows(report.loss_scale, report.loss))
+    }
+
     /// Marks the step of `report` as skipped and returns the diagnosis.
     ///
     /// # Errors

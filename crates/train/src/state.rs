@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use checkpoint::{
     CheckpointError,
     file::{self, TensorFile},
@@ -19,6 +19,7 @@ use crate::{
     ema::Ema,
     error::TrainError,
     importance::ImportanceSampler,
+    loss_scale::LossScale,
     optimizer::{Adam, AdamConfig},
     parameters::{Gradients, flat_parameters, map_flat, named},
     post_hoc::PowerAverages,
@@ -41,6 +42,10 @@ pub(crate) struct TrainState {
     pub(crate) step: u64,
     /// Some except while the optimizer updates it.
     unet: Option<Unet>,
+    /// The parameters in the format of mixed precision, flat, where the last step has written them.
+    pub(crate) lowered: Option<Vec<Tensor<1>>>,
+    /// None unless gradients are in half precision.
+    pub(crate) loss_scale: Option<LossScale>,
     pub(crate) optimizer: Adam,
     pub(crate) ema: Ema,
     pub(crate) post_hoc: PowerAverages,
@@ -60,6 +65,8 @@ impl TrainState {
         let importance_sampling = config.diffusion.importance_sampling;
         Self {
             step: 0,
+            lowered: None,
+            loss_scale: LossScale::new(config.training.mixed_precision),
             optimizer: Adam::new(AdamConfig::from(&config.training), &unet),
             ema: Ema::new(config.training.ema, &unet),
             post_hoc: PowerAverages::new(&config.training.post_hoc_ema, &unet),
@@ -82,12 +89,14 @@ impl TrainState {
     /// Replaces the network; by value, so that parameters that are not shared can be updated in place.
     pub(crate) fn map_unet(&mut self, map: impl FnOnce(&mut Self, Unet) -> Unet) {
         if let Some(unet) = self.unet.take() {
+            self.lowered = None;
             self.unet = Some(map(self, unet));
         }
     }
 
     /// Updates weights, moments and averages by a gradient times `clip`. `self.step` already counts this step.
     pub(crate) fn update(&mut self, gradients: Gradients, clip: f64, learning_rate: f64) {
+        self.loss_scale.iter_mut().for_each(LossScale::keep);
         self.map_unet(|state, unet| state.optimizer.step(unet, gradients, clip, learning_rate, state.ema.next()));
         if let Some(unet) = &self.unet {
             self.post_hoc.update(self.step, unet);
@@ -100,10 +109,17 @@ impl TrainState {
         gradients: (Vec<bool>, DeviceGradients),
         decision: Tensor<1>,
         learning_rate: f64,
+        lower: Option<FloatDType>,
     ) {
+        let mut lowered = None;
         self.map_unet(|state, unet| {
-            state.optimizer.step_on_device(unet, gradients, decision, learning_rate, state.ema.next())
+            let average = state.ema.next();
+            let (unet, in_format) =
+                state.optimizer.step_on_device(unet, gradients, decision, learning_rate, average, lower);
+            lowered = in_format;
+            unet
         });
+        self.lowered = lowered;
     }
 
     /// Records the losses of the samples of a step.
@@ -159,6 +175,7 @@ impl TrainState {
             best: self.best,
             config: Some(config),
             quartiles: self.quartiles.clone(),
+            loss_scale: self.loss_scale,
         };
         let header = serde_json::to_string(&header).map_err(|error| broken(error.to_string()))?;
         Ok(file::write(path, KEY, header, &tensors)?)
@@ -196,6 +213,7 @@ impl TrainState {
         self.set_tensors(tensors);
         (self.step, self.optimizer.steps, self.ema.step) = (header.step, header.optimizer_steps, header.ema_step);
         (self.skipped, self.best, self.quartiles) = (header.skipped, header.best, header.quartiles);
+        self.loss_scale = header.loss_scale.or(LossScale::new(config.training.mixed_precision));
         Ok(())
     }
 
@@ -241,6 +259,8 @@ struct StateHeader {
     config: Option<String>,
     #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
     quartiles: QuartileLosses,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    loss_scale: Option<LossScale>,
 }
 
 #[cfg(test)]

@@ -42,6 +42,9 @@ pub struct StepReport {
     pub gradient_norm: f64,
     /// The learning rate.
     pub learning_rate: f64,
+    /// The factor of the loss, in half precision; 1 otherwise. A step that overflows with it, whose gradient norm is not finite
+    /// but whose loss is, was not taken.
+    pub loss_scale: f64,
     /// The reason for which the step was skipped: only its number was counted.
     pub non_finite: Option<Box<NonFiniteStep>>,
 }
@@ -81,6 +84,7 @@ impl Trainer {
         config.unet.check_image_size(images.height(), images.width())?;
         Precision::check(config.training.mixed_precision, device)?;
         check_memory(&config, &images, device)?;
+        kernels::tensor_cores::allow_tf32(config.training.tf32);
         let mut device = device.clone().autodiff();
         if config.training.gradient_checkpointing {
             device = device.gradient_checkpointing();
@@ -124,14 +128,16 @@ impl Trainer {
         let micro_batches = self.next_samples();
         // line 5: the gradient of the loss
         let sums = self.backward().sums(self.unet(), &micro_batches, |unet, samples| self.losses(unet, samples));
+        let scale = sums.loss_scale;
         let (gradients, StepLosses { loss, sample_losses }) = self.backward().read(sums, &micro_batches)?;
         let (gradient_norm, clip) = clip_by_global_norm(&gradients, self.config.training.max_gradient_norm);
-        let mut report = StepReport { step, loss, gradient_norm, learning_rate, non_finite: None };
-        if !(loss.is_finite() && gradient_norm.is_finite()) {
+        let mut report = StepReport { step, loss, gradient_norm, learning_rate, loss_scale: scale, non_finite: None };
+        let is_finite = loss.is_finite() && gradient_norm.is_finite();
+        if !is_finite && !self.has_overflowed(&report) {
             report.non_finite = Some(Box::new(self.skip_non_finite(&report, &gradients, &micro_batches)?));
         }
         self.state.step = step;
-        if self.state.skipped.contains(&step) {
+        if !is_finite || self.state.skipped.contains(&step) {
             return Ok(report);
         }
         // line 5: the gradient descent step, by Adam; and the average that samples are drawn from
@@ -145,7 +151,8 @@ impl Trainer {
         Backward {
             group: &*self.group,
             parallel_parts: training.parallel_parts,
-            precision: Precision::new(training.mixed_precision),
+            precision: Precision::new(training.mixed_precision, self.state.loss_scale),
+            lowered: self.state.lowered.as_deref(),
         }
     }
 
@@ -165,6 +172,11 @@ impl Trainer {
     /// The number of steps done.
     pub fn steps_done(&self) -> u64 {
         self.state.step
+    }
+
+    /// Whether convolutions round the factors of their products to TF32.
+    pub fn uses_tf32(&self) -> bool {
+        kernels::tensor_cores::uses_tf32(&self.device)
     }
 
     /// The network in training.

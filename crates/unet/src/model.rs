@@ -162,6 +162,11 @@ impl Unet {
         self.final_conv.weight.lazy_device()
     }
 
+    /// Whether they are on a GPU, which evaluates one large batch sooner than two small ones.
+    pub fn is_on_gpu(&self) -> bool {
+        kernels::is_gpu(&self.device())
+    }
+
     /// The number format of its parameters.
     pub fn dtype(&self) -> DType {
         self.final_conv.weight.val().dtype()

@@ -17,6 +17,7 @@ use cubecl::{ir::ElemType, prelude::*};
 
 use crate::{
     adam::{AdamParameter, AdamStep, WeightDecay},
+    cube::fold::{Fold, Team, fold_units},
     cube::launch::{aligned, argument, contiguous, cubes, element, empty, part},
 };
 
@@ -55,32 +56,14 @@ fn chunks(lengths: &[usize]) -> Vec<Chunk> {
     chunks
 }
 
-/// The sum of `value` over the units of a cube, for the first of them.
+/// The sum of `value` over the units of a cube.
 #[cube]
 fn sum_of_units(value: f32, shared: &mut [f32]) -> f32 {
-    let unit = UNIT_POS as usize;
-    shared[unit] = value;
-    sync_cube();
-    let mut sum = 0.0f32;
-    if unit < 16 {
-        for part in 0..comptime!(UNITS / 16) {
-            sum += shared[unit + part * 16];
-        }
-    }
-    sync_cube();
-    if unit < 16 {
-        shared[unit] = sum;
-    }
-    sync_cube();
-    let mut total = 0.0f32;
-    for lane in 0..16usize {
-        total += shared[lane];
-    }
-    total
+    fold_units(value, shared, comptime!(Team { stride: 1, count: UNITS }), Fold::Sum)
 }
 
-/// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to
-/// `first_blocks[i + 1]`. With `with_squares`, the sum of the squares of each block is written.
+/// Copies tensors into a chunk. A cube copies one block of one tensor: tensor i has the blocks from `first_blocks[i]` to that
+/// of the next. With `with_squares`, the sum of the squares of each block is written.
 #[cube(launch_unchecked)]
 fn pack_tensors<E: Float>(
     tensors: Sequence<Box<[E]>>,
@@ -90,31 +73,46 @@ fn pack_tensors<E: Float>(
     chunk: &mut [f32],
     squares: &mut [f32],
     first_square: usize,
+    blocks: usize,
     #[comptime] with_squares: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let block = CUBE_POS;
     let unit = UNIT_POS as usize;
-    let mut sum = 0.0f32;
     let count = comptime!(tensors.len());
+    let mut which = 0usize.runtime();
+    let mut first_block = 0usize.runtime();
+    let mut start = 0usize.runtime();
+    let mut length = 0usize.runtime();
     #[unroll]
     for index in 0..count {
-        if block >= *first_blocks.index(index) && block < *first_blocks.index(index + 1) {
-            let first = (block - *first_blocks.index(index)) * BLOCK;
-            for round in 0..comptime!(BLOCK / UNITS) {
-                let at = first + round * UNITS + unit;
-                if at < *lengths.index(index) {
-                    let value = f32::cast_from(tensors.index(index)[at]);
-                    chunk[*starts.index(index) + at] = value;
-                    sum += value * value;
+        if block >= *first_blocks.index(index) {
+            which = index.runtime();
+            first_block = *first_blocks.index(index);
+            start = *starts.index(index);
+            length = *lengths.index(index);
+        }
+    }
+    let mut sum = 0.0f32;
+    let first = (block - first_block) * BLOCK;
+    for round in 0..comptime!(BLOCK / UNITS) {
+        let at = first + round * UNITS + unit;
+        if at < length {
+            let mut value = 0.0f32;
+            #[unroll]
+            for index in 0..count {
+                if which == index {
+                    value = f32::cast_from(tensors.index(index)[at]);
                 }
             }
+            chunk[start + at] = value;
+            sum += value * value;
         }
     }
     if comptime!(with_squares) {
         let total = sum_of_units(sum, &mut shared);
-        if unit == 0 && block < *first_blocks.index(count) {
+        if unit == 0 && block < blocks {
             squares[first_square + block] = total;
         }
     }
@@ -169,7 +167,7 @@ struct Numbers {
 
 /// New weights, moments and EMA, or those before where the step is not finite.
 #[cube(launch_unchecked)]
-fn adam_of_chunk(
+fn adam_of_chunk<L: Float>(
     value: &[f32],
     gradient: &[f32],
     mean: &[f32],
@@ -180,9 +178,12 @@ fn adam_of_chunk(
     new_mean: &mut [f32],
     new_square: &mut [f32],
     new_average: &mut [f32],
+    lower: &mut [L],
     length: usize,
     numbers: Numbers,
     #[comptime] with_average: bool,
+    #[comptime] with_lower: bool,
+    #[define(L)] _lower_dtype: ElemType,
 ) {
     let index = CUBE_POS * UNITS + UNIT_POS as usize;
     if index < length {
@@ -197,6 +198,9 @@ fn adam_of_chunk(
         let denominator = square_after.sqrt() / numbers.root + numbers.epsilon;
         let after = select(finite, before * numbers.kept - mean_after / denominator * numbers.rate, before);
         new_value[index] = after;
+        if comptime!(with_lower) {
+            lower[index] = L::cast_from(after);
+        }
         new_mean[index] = select(finite, mean_after, mean_before);
         new_square[index] = select(finite, square_after, square_before);
         if comptime!(with_average) {
@@ -255,23 +259,30 @@ fn pack(chunk: &Chunk, tensors: Vec<CubeTensor>, squares: Option<(&CubeTensor, u
     let most = MOST_TENSORS.min(client.properties().hardware.max_bindings as usize - 2);
     let mut at = 0;
     for group in tensors.chunks(most) {
-        let mut first_blocks = vec![0];
+        let (mut first_blocks, mut all_blocks) = (Vec::new(), 0);
         for tensor in group {
-            first_blocks.push(first_blocks[first_blocks.len() - 1] + blocks(tensor.meta.num_elements()));
+            first_blocks.push(all_blocks);
+            all_blocks += blocks(tensor.meta.num_elements());
         }
-        let all_blocks = first_blocks[group.len()];
+        let starts = &chunk.starts[at..at + group.len()];
+        let lengths: Vec<usize> = group.iter().map(|tensor| tensor.meta.num_elements()).collect();
+        // a group of fewer has the same kernel: the first tensor stands for those that are missing, without a block
+        let missing = |index: usize| if index < group.len() { index } else { 0 };
+        let full = || (0..most).map(missing);
+        let blocks_of = |index: usize| if index < group.len() { first_blocks[index] } else { usize::MAX as u32 as usize };
         unsafe {
             pack_tensors::launch_unchecked(
                 client,
                 cubes(all_blocks),
                 CubeDim::new_1d(UNITS as u32),
-                group.iter().map(argument).collect(),
-                first_blocks.into_iter().collect(),
-                chunk.starts[at..at + group.len()].iter().copied().collect(),
-                group.iter().map(|tensor| tensor.meta.num_elements()).collect(),
+                full().map(|index| argument(&group[index])).collect(),
+                (0..most).map(blocks_of).collect(),
+                full().map(|index| starts[index]).collect(),
+                full().map(|index| lengths[index]).collect(),
                 argument(&packed),
                 argument(squares),
                 if with_squares { square } else { 0 },
+                all_blocks,
                 with_squares,
                 element(first.dtype),
             );
@@ -297,11 +308,12 @@ impl Gradients {
     /// Copies gradients, one for each parameter, into chunks.
     pub fn pack(gradients: Vec<Tensor<1>>) -> Self {
         let lengths: Vec<usize> = gradients.iter().map(|gradient| gradient.dims()[0]).collect();
-        let mut gradients = gradients.into_iter().map(primitive).map(|gradient| match gradient.dtype {
-            // one launch copies tensors of one number format
-            DType::F32 => gradient,
-            _ => cast(gradient, DType::F32),
-        });
+        let dtypes: Vec<DType> = gradients.iter().map(Tensor::dtype).collect();
+        // one launch copies tensors of one number format
+        let is_mixed = dtypes.iter().any(|dtype| *dtype != dtypes[0]);
+        let in_one_format =
+            |gradient: CubeTensor| if is_mixed && gradient.dtype != DType::F32 { cast(gradient, DType::F32) } else { gradient };
+        let mut gradients = gradients.into_iter().map(primitive).map(in_one_format);
         let all_blocks = lengths.iter().map(|length| blocks(*length)).sum();
         let mut first = gradients.next();
         let like = first.clone().expect("a network has parameters");
@@ -342,11 +354,12 @@ pub(crate) fn step(
     parameters: Vec<AdamParameter>,
     gradients: Gradients,
     decision: Tensor<1>,
-) -> Vec<AdamParameter> {
+    lower: Option<DType>,
+) -> (Vec<AdamParameter>, Vec<Tensor<1>>) {
     let decision = primitive(decision);
     let lengths: Vec<usize> = parameters.iter().map(|parameter| parameter.value.dims()[0]).collect();
     let mut parameters = parameters.into_iter();
-    let mut results = Vec::with_capacity(lengths.len());
+    let (mut results, mut lowered) = (Vec::with_capacity(lengths.len()), Vec::new());
     for (chunk, gradient) in chunks(&lengths).into_iter().zip(gradients.chunks) {
         let before: Vec<AdamParameter> = parameters.by_ref().take(chunk.parameters.len()).collect();
         let with_average = before.iter().all(|parameter| parameter.average.is_some());
@@ -362,6 +375,7 @@ pub(crate) fn step(
         let new = || empty(&value, [chunk.length], DType::F32);
         let (new_value, new_mean, new_square) = (new(), new(), new());
         let new_average = if with_average { new() } else { empty(&value, [1], DType::F32) };
+        let new_lower = empty(&value, [lower.map_or(1, |_| chunk.length)], lower.unwrap_or(DType::F32));
         unsafe {
             adam_of_chunk::launch_unchecked(
                 &value.client,
@@ -377,13 +391,17 @@ pub(crate) fn step(
                 argument(&new_mean),
                 argument(&new_square),
                 argument(&new_average),
+                argument(&new_lower),
                 chunk.length,
                 numbers(step),
                 with_average,
+                lower.is_some(),
+                element(new_lower.dtype),
             );
         }
         for (start, length) in chunk.starts.iter().zip(&lengths[chunk.parameters.clone()]) {
             let of = |chunk: &CubeTensor| tensor(part(chunk, *start, [*length]));
+            lowered.extend(lower.map(|_| of(&new_lower)));
             results.push(AdamParameter {
                 value: of(&new_value),
                 gradient: of(&gradient),
@@ -393,7 +411,7 @@ pub(crate) fn step(
             });
         }
     }
-    results
+    (results, lowered)
 }
 
 fn numbers(step: &AdamStep) -> NumbersLaunch {

@@ -4,7 +4,8 @@
 //! alone, and sums have a fixed order: nothing is added atomically, so a device gives the same bits every time.
 //!
 //! Each file holds one operation: its head gives the mathematics, the backward pass and the launches, its end the burn
-//! operation. They share `operation` (burn operations made of them) and `launch` (tensors and sizes of launches).
+//! operation. They share `operation` (burn operations made of them), `launch` (tensors and sizes of launches) and
+//! `fold` (sums over units of a cube).
 //!
 //! Indices in kernels are 32-bit: a tensor has fewer than 2^32 elements.
 #![expect(
@@ -13,8 +14,16 @@
               are those of the tensors"
 )]
 
+pub(crate) mod activation;
 pub(crate) mod adam;
+pub(crate) mod attention;
+pub(crate) mod concatenate;
 pub(crate) mod convolution;
+mod fold;
+pub(crate) mod group_norm;
 mod launch;
+pub(crate) mod linear_attention;
+pub(crate) mod loss;
 pub(crate) mod operation;
 pub(crate) mod rms_norm;
+pub(crate) mod softmax;

@@ -11,11 +11,21 @@ use burn::{
 };
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
+use crate::cube::convolution::tensor_cores;
 use crate::graph::{Differentiable, Shared, record_first};
 
 /// Whether the device is one that CubeCL compiles for.
 pub(crate) fn is_gpu(device: &Device) -> bool {
     matches!(device.clone().inner().as_dispatch(), DispatchDevice::Cube(_))
+}
+
+/// Whether the device has tensor cores for a number format.
+pub(crate) fn has_tensor_cores(device: &Device, dtype: DType) -> bool {
+    match device.clone().inner().as_dispatch() {
+        DispatchDevice::Cube(device) => tensor_cores::compute_in(&device.client(), dtype),
+        #[allow(unreachable_patterns, reason = "there may be other backends in the build")]
+        _ => false,
+    }
 }
 
 /// Whether the operations can work on this tensor: f32, bf16 or f16 on a GPU.

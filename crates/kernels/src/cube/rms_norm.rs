@@ -24,7 +24,11 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 use cubecl::{ir::ElemType, prelude::*};
 
 use crate::{
-    cube::launch::{all_contiguous, argument, contiguous, cubes, element, empty, empty_like},
+    cube::{
+        activation::{silu, silu_derivative},
+        fold::{Fold, Team, fold_units},
+        launch::{all_contiguous, argument, contiguous, cubes, element, empty, empty_like},
+    },
     graph::Differentiable,
 };
 
@@ -35,19 +39,6 @@ const COLUMNS: usize = 16;
 /// The most runs of pixels that are summed apart, of all samples together.
 const MOST_RUNS: usize = 1024;
 
-/// `x sigmoid(x)`.
-#[cube]
-pub(crate) fn silu(z: f32) -> f32 {
-    z / (1.0 + (-z).exp())
-}
-
-/// The derivative of [`silu`].
-#[cube]
-pub(crate) fn silu_derivative(z: f32) -> f32 {
-    let sigmoid = 1.0 / (1.0 + (-z).exp());
-    sigmoid * (1.0 + z * (1.0 - sigmoid))
-}
-
 /// Units that share a pixel: a power of two.
 fn lanes(channels: usize) -> usize {
     channels.div_ceil(4).next_power_of_two().clamp(16, UNITS)
@@ -56,29 +47,7 @@ fn lanes(channels: usize) -> usize {
 /// The sum of `value` over the lanes of a row, for each of them.
 #[cube]
 fn sum_of_row(value: f32, shared: &mut [f32], #[comptime] lanes: usize) -> f32 {
-    let row = UNIT_POS as usize / lanes * lanes;
-    let lane = UNIT_POS as usize % lanes;
-    shared[UNIT_POS as usize] = value;
-    sync_cube();
-    if comptime!(lanes > 16) {
-        let mut sum = 0.0f32;
-        if lane < 16 {
-            for part in 0..comptime!(lanes / 16) {
-                sum += shared[row + lane + part * 16];
-            }
-        }
-        sync_cube();
-        if lane < 16 {
-            shared[UNIT_POS as usize] = sum;
-        }
-        sync_cube();
-    }
-    let mut sum = 0.0f32;
-    for lane in 0..16usize {
-        sum += shared[row + lane];
-    }
-    sync_cube();
-    sum
+    fold_units(value, shared, comptime!(Team { stride: 1, count: lanes }), Fold::Sum)
 }
 
 /// Slope and offset of a channel.

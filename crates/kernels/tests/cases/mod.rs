@@ -35,13 +35,12 @@ pub fn evaluate(function: Function, inputs: &[Vec<f64>], device: &Device, dtype:
     core::iter::once(read(result.inner())).chain(leaves.iter().map(gradient)).collect()
 }
 
-/// The largest difference between ours in f32 and the composed operation in f64, over the largest value of each tensor, or 1 (a gradient may
-/// be a difference of large numbers).
-fn error(ours: Function, composed: Function, inputs: &[Vec<f64>]) -> f64 {
-    let ours = evaluate(ours, inputs, &device(), DType::F32);
-    let reference = evaluate(composed, inputs, &Device::flex(), DType::F64);
+/// The largest difference of two evaluations, over the largest value of each tensor, or 1 (a gradient may be a difference of
+/// large numbers).
+pub fn difference(ours: &[Vec<f64>], reference: &[Vec<f64>]) -> f64 {
     let mut largest = 0f64;
-    for (ours, reference) in ours.iter().zip(&reference) {
+    assert_eq!(ours.len(), reference.len());
+    for (ours, reference) in ours.iter().zip(reference) {
         assert_eq!(ours.len(), reference.len());
         let scale = reference.iter().fold(1f64, |scale, value| scale.max(value.abs()));
         for (ours, reference) in ours.iter().zip(reference) {
@@ -51,6 +50,12 @@ fn error(ours: Function, composed: Function, inputs: &[Vec<f64>]) -> f64 {
         }
     }
     largest
+}
+
+/// The [`difference`] between ours in f32 and the composed operation in f64.
+fn error(ours: Function, composed: Function, inputs: &[Vec<f64>]) -> f64 {
+    let ours = evaluate(ours, inputs, &device(), DType::F32);
+    difference(&ours, &evaluate(composed, inputs, &Device::flex(), DType::F64))
 }
 
 proptest! {
@@ -310,6 +315,36 @@ pub fn large() -> Vec<Case> {
             }),
         ),
         (
+            "group_norm",
+            vec![numbers(2 * 32 * 32 * 40, 1), numbers(40, 2), numbers(40, 3), numbers(2 * 80, 4)],
+            Box::new(move |leaves| {
+                let (x, scale_shift) = (image(&leaves[0], 32, 40), leaves[3].clone().reshape([2, 80]));
+                let (weight, bias) = (leaves[1].clone(), leaves[2].clone());
+                kernels::group_norm(x, weight, bias, (8, 1e-5), true, Some(scale_shift)).flatten(0, 3)
+            }),
+        ),
+        (
+            "group_norm of one group",
+            vec![numbers(2 * 50 * 50 * 90, 1), numbers(90, 2), numbers(90, 3)],
+            Box::new(move |leaves| {
+                let (x, weight, bias) = (image(&leaves[0], 50, 90), leaves[1].clone(), leaves[2].clone());
+                kernels::group_norm(x, weight, bias, (1, 1e-5), false, None).flatten(0, 3)
+            }),
+        ),
+        (
+            "softmax",
+            vec![numbers(7 * 3000, 1)],
+            Box::new(|leaves| kernels::softmax(leaves[0].clone().reshape([7, 3000])).flatten(0, 1)),
+        ),
+        (
+            "loss",
+            vec![numbers(3 * 70_000, 1), numbers(3 * 70_000, 2), numbers(3, 3)],
+            Box::new(|leaves| {
+                let [prediction, target] = [0, 1].map(|leaf: usize| leaves[leaf].clone().reshape([3, 70_000]));
+                kernels::loss(kernels::Loss::Huber(0.4), prediction, target, leaves[2].clone())
+            }),
+        ),
+        (
             "attention",
             vec![numbers(2 * 300 * 3 * 64, 1), numbers(2 * 2 * 4 * 32, 2)],
             Box::new(|leaves| {
@@ -338,6 +373,23 @@ pub fn large() -> Vec<Case> {
 }
 
 #[test]
+fn a_large_mean_costs_a_group_norm_no_digits() {
+    type Norm = fn(Tensor<4>, Tensor<1>, Tensor<1>, (usize, f64), bool, Option<Tensor<2>>) -> Tensor<4>;
+    let function = |norm: Norm| {
+        move |leaves: &[Tensor<1>]| {
+            let x = leaves[0].clone().reshape([2, 20, 20, 24]);
+            norm(x, leaves[1].clone(), leaves[2].clone(), (4, 1e-5), false, None).flatten(0, 3)
+        }
+    };
+    // as f32 holds them
+    let x = numbers(2 * 400 * 24, 1).into_iter().map(|value| f64::from((1000.0 + value) as f32)).collect();
+    let inputs = [x, numbers(24, 2), numbers(24, 3)];
+    let error = error(&function(kernels::group_norm), &function(composed::group_norm), &inputs);
+    // the mean itself is held to 6e-5
+    assert!(error < 3e-4, "{error}");
+}
+
+#[test]
 fn non_finite_inputs_show_in_the_result() {
     for (name, inputs, function) in large() {
         for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -347,8 +399,8 @@ fn non_finite_inputs_show_in_the_result() {
                 let results = evaluate(&*function, &inputs, &device(), DType::F32);
                 let finite = results[0].iter().all(|value| value.is_finite());
                 // e^-inf = 0: a finite result is right
-                let limit =
-                    ["silu", "gelu", "attention", "linear_attention"].contains(&name) && bad == f64::NEG_INFINITY;
+                let has_limit = ["silu", "gelu", "softmax", "attention", "linear_attention"].contains(&name);
+                let limit = has_limit && bad == f64::NEG_INFINITY;
                 assert!(!finite || limit, "{name}: {bad} at {position} does not show in the result");
             }
         }

@@ -14,7 +14,7 @@
 //! where the device has tensor cores. Launches: one forward; one for ẋ; one for ẇ and ḃ, and one that adds its parts where
 //! the sum over p is split.
 
-mod tensor_cores;
+pub(crate) mod tensor_cores;
 mod tiled;
 
 use burn::backend::TensorMetadata;
@@ -35,12 +35,13 @@ enum Algorithm {
     TensorCores,
 }
 
-/// The choice for a shape: tensor cores want channels that fill their tiles.
-fn algorithm(x: &CubeTensor, options: Convolution, channels: [usize; 2]) -> Algorithm {
-    let has_tensor_cores = !x.client.properties().features.matmul.cmma.is_empty();
-    let is_plain = options.stride == 1 && !options.upsample;
-    let fills_tiles = channels.iter().all(|count| count.is_multiple_of(16));
-    if has_tensor_cores && is_plain && fills_tiles { Algorithm::TensorCores } else { Algorithm::Tiled }
+/// The choice for a convolution: tensor cores that compute in its number format, and channels that fill their tiles. The one
+/// place that chooses who convolves.
+fn algorithm(x: &CubeTensor, sizes: &Sizes) -> Algorithm {
+    let is_plain = sizes.options.stride == 1 && !sizes.options.upsample;
+    let fills_tiles = [sizes.channels_in, sizes.channels_out].iter().all(|count| count.is_multiple_of(16));
+    let can = is_plain && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
+    if can { Algorithm::TensorCores } else { Algorithm::Tiled }
 }
 
 /// The sizes of a convolution.
@@ -98,7 +99,7 @@ impl Differentiable<CubeBackend> for Conv2d {
         let (Some(x), Some(weight)) = (inputs.next(), inputs.next()) else { unreachable!("two inputs at least") };
         let (x, bias) = (contiguous(x), inputs.next().map(contiguous));
         let sizes = Sizes::new(&x, &weight, self.0);
-        let y = match algorithm(&x, self.0, [sizes.channels_in, sizes.channels_out]) {
+        let y = match algorithm(&x, &sizes) {
             Algorithm::TensorCores => tensor_cores::forward(&sizes, &x, &weight, bias.as_ref()),
             Algorithm::Tiled => None,
         };
@@ -115,7 +116,7 @@ impl Differentiable<CubeBackend> for Conv2d {
         let (x, weight, y_gradient) = (contiguous(inputs[0].clone()), &inputs[1], contiguous(y_gradient));
         let sizes = Sizes::new(&x, weight, self.0);
         let with_bias = inputs.len() > 2;
-        let on_tensor_cores = algorithm(&x, self.0, [sizes.channels_in, sizes.channels_out]) == Algorithm::TensorCores;
+        let on_tensor_cores = algorithm(&x, &sizes) == Algorithm::TensorCores;
         let x_gradient = wanted[0].then(|| {
             let found = on_tensor_cores.then(|| tensor_cores::input_gradient(&sizes, weight, &y_gradient)).flatten();
             found.unwrap_or_else(|| tiled::input_gradient(&sizes, &contiguous(weight.clone()), &y_gradient))

@@ -5,18 +5,32 @@
 
 use burn::{
     backend::{TensorMetadata, ops::ConvOptions},
-    tensor::Shape,
+    tensor::{DType, Shape},
 };
 use burn_cubecl::{
     kernel::conv::{ConvStrategy, conv_data_backward, conv_forward, conv_weight_backward},
     ops::{permute_nchw_to_nhwc, permute_nhwc_to_nchw},
     tensor::CubeTensor,
 };
+use cubecl::{
+    client::Client,
+    ir::{ElemType, FloatKind},
+};
 
 use crate::cube::{
     convolution::{Sizes, tiled},
-    launch::contiguous,
+    launch::{contiguous, element},
 };
+
+/// Whether the device has tensor cores for a number format. Those for f32 round its factors to TF32.
+pub(crate) fn compute_in(client: &Client, dtype: DType) -> bool {
+    let factor = match dtype {
+        DType::F32 if crate::tensor_cores::tf32_is_allowed() => ElemType::Float(FloatKind::TF32),
+        DType::F32 => return false,
+        dtype => element(dtype),
+    };
+    crate::tensor_cores::are_enabled() && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
+}
 
 fn options(sizes: &Sizes) -> ConvOptions<2> {
     let padding = sizes.options.padding;
