@@ -1,6 +1,6 @@
 //! The build of the CUDA backend without a CUDA toolkit.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
@@ -11,6 +11,9 @@ const LLVM_PACKAGES: &str = "mlc-llvm-static==23.1.1.post0 mlc-llvm-static-extra
 const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 /// The CUDA release whose interface is compiled against. Without it, the build asks `nvcc`, which need not be installed.
 const VERSION: &str = "CUDARC_CUDA_VERSION=13000";
+/// The package of PyPI that has NVIDIA's library of device functions, and where the library is in a CUDA toolkit.
+const LIBDEVICE_PACKAGE: &str = "nvidia-nvvm==13.0.88 --no-deps";
+pub const LIBDEVICE: &str = "nvvm/libdevice/libdevice.10.bc";
 
 /// Installs LLVM from PyPI, unless it is there, and returns the variables with which cargo builds the CUDA backend, for the
 /// shell.
@@ -30,4 +33,13 @@ pub fn variables(root: &Path) -> anyhow::Result<String> {
     );
     shell(&prepare, root)?;
     Ok(format!("XDG_DATA_HOME='{home}' {VERSION}"))
+}
+
+/// The library that is linked into kernels when they are compiled, from PyPI. Small, and redistributable by CUDA's license.
+pub fn libdevice() -> anyhow::Result<PathBuf> {
+    let file = install("libdevice", LIBDEVICE_PACKAGE)?.join("nvidia/cu13").join(LIBDEVICE);
+    if !file.is_file() {
+        bail!("{} was not installed by {LIBDEVICE_PACKAGE}; has the package changed?", file.display());
+    }
+    Ok(file)
 }

@@ -63,9 +63,16 @@ fn pack(backend: &str, out: &Path) -> anyhow::Result<()> {
     let program = std::env::current_exe()?.with_file_name("bench");
     fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let out = out.canonicalize().with_context(|| format!("cannot find {}", out.display()))?;
+    let copy = |from: &Path, to: PathBuf| {
+        fs::create_dir_all(to.parent().unwrap_or(&out))
+            .and_then(|()| fs::copy(from, &to))
+            .with_context(|| format!("cannot write {}", to.display()))
+    };
     for file in FILES {
-        let to = out.join(Path::new(file).file_name().unwrap_or_default());
-        fs::copy(root.join(file), &to).with_context(|| format!("cannot write {}", to.display()))?;
+        copy(&root.join(file), out.join(Path::new(file).file_name().unwrap_or_default()))?;
+    }
+    if backend == "cuda" {
+        copy(&cuda::libdevice()?, out.join("cuda").join(cuda::LIBDEVICE))?;
     }
     let write = |name: &str, text: &str| {
         fs::write(out.join(name), text).with_context(|| format!("cannot write {}", out.join(name).display()))

@@ -43,6 +43,15 @@ work=${DIFFUSE_KIT_WORK:-$PWD/work}
 mkdir -p "$work" || exit 1
 # compiled kernels stay in the work folder: ours, Mesa's, and the driver's
 export XDG_CACHE_HOME="$work/cache" CUDA_CACHE_PATH="$work/cache/nvidia"
+# without a CUDA toolkit where the program looks for one, the library that kernels are linked with is that of the kit
+libdevice=nvvm/libdevice/libdevice.10.bc
+if [ -z "${CUDA_PATH:-}" ] && [ -f "cuda/$libdevice" ]; then
+    found=
+    for toolkit in /usr/local/cuda /opt/cuda /usr/lib/cuda /usr; do
+        [ -f "$toolkit/$libdevice" ] && found=$toolkit
+    done
+    [ -z "$found" ] && export CUDA_PATH="$PWD/cuda"
+fi
 results=$work/results.jsonl errors=$work/errors.log program=$work/bench
 : >"$results" && : >"$errors" || exit 1
 

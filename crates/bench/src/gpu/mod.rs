@@ -126,7 +126,6 @@ impl Session {
             stage: arguments.stage,
             device,
             small: arguments.small,
-            // absolute: a worker may have another current directory
             kit: absolute(&arguments.kit)?,
             work: absolute(work)?,
             part: arguments.part.clone(),

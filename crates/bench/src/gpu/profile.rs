@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -35,20 +35,22 @@ pub fn run(session: &Session) -> anyhow::Result<()> {
     let network = networks(session)[0].name;
     for format in session.formats() {
         let part = format!("{network}/{}", format.name);
-        // CubeCL reads its configuration from the current directory
-        let folder = session.work.join("profile").join(format.name);
-        fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
-        let log = folder.join("kernels.log");
+        let log = log(session, &part);
         fs::write(&log, "").with_context(|| format!("cannot write {}", log.display()))?;
-        let logger = format!("[profiling.logger]\nlevel = \"medium\"\nfile = {:?}\n", log);
-        fs::write(folder.join("cubecl.toml"), logger)
-            .with_context(|| format!("cannot write {}", folder.join("cubecl.toml").display()))?;
-        let ended = worker::run(session.worker(&part)?.current_dir(&folder), session.left(), true)?;
+        let mut command = session.worker(&part)?;
+        // the log also has the sources of kernels that are not in the cache
+        command.env("CUBECL_DEBUG_OPTION", "profile-medium").env("CUBECL_DEBUG_LOG", &log);
+        let ended = worker::run(&mut command, session.left(), true)?;
         if let Some(failure) = ended.failure() {
             session.failed(&part, &failure)?;
         }
     }
     Ok(())
+}
+
+/// The file in which CubeCL logs the kernels of a part.
+fn log(session: &Session, part: &str) -> PathBuf {
+    session.work.join(format!("kernels-{}.log", part.replace('/', "-")))
 }
 
 /// Trains a few steps, and reports the kernels of the last.
@@ -58,7 +60,7 @@ fn profile(session: &Session, part: &str) -> anyhow::Result<()> {
     if !format.is_supported(&device) {
         return session.skipped(part, "the device does not compute in it");
     }
-    let log = std::env::current_dir().context("there is no current directory")?.join("kernels.log");
+    let log = log(session, part);
     let mut trainer = step::trainer(case, format.precision, &device)?;
     for _ in 1..STEP {
         trainer.step()?;
@@ -67,7 +69,7 @@ fn profile(session: &Session, part: &str) -> anyhow::Result<()> {
     trainer.step()?;
     let text = complete(&log, &device)?;
     let kernels = aggregate(&text[before..]);
-    ensure!(!kernels.is_empty(), "{} names no kernel: was its configuration read?", log.display());
+    ensure!(!kernels.is_empty(), "{} names no kernel; does CubeCL log them elsewhere?", log.display());
     let launches: usize = kernels.iter().map(|kernel| kernel.launches).sum();
     let total: Duration = kernels.iter().map(|kernel| kernel.time).sum();
     let milliseconds = |time: Duration| rounded(1e3 * time.as_secs_f64());

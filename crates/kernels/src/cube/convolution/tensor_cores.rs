@@ -29,7 +29,8 @@ pub(crate) fn compute_in(client: &Client, dtype: DType) -> bool {
         DType::F32 => return false,
         dtype => element(dtype),
     };
-    crate::tensor_cores::are_enabled() && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
+    crate::tensor_cores::are_enabled()
+        && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
 }
 
 fn options(sizes: &Sizes) -> ConvOptions<2> {
