@@ -102,11 +102,11 @@ fn kit_size(folder: &Path) -> anyhow::Result<u64> {
     for entry in fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))? {
         let (entry, path) = entry.map(|entry| (entry.metadata(), entry.path()))?;
         let entry = entry.with_context(|| format!("cannot read {}", path.display()))?;
-        size += match entry.is_dir() {
-            true if path.ends_with("work") => 0,
-            true => kit_size(&path)?,
-            false => entry.len(),
-        };
+        if !entry.is_dir() {
+            size += entry.len();
+        } else if !path.ends_with("work") {
+            size += kit_size(&path)?;
+        }
     }
     Ok(size)
 }
