@@ -32,7 +32,7 @@ pub fn run(session: &Session) -> anyhow::Result<()> {
     value("memory", field("/proc/meminfo", "MemTotal").into())?;
     value("system", field("/etc/os-release", "PRETTY_NAME").trim_matches('"').into())?;
     let places = library_folders();
-    let found: Vec<PathBuf> = places.iter().flat_map(|folder| libraries_in(folder)).collect();
+    let found: Vec<PathBuf> = places.iter().flat_map(libraries_in).collect();
     for library in LIBRARIES {
         let has_name =
             |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(library));
