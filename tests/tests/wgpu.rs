@@ -162,9 +162,7 @@ fn a_training_that_diverges_ends_as_on_the_cpu() {
         let arguments = ["--run", device, "--device", device, "--steps", "20", "--batch-size", "4"];
         let settings = ["training.learning_rate=1e25", "training.warmup_steps=0", "training.log_every=1"];
         let settings: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-        workplace
-            .train_tiny(&[&arguments[..], &settings].concat())
-            .refused(&["4 steps of the last hundred", "loss"]);
+        workplace.train_tiny(&[&arguments[..], &settings].concat()).refused(&["4 steps of the last hundred", "loss"]);
         let lines = workplace.text(format!("{device}/metrics.jsonl"));
         assert!(lines.contains("\"non_finite\""), "{lines}");
     }

@@ -7,21 +7,15 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{UsageError, cargo, known, print};
+use crate::{UsageError, cargo, cuda, gpu_kit, known, print};
 
-/// Static LLVM libraries from PyPI, as pip takes them, and the folder in which the build of the CUDA backend looks for them.
-const LLVM_PACKAGES: &str = "mlc-llvm-static==23.1.1.post0 mlc-llvm-static-extra-targets==23.1.1.post0 --no-deps";
-const LLVM_FOLDER: &str = "tracel-llvm-23.1.0-4";
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
-/// The CUDA release whose interface is compiled against. Without it, the build asks `nvcc`, which need not be installed.
-const CUDA_VERSION: &str = "CUDARC_CUDA_VERSION=13000";
-
 /// Targets of `tests/fuzz` that need its feature `networks`, and with it burn.
 const NETWORK_TARGETS: [&str; 3] = ["classifier", "config", "model"];
 
 /// Steps that run only if they are named, because they need more than most machines have.
-const ON_DEMAND: [&str; 5] = ["neon", "sanitizer", "miri", "fuzz", "hosts"];
+const ON_DEMAND: [&str; 6] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit"];
 
 /// A check: its name, a description, and how it is done.
 struct Step(&'static str, &'static str, Action);
@@ -35,7 +29,7 @@ enum Action {
 use Action::{Function, Line};
 
 /// The steps, in the order in which they run.
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 18] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
     Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets -- -D warnings")),
     Step(
@@ -94,6 +88,11 @@ const STEPS: [Step; 17] = [
         "wgpu",
         "network, training and sampling on a Vulkan device",
         Line("cargo test --workspace --features wgpu --test wgpu"),
+    ),
+    Step(
+        "gpu-kit",
+        "the kit for machines with a GPU, packed and run on a Vulkan device (if named; needs xz and strip)",
+        Function(gpu_kit::check),
     ),
     Step("tensorboard", "TensorBoard reads what a run writes", Function(read_events)),
     Step(
@@ -170,7 +169,7 @@ fn run(names: &[&str]) -> anyhow::Result<ExitCode> {
 }
 
 /// Runs a line of the shell in `directory`; anything but success is an error.
-fn shell(line: &str, directory: &Path) -> anyhow::Result<()> {
+pub fn shell(line: &str, directory: &Path) -> anyhow::Result<()> {
     eprintln!("$ {line}");
     let mut shell = cargo::command("sh");
     let status =
@@ -216,24 +215,9 @@ fn read_events(root: &Path) -> anyhow::Result<()> {
 }
 
 /// Builds `diffuse` for CUDA with LLVM from PyPI, and runs it: without a GPU it has to end with a clear message.
-///
-/// The build looks for LLVM in `$XDG_DATA_HOME/tracel/tracel-llvm-…`, takes a folder with a certain empty file as complete,
-/// and downloads its own otherwise. A private data home leaves that of the user alone.
 fn link_cuda(root: &Path) -> anyhow::Result<()> {
-    let packages = install("cuda-link", LLVM_PACKAGES)?;
-    let llvm = packages.join("mlc_llvm_static/static");
-    if !llvm.is_dir() {
-        bail!("{} was not installed by {LLVM_PACKAGES}; have the packages changed?", llvm.display());
-    }
-    let (llvm, home) = (llvm.display(), packages.with_file_name("data-home"));
-    let home = home.display();
-    let prepare = format!(
-        "touch '{llvm}/.tracel-llvm-installed' && mkdir -p '{home}/tracel' && ln -sfn '{llvm}' '{home}/tracel/{LLVM_FOLDER}'"
-    );
-    let build =
-        format!("XDG_DATA_HOME='{home}' {CUDA_VERSION} cargo build --package cli --bin diffuse --features cuda");
-    shell(&prepare, root)?;
-    shell(&build, root)?;
+    let variables = cuda::variables(root)?;
+    shell(&format!("{variables} cargo build --package cli --bin diffuse --features cuda"), root)?;
     let program = std::env::current_exe()?.with_file_name("diffuse");
     eprintln!("$ {} train --device cuda --dry-run", program.display());
     let output = Command::new(&program)
@@ -265,7 +249,7 @@ fn judge_refusal(code: Option<i32>, message: &str, with_gpu: bool) -> anyhow::Re
 }
 
 /// Installs `packages` (arguments of pip) from PyPI, unless they are there, and returns their folder, inside that of `name`.
-fn install(name: &str, packages: &str) -> anyhow::Result<PathBuf> {
+pub fn install(name: &str, packages: &str) -> anyhow::Result<PathBuf> {
     let first = packages.split(' ').next().unwrap_or_default();
     let folder = target_folder()?.join(name).join(first.replace("==", "-"));
     if !folder.join(".installed").is_file() {
@@ -281,7 +265,7 @@ fn install(name: &str, packages: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// The target directory, in which this program is. Absolute.
-fn target_folder() -> anyhow::Result<PathBuf> {
+pub fn target_folder() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     program
         .ancestors()

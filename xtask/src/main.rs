@@ -4,6 +4,8 @@
 
 mod cargo;
 mod ci;
+mod cuda;
+mod gpu_kit;
 mod run;
 
 use std::ffi::OsString;
@@ -49,10 +51,11 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),
+        "gpu-kit" => gpu_kit::main(&arguments),
         "help" | "--help" | "-h" => print(&usage()),
         task => {
             let commands = COMMANDS.map(|(name, _)| name);
-            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "help"]].concat();
+            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "gpu-kit", "help"]].concat();
             run::diffuse(known("task", task, &tasks)?, arguments)
         }
     }
@@ -72,6 +75,7 @@ Work on the project:
   cargo xtask test         run every test (cargo test --workspace)
   cargo xtask bench NAME   run a benchmark, such as quality or ops
   cargo xtask ci           run the checks of continuous integration; --list lists them, --only NAME[,NAME] chooses
+  cargo xtask gpu-kit      pack checks and measurements of a GPU for another machine (--backend, --out FOLDER)
   cargo xtask help         print this
 "
     )

@@ -1,13 +1,14 @@
-"""lucidrains' denoising-diffusion-pytorch for `bench step --against-torch`, on the same shapes.
+"""lucidrains' denoising-diffusion-pytorch on the shapes of `bench step --against-torch` and of `torch_speed.py`.
 
-Reads one JSON object a line: {"dim", "dim_mults", "channels", "side", "batch", "what": "train" | "forward", "threads",
-"repeats"}; answers with {"seconds": [...], "peak_bytes"}; an empty line ends it. The model of the last shape is kept.
+As a program: reads one JSON object a line: {"dim", "dim_mults", "channels", "side", "batch", "what": "train" | "forward",
+"threads", "repeats"}; answers with {"seconds": [...], "peak_bytes"}; an empty line ends it. The model of the last shape is kept.
 """
 
 import json
 import resource
 import sys
 import time
+from contextlib import nullcontext
 
 import torch
 from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -15,17 +16,27 @@ from ema_pytorch import EMA
 
 
 class Case:
-    def __init__(self, request):
+    """A training: network, optimizer and EMA on `device`, with the passes in `dtype` (None: in that of the weights)."""
+
+    def __init__(self, request, device="cpu", dtype=None, memory_format=torch.contiguous_format, compiled=False):
         torch.manual_seed(0)
-        self.unet = Unet(dim=request["dim"], dim_mults=tuple(request["dim_mults"]), channels=request["channels"])
-        self.diffusion = GaussianDiffusion(self.unet, image_size=request["side"], timesteps=1000)
+        unet = Unet(dim=request["dim"], dim_mults=tuple(request["dim_mults"]), channels=request["channels"])
+        unet = unet.to(device, memory_format=memory_format)
+        self.diffusion = GaussianDiffusion(unet, image_size=request["side"], timesteps=1000).to(device)
         self.optimizer = torch.optim.Adam(self.diffusion.parameters(), lr=1e-4, betas=(0.9, 0.99))
         self.ema = EMA(self.diffusion, beta=0.995, update_every=10)
-        self.images = torch.rand(request["batch"], request["channels"], request["side"], request["side"])
-        self.t = torch.randint(0, 1000, (request["batch"],))
+        if compiled:
+            # in place, so that the copy of the EMA stays as it is
+            unet.compile()
+        self.unet = unet
+        self.images = torch.rand(request["batch"], request["channels"], request["side"], request["side"], device=device)
+        self.images = self.images.to(memory_format=memory_format)
+        self.t = torch.randint(0, 1000, (request["batch"],), device=device)
+        self.autocast = lambda: torch.autocast(device, dtype=dtype) if dtype else nullcontext()
 
     def train(self):
-        loss = self.diffusion(self.images)
+        with self.autocast():
+            loss = self.diffusion(self.images)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.diffusion.parameters(), 1.0)
         self.optimizer.step()
@@ -33,7 +44,7 @@ class Case:
         self.ema.update()
 
     def forward(self):
-        with torch.inference_mode():
+        with torch.inference_mode(), self.autocast():
             self.unet(self.images, self.t)
 
 
@@ -58,4 +69,5 @@ def main():
         print(json.dumps({"seconds": seconds, "peak_bytes": peak}), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

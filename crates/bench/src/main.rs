@@ -1,8 +1,10 @@
 //! The program `bench`, run by `cargo xtask bench`: measures the quality of samples and the time of training.
 
+mod gpu;
 mod guidance;
 mod judge;
 mod measurement;
+mod operations;
 mod ops;
 mod presets;
 mod quality;
@@ -15,6 +17,7 @@ mod targets;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use device::memory::{OutOfMemory, guarded};
 
 /// Measure the quality of samples and the time of training
 #[derive(Parser)]
@@ -44,10 +47,24 @@ enum Command {
     Scaling(scaling::ScalingArguments),
     /// Time training steps and forward passes, beside PyTorch's if asked
     Step(step::StepArguments),
+    /// Check and measure a GPU, one stage at a time (`cargo xtask gpu-kit` packs all for another machine)
+    Gpu(gpu::GpuArguments),
 }
 
 fn main() -> ExitCode {
-    let result = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    let in_words = |error| OutOfMemory::in_message(&describe(&error)).map_or(error, anyhow::Error::from);
+    match guarded(|| run(command).map_err(in_words)).map_err(anyhow::Error::from).flatten() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", describe(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::Quality(arguments) => quality::run(&arguments),
         Command::Samplers(arguments) => samplers::run(&arguments),
         Command::Targets(arguments) => targets::run(&arguments),
@@ -57,13 +74,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => presets::run(&arguments),
         Command::Scaling(arguments) => scaling::run(&arguments),
         Command::Step(arguments) => step::run(&arguments),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", describe(&error));
-            ExitCode::FAILURE
-        }
+        Command::Gpu(arguments) => gpu::run(&arguments),
     }
 }
 

@@ -15,8 +15,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use data::memory::peak_bytes;
 use serde::{Deserialize, Serialize};
-use train::{Config, Trainer};
-use unet::{Condition, UnetConfig};
+use train::{Config, MixedPrecision, Trainer};
+use unet::{Condition, Unet, UnetConfig};
 
 use crate::measurement::{noise_images, print, timed};
 
@@ -47,13 +47,19 @@ pub struct StepArguments {
 
 /// A network and its input.
 #[derive(Clone, Debug, Serialize)]
-struct Case {
-    name: &'static str,
-    dim: usize,
-    dim_mults: &'static [usize],
-    channels: usize,
-    side: usize,
-    batch: usize,
+pub struct Case {
+    /// Its name on the command line and in tables.
+    pub name: &'static str,
+    /// Channels of the first level.
+    pub dim: usize,
+    /// Channels of each level over `dim`.
+    pub dim_mults: &'static [usize],
+    /// Channels of an image.
+    pub channels: usize,
+    /// Height and width of an image.
+    pub side: usize,
+    /// Images in a batch.
+    pub batch: usize,
 }
 
 const CASES: [Case; 5] = [
@@ -97,7 +103,7 @@ pub fn run(arguments: &StepArguments) -> anyhow::Result<()> {
         print(format!("{:<20} {:<8} {:>9} {:>9} {:>6}", "case", "what", "ms", "torch ms", "ratio"))?;
     }
     for case in wanted(arguments) {
-        let mut trainer = trainer(case)?;
+        let mut trainer = trainer(case, MixedPrecision::No, &Device::flex())?;
         for what in ["train", "forward"] {
             let row = measure(arguments, case, what, threads, &mut trainer, torch.as_mut())?;
             if !arguments.json {
@@ -143,7 +149,7 @@ fn measure(
         for repeat in 0..repeats {
             let (result, time) = timed(|| match what {
                 "train" => trainer.step().map(drop).map_err(anyhow::Error::from),
-                _ => forward(trainer, case),
+                _ => forward(&trainer.model().unet, case),
             });
             result?;
             if repeat > 0 {
@@ -167,7 +173,7 @@ fn wanted(arguments: &StepArguments) -> impl Iterator<Item = &'static Case> {
 /// Prints the operations of one step of each case, the longest first, and the rest of its time.
 fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
     for case in wanted(arguments) {
-        let mut trainer = trainer(case)?;
+        let mut trainer = trainer(case, MixedPrecision::No, &Device::flex())?;
         trainer.step()?;
         let ((result, entries), total) = timed(|| kernels::profile::record(|| trainer.step()));
         result?;
@@ -182,21 +188,22 @@ fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
 }
 
 /// A trainer as lucidrains': Adam, clipping at 1, an EMA update every 10 steps. The images are noise.
-fn trainer(case: &Case) -> anyhow::Result<Trainer> {
+pub fn trainer(case: &Case, precision: MixedPrecision, device: &Device) -> anyhow::Result<Trainer> {
     let mut config = Config::default();
     config.unet =
         UnetConfig { dim: case.dim, dim_mults: case.dim_mults.to_vec(), channels: case.channels, ..config.unet };
     config.training.batch_size = case.batch;
+    config.training.mixed_precision = precision;
     let images = noise_images([case.batch, case.side, case.side, case.channels], 0)?;
-    Ok(Trainer::new(config, images, &Device::flex())?)
+    Ok(Trainer::new(config, images, device)?)
 }
 
-/// One prediction without gradients, until its values can be read.
-fn forward(trainer: &Trainer, case: &Case) -> anyhow::Result<()> {
-    let device = Device::flex();
+/// One prediction without gradients, in the number format of the weights, until its values can be read.
+pub fn forward(unet: &Unet, case: &Case) -> anyhow::Result<()> {
+    let device = unet.device();
     let shape = [case.batch, case.channels, case.side, case.side];
     let t = Tensor::from_data(TensorData::new(vec![500f32; case.batch], [case.batch]), &device);
-    let output = trainer.model().unet.forward(Tensor::ones(shape, &device), t, Condition::default());
+    let output = unet.forward(Tensor::ones(shape, (&device, unet.dtype())), t, Condition::default());
     output.try_into_data().context("cannot read the prediction")?;
     Ok(())
 }

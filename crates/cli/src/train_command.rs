@@ -422,7 +422,9 @@ fn numbers(trainer: &Trainer) -> Option<&'static str> {
     match trainer.config().training.mixed_precision {
         MixedPrecision::Bf16 => Some("bf16, weights in f32"),
         MixedPrecision::F16 => Some("f16 with a loss scale, weights in f32"),
-        MixedPrecision::No if trainer.uses_tf32() => Some("f32, in convolutions TF32 (training.tf32 = false for f32 alone)"),
+        MixedPrecision::No if trainer.uses_tf32() => {
+            Some("f32, in convolutions TF32 (training.tf32 = false for f32 alone)")
+        }
         MixedPrecision::No => None,
     }
 }

@@ -75,7 +75,8 @@ mod tests {
 
     #[test]
     fn compiled_kernels_go_to_the_cache_of_the_user() {
-        let path = |cache: Option<&str>, home: Option<&str>| kernel_cache(cache.map(PathBuf::from), home.map(PathBuf::from));
+        let path =
+            |cache: Option<&str>, home: Option<&str>| kernel_cache(cache.map(PathBuf::from), home.map(PathBuf::from));
         assert_eq!(path(Some("/c"), Some("/h")), Some(PathBuf::from("/c/diffuse/kernels")));
         assert_eq!(path(None, Some("/h")), Some(PathBuf::from("/h/.cache/diffuse/kernels")));
         // a relative path would depend on the current directory

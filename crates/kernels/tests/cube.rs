@@ -24,8 +24,7 @@ fn steps_of_the_device_are_those_of_each_parameter() {
     let device = device();
     let flex = Device::flex();
     let upload = |length: usize, seed: usize, device: &Device| {
-        let values: Vec<f32> =
-            (0..length).map(|index| ((index * 37 + seed * 101) % 83) as f32 / 41.0 - 1.0).collect();
+        let values: Vec<f32> = (0..length).map(|index| ((index * 37 + seed * 101) % 83) as f32 / 41.0 - 1.0).collect();
         Tensor::<1>::from_data(TensorData::new(values, [length]), device)
     };
     let start = |device: &Device| -> Vec<AdamParameter> {
@@ -90,7 +89,8 @@ fn steps_of_the_device_are_those_of_each_parameter() {
         ours = put_back(packed.adam(&step, taken(ours), decision, None).0, before);
         step.clip = (2.0 / (norm + 1e-6)).min(1.0);
         let before = averages(&reference);
-        let with_gradients = reference.into_iter().zip(gradients(&flex)).map(|(p, gradient)| AdamParameter { gradient, ..p });
+        let with_gradients =
+            reference.into_iter().zip(gradients(&flex)).map(|(p, gradient)| AdamParameter { gradient, ..p });
         reference = put_back(taken(with_gradients.collect()).into_iter().map(|p| composed(&step, p)).collect(), before);
         for (index, (ours, reference)) in ours.iter().zip(&reference).enumerate() {
             let pairs = [

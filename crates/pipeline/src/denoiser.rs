@@ -70,9 +70,11 @@ impl Denoiser for GuidedInOneBatch<'_> {
             return self.0.denoise(x_t, level, self_condition);
         };
         let null = labels.full_like(unet.config().classes as i64);
-        let both = NetworkDenoiser { labels: Some(Tensor::cat(vec![labels.clone(), null], 0)), ..self.0.conditional.clone() };
+        let both =
+            NetworkDenoiser { labels: Some(Tensor::cat(vec![labels.clone(), null], 0)), ..self.0.conditional.clone() };
         let twice = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone()], 0);
-        let Prediction { x_0, epsilon, variance } = both.denoise(twice(&x_t), level, self_condition.map(twice).as_ref());
+        let Prediction { x_0, epsilon, variance } =
+            both.denoise(twice(&x_t), level, self_condition.map(twice).as_ref());
         let halves = [0, 1].map(|half| {
             let half = |x: &Tensor<4>| x.clone().narrow(0, half * batch, batch);
             Prediction { x_0: half(&x_0), epsilon: half(&epsilon), variance: variance.as_ref().map(half) }

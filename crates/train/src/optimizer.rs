@@ -64,7 +64,8 @@ impl Adam {
                 return self.step_on_device(unet, (is_trained, gradients), decision, learning_rate, average, None).0;
             }
         };
-        let step = AdamStep { clip, ..self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay)) };
+        let step =
+            AdamStep { clip, ..self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay)) };
         // tensors are moved out and back: one that is not shared is updated in place
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());

@@ -269,7 +269,8 @@ fn pack(chunk: &Chunk, tensors: Vec<CubeTensor>, squares: Option<(&CubeTensor, u
         // a group of fewer has the same kernel: the first tensor stands for those that are missing, without a block
         let missing = |index: usize| if index < group.len() { index } else { 0 };
         let full = || (0..most).map(missing);
-        let blocks_of = |index: usize| if index < group.len() { first_blocks[index] } else { usize::MAX as u32 as usize };
+        let blocks_of =
+            |index: usize| if index < group.len() { first_blocks[index] } else { usize::MAX as u32 as usize };
         unsafe {
             pack_tensors::launch_unchecked(
                 client,
@@ -311,8 +312,9 @@ impl Gradients {
         let dtypes: Vec<DType> = gradients.iter().map(Tensor::dtype).collect();
         // one launch copies tensors of one number format
         let is_mixed = dtypes.iter().any(|dtype| *dtype != dtypes[0]);
-        let in_one_format =
-            |gradient: CubeTensor| if is_mixed && gradient.dtype != DType::F32 { cast(gradient, DType::F32) } else { gradient };
+        let in_one_format = |gradient: CubeTensor| {
+            if is_mixed && gradient.dtype != DType::F32 { cast(gradient, DType::F32) } else { gradient }
+        };
         let mut gradients = gradients.into_iter().map(primitive).map(in_one_format);
         let all_blocks = lengths.iter().map(|length| blocks(*length)).sum();
         let mut first = gradients.next();

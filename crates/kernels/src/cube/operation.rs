@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use burn::{
     backend::{
-        Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor, autodiff::checkpoint::strategy::CheckpointStrategy,
-        backend_extension, tensor::FloatTensor,
+        Autodiff, Backend, Dispatch, DispatchDevice, DispatchTensor,
+        autodiff::checkpoint::strategy::CheckpointStrategy, backend_extension, tensor::FloatTensor,
     },
     tensor::{DType, Device, Tensor},
 };

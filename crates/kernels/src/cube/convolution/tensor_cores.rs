@@ -31,7 +31,8 @@ pub(crate) fn compute_in(client: &Client, dtype: DType) -> bool {
         DType::F32 => return false,
         dtype => element(dtype),
     };
-    crate::tensor_cores::are_enabled() && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
+    crate::tensor_cores::are_enabled()
+        && client.properties().features.matmul.cmma.iter().any(|shape| shape.a_type == factor)
 }
 
 /// The weights as `[channels_out, kernel, kernel, channels_in]`, contiguous.

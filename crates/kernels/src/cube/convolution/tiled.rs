@@ -140,18 +140,13 @@ fn offset(tap: usize, #[comptime] gather: Gather) -> (i32, i32, usize) {
 
 /// The first element of the source pixel, and whether it is inside the image.
 #[cube]
-fn source_pixel(
-    image: usize,
-    down: i32,
-    right: i32,
-    geometry: &Geometry,
-    #[comptime] gather: Gather,
-) -> (usize, bool) {
+fn source_pixel(image: usize, down: i32, right: i32, geometry: &Geometry, #[comptime] gather: Gather) -> (usize, bool) {
     let height = geometry.source_height as i32;
     let width = geometry.source_width as i32;
     if comptime!(gather.upsample && !gather.for_gradient) {
         let inside = down >= 0 && right >= 0 && down < 2 * height && right < 2 * width;
-        let pixel = (image * geometry.source_height + (down / 2) as usize) * geometry.source_width + (right / 2) as usize;
+        let pixel =
+            (image * geometry.source_height + (down / 2) as usize) * geometry.source_width + (right / 2) as usize;
         (pixel * geometry.channels, inside)
     } else if comptime!(gather.for_gradient && gather.stride > 1 && !gather.to_patches) {
         let stride = comptime!(gather.stride as i32);
