@@ -370,7 +370,7 @@ fn merge_contexts(parts: &[f32], context: &mut [f32], elements: usize, runs: usi
         let reciprocal = 1.0 / total;
         let start = any_head * length;
         context[start + element] = sum * reciprocal;
-        if element % head_dim == 0 {
+        if element.is_multiple_of(head_dim) {
             context[start + square + row] = greatest;
             context[start + square + head_dim + row] = reciprocal;
         }

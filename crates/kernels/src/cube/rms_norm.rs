@@ -323,7 +323,13 @@ pub(crate) struct RmsNormAdd {
 }
 
 impl RmsNorm {
-    fn apply(self, x: &CubeTensor, gain: &CubeTensor, scale_shift: Option<&CubeTensor>, residual: Option<&CubeTensor>) -> CubeTensor {
+    fn apply(
+        self,
+        x: &CubeTensor,
+        gain: &CubeTensor,
+        scale_shift: Option<&CubeTensor>,
+        residual: Option<&CubeTensor>,
+    ) -> CubeTensor {
         let [batch, height, width, channels] = x.shape().dims();
         let (y, lanes) = (empty_like(x), lanes(channels));
         unsafe {

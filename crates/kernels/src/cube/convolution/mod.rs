@@ -167,8 +167,7 @@ impl Differentiable<CubeBackend> for Conv2d {
             found.unwrap_or_else(|| tiled::input_gradient(&sizes, &contiguous(weight.clone()), &y_gradient))
         });
         let (weight_gradient, bias_gradient) = if wanted[1..].contains(&true) {
-            let found =
-                channels_last.and_then(|_| tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias));
+            let found = channels_last.and_then(|_| tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias));
             found.unwrap_or_else(|| tiled::weight_gradient(&sizes, &x, &y_gradient, with_bias))
         } else {
             (None, None)

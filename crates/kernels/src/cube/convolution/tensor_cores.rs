@@ -57,7 +57,14 @@ pub(super) fn forward(
     bias: Option<&CubeTensor>,
 ) -> Option<CubeTensor> {
     let x = permute_nhwc_to_nchw(source(sizes, x));
-    let y = conv_forward::<2>(x, permute_nhwc_to_nchw(weight.clone()), bias.cloned(), options(sizes), ConvStrategy::ImplicitGemm).ok()?;
+    let y = conv_forward::<2>(
+        x,
+        permute_nhwc_to_nchw(weight.clone()),
+        bias.cloned(),
+        options(sizes),
+        ConvStrategy::ImplicitGemm,
+    )
+    .ok()?;
     Some(contiguous(permute_nchw_to_nhwc(y)))
 }
 

@@ -477,13 +477,7 @@ fn product_over_pixels<E: Float, O: Float, R: Size, C: Size>(
 
 /// `result[i] = Σ parts[part][i]`
 #[cube(launch_unchecked)]
-fn sum_of_parts<E: Float>(
-    parts: &[f32],
-    result: &mut [E],
-    length: usize,
-    count: usize,
-    #[define(E)] _dtype: ElemType,
-) {
+fn sum_of_parts<E: Float>(parts: &[f32], result: &mut [E], length: usize, count: usize, #[define(E)] _dtype: ElemType) {
     let index = CUBE_POS * ADDING_UNITS + UNIT_POS as usize;
     if index < length {
         let mut sum = 0.0f32;
@@ -514,7 +508,16 @@ pub(super) fn forward(
         Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
     };
     let tile = Tile::of(sizes.pixels(), sizes.channels_out);
-    launch_product_of_pixels(x, weight, [bias, residual], &y, geometry(&tile), strides, Gather::new(sizes, false), tile);
+    launch_product_of_pixels(
+        x,
+        weight,
+        [bias, residual],
+        &y,
+        geometry(&tile),
+        strides,
+        Gather::new(sizes, false),
+        tile,
+    );
     y
 }
 
