@@ -14,7 +14,7 @@ cd "$(dirname "$0")" || exit 1
 begin=$(date +%s)
 
 # the stages with their limits in seconds; torch gets what is left
-all="environment:20 start:60 kernels:80 same:30 speed:110 profile:40 memory:20 resume:15 torch:200"
+all="environment:20 start:60 kernels:80 same:30 speed:110 profile:40 memory:20 resume:15 pointers:20 torch:200"
 small=
 [ -n "${DIFFUSE_KIT_SMALL:-}" ] && small=--small
 chosen=

@@ -8,6 +8,7 @@ mod environment;
 mod kernels;
 mod memory;
 mod networks;
+mod pointers;
 mod profile;
 mod resume;
 mod same;
@@ -78,6 +79,8 @@ enum Stage {
     Memory,
     /// Losses of a run that was stopped and resumed
     Resume,
+    /// Whether other libraries could work on CubeCL's tensors on CUDA
+    Pointers,
     /// PyTorch's training step, forward pass and memory of the same networks
     Torch,
     /// Write the reference values of the stage `same`
@@ -97,6 +100,7 @@ pub fn run(arguments: &GpuArguments) -> anyhow::Result<()> {
         Stage::Profile => profile::run(&session),
         Stage::Memory => memory::run(&session),
         Stage::Resume => resume::run(&session),
+        Stage::Pointers => pointers::run(&session),
         Stage::Torch => torch::run(&session),
         Stage::Reference => same::write_reference(&session),
         Stage::Table => table::run(&session),
