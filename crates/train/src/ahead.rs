@@ -82,7 +82,7 @@ impl Trainer {
         let next = self.samples_after(step);
         let trainer = &*self;
         let (sums, prepared) = std::thread::scope(|scope| {
-            let prepare = || next.iter().map(|samples| trainer.host_batch(samples)).collect::<Vec<_>>();
+            let prepare = || next.iter().map(|samples| trainer.prepared_batch(samples)).collect::<Vec<_>>();
             let prepared = scope.spawn(prepare);
             let losses = |unet: &_, samples: &[Sample]| trainer.losses(unet, samples);
             let sums = trainer.backward().sums(trainer.unet(), &micro_batches, losses);

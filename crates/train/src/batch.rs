@@ -1,5 +1,7 @@
 //! Batches and samples of a training.
 
+use std::sync::Mutex;
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use data::ImageSet;
 use noise::NoiseLevel;
@@ -14,6 +16,8 @@ pub(crate) struct Batch {
     pub(crate) levels: Vec<NoiseLevel>,
     /// The class of each sample, `[batch]`; None for a network without classes.
     pub(crate) labels: Option<Tensor<1, Int>>,
+    /// The dropout masks that were prepared, by layer, each taken once.
+    pub(crate) masks: Mutex<Vec<Option<TensorData>>>,
 }
 
 /// What a batch is made of in main memory.
@@ -24,6 +28,8 @@ pub(crate) struct HostBatch {
     pub(crate) x_0: TensorData,
     /// Gaussian noise, shape of `x_0`.
     pub(crate) epsilon: TensorData,
+    /// Dropout masks, by layer; none of layers whose shape is not known yet.
+    pub(crate) masks: Vec<Option<TensorData>>,
 }
 
 /// A sample of a training step.

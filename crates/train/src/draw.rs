@@ -3,6 +3,8 @@
 //! The position of a sample is its number since the first step. Everything random about a sample is a pure function of the seed and
 //! its position, so it does not matter in which batch, on which thread or on which rank it is computed.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{Tensor, TensorData};
 use noise::{NoiseLevel, Purpose};
 use schedule::LevelDistribution;
@@ -76,12 +78,14 @@ impl Trainer {
         let label_dropout = self.noise.stream(Purpose::LabelDropout);
         let is_dropped = |sample: &Sample| label_dropout.chance(sample.position, 0, self.config.training.label_dropout);
         let labels = samples.iter().map(|sample| self.images.label(sample.image).filter(|_| !is_dropped(sample)));
-        let HostBatch { x_0, epsilon, .. } = self.take_prepared(samples).unwrap_or_else(|| self.host_batch(samples));
+        let HostBatch { x_0, epsilon, masks, .. } =
+            self.take_prepared(samples).unwrap_or_else(|| self.host_batch(samples));
         Batch {
             x_0: Tensor::from_data(x_0, &self.device),
             epsilon: Tensor::from_data(epsilon, &self.device),
             levels: samples.iter().map(|sample| sample.level).collect(),
             labels: label_tensor(labels, self.config.unet.classes, &self.device),
+            masks: Mutex::new(masks),
         }
     }
 
@@ -93,7 +97,17 @@ impl Trainer {
             first: samples.first().map_or(0, |sample| sample.position),
             x_0: TensorData::new(self.pixels(samples), shape),
             epsilon: self.epsilon(samples),
+            masks: Vec::new(),
         }
+    }
+
+    /// [`host_batch`](Self::host_batch) with the dropout masks of all layers that an earlier step has met.
+    pub(crate) fn prepared_batch(&self, samples: &[Sample]) -> HostBatch {
+        let shapes = self.mask_shapes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let layers = shapes.last_key_value().map_or(0, |(layer, _)| layer + 1);
+        let masks = self.dropout_masks(samples);
+        let of_layer = |layer| shapes.get(&layer).map(|shape: &[usize; 4]| masks.mask(layer, *shape));
+        HostBatch { masks: (0..layers).map(of_layer).collect(), ..self.host_batch(samples) }
     }
 
     /// The images of these samples, `[samples, channels, height, width]`, row-major.

@@ -50,6 +50,7 @@ impl Trainer {
                 epsilon: stream.normal_images(&noise_indices, 0, image, &device),
                 levels: indices.iter().map(|index| self.evaluation_level(*index)).collect(),
                 labels: label_tensor(labels, self.config.unet.classes, &device),
+                masks: Default::default(),
             };
             let values = denoising_loss(diffusion, &self.schedule, &batch, |x_t, levels| {
                 let input = network_input(diffusion.objective, x_t.clone(), levels);

@@ -1,8 +1,10 @@
 //! The network as a training step evaluates it: in a lower precision, with dropout and self-conditioning.
 
+use std::sync::PoisonError;
+
 use burn::{
     module::Module,
-    tensor::{Device, Int, Tensor, TensorData},
+    tensor::{Int, Tensor, TensorData},
 };
 use noise::{NoiseLevel, NoiseStream, Objective, Prediction, Purpose, network_input, network_times};
 use unet::{Condition, Unet};
@@ -33,12 +35,16 @@ impl Trainer {
             // back onto the device of the graph
             precision.lower(Tensor::from_data(x_0.into_data(), &self.device))
         });
-        let masks = DropoutMasks {
-            stream: self.noise.stream(Purpose::Dropout),
-            positions: samples.iter().map(|sample| sample.position).collect(),
-            probability: self.config.unet.dropout,
+        let masks = self.dropout_masks(samples);
+        let mask = |layer: usize, shape: [usize; 4]| {
+            let prepared =
+                batch.masks.lock().unwrap_or_else(PoisonError::into_inner).get_mut(layer).and_then(Option::take);
+            let data = prepared.filter(|data| data.shape()[..] == shape).unwrap_or_else(|| {
+                self.mask_shapes.lock().unwrap_or_else(PoisonError::into_inner).insert(layer, shape);
+                masks.mask(layer, shape)
+            });
+            precision.lower(Tensor::from_data(data, &self.device))
         };
-        let mask = |layer: usize, shape: [usize; 4]| precision.lower(masks.mask(layer, shape, &self.device));
         let condition = Condition {
             labels: batch.labels.clone(),
             self_condition,
@@ -48,6 +54,14 @@ impl Trainer {
         // other channels than those of a learned variance have no loss
         let has_loss = self.config.unet.learned_variance || output.dims()[1] == channels;
         if has_loss { output } else { output.narrow(1, 0, channels) }
+    }
+
+    pub(crate) fn dropout_masks(&self, samples: &[Sample]) -> DropoutMasks {
+        DropoutMasks {
+            stream: self.noise.stream(Purpose::Dropout),
+            positions: samples.iter().map(|sample| sample.position).collect(),
+            probability: self.config.unet.dropout,
+        }
     }
 
     /// Whether a micro-batch is given an estimate of x_0: every second one, on average.
@@ -75,7 +89,7 @@ fn estimate_x_0(
 }
 
 /// Dropout masks: each sample has its own, whichever others are computed with it.
-struct DropoutMasks {
+pub(crate) struct DropoutMasks {
     stream: NoiseStream,
     positions: Vec<u64>,
     /// The probability that an element is dropped.
@@ -84,13 +98,13 @@ struct DropoutMasks {
 
 impl DropoutMasks {
     /// 0 where an element is dropped and 1 / (1 - probability) elsewhere, `[batch, height, width, channels]`.
-    fn mask(&self, layer: usize, shape: [usize; 4], device: &Device) -> Tensor<4> {
+    pub(crate) fn mask(&self, layer: usize, shape: [usize; 4]) -> TensorData {
         let mut mask = vec![0f32; shape.iter().product()];
         for (position, mask) in self.positions.iter().zip(mask.chunks_exact_mut(shape[1..].iter().product())) {
             self.stream.uniform(*position, layer as u64, mask);
         }
         let kept = (1.0 / (1.0 - self.probability)) as f32;
         mask.iter_mut().for_each(|value| *value = if f64::from(*value) < self.probability { 0.0 } else { kept });
-        Tensor::from_data(TensorData::new(mask, shape), device)
+        TensorData::new(mask, shape)
     }
 }

@@ -1,6 +1,7 @@
 //! One training step: algorithm 1 of the DDPM paper, with clipping, skipping and EMA.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::{Arc, Mutex},
 };
@@ -64,8 +65,10 @@ pub struct Trainer {
     pub(crate) state: TrainState,
     /// The last step, where the device computes on its own and the host has not read its losses yet.
     pub(crate) queued: Option<QueuedStep>,
-    /// Images and noise of the next step, made while the device computes.
+    /// Images, noise and dropout masks of the next step, made while the device computes.
     pub(crate) prepared: Mutex<Vec<HostBatch>>,
+    /// The shapes of dropout masks, by layer, where masks were made.
+    pub(crate) mask_shapes: Mutex<BTreeMap<usize, [usize; 4]>>,
 }
 
 impl Trainer {
@@ -107,6 +110,7 @@ impl Trainer {
             group: Arc::new(SingleProcess),
             queued: None,
             prepared: Mutex::default(),
+            mask_shapes: Mutex::default(),
         })
     }
 
