@@ -87,7 +87,7 @@ fn pack(backend: &str, out: &Path) -> anyhow::Result<()> {
     for size in ["", "--small"] {
         shell(&format!("'{program}' gpu reference --device flex --kit '{kit}' --work '{kit}' {size}"), &root)?;
     }
-    shell(&format!("strip -o '{kit}/bench' '{program}' && xz -3 -T0 --force '{kit}/bench'"), &root)?;
+    shell(&format!("strip -o '{kit}/bench' '{program}' && xz -6 -T0 --force '{kit}/bench'"), &root)?;
     let size = kit_size(&out)?;
     eprintln!("{kit}: {:.1} MB; run it by ./run.sh there", size as f64 / 1e6);
     if size > LARGEST {
