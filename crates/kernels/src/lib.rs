@@ -129,7 +129,8 @@ pub fn conv2d_add(
 ) -> Tensor<4> {
     #[cfg(feature = "cube")]
     return_if_ours!(@ cube, is_on_gpu, convolution::Conv2dAdd(options), x, weight, bias, residual);
-    conv2d(x, weight, Some(bias), options) + residual
+    // in this order, which the sums of gradients follow
+    residual + conv2d(x, weight, Some(bias), options)
 }
 
 /// `x weight^T + bias`, as PyTorch's `linear`.
