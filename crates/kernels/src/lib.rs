@@ -2,7 +2,8 @@
 //!
 //! Images are channels-last, `[batch, height, width, channels]`: a pixel is one run of memory, a 1x1 convolution one matrix
 //! product, and a norm over channels reads adjacent values. An operation runs natively ([`cpu`]) on f32 tensors of the
-//! `flex` backend, and as a composition of burn's operations ([`composed`]) elsewhere.
+//! `flex` backend, in CubeCL (`cube`, with the feature of that name) on tensors of a GPU, and as a composition of burn's
+//! operations ([`composed`]) elsewhere.
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};

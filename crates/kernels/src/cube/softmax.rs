@@ -33,6 +33,19 @@ fn lanes(columns: usize) -> Team {
     Team { stride: 1, count }
 }
 
+/// The first element of the unit, and the end of its row; a row beyond the last has no elements, and takes part in the folds.
+#[cube]
+fn elements(rows: usize, columns: usize, #[comptime] lanes: Team) -> (usize, usize) {
+    let count = comptime!(lanes.count);
+    let row = CUBE_POS * comptime!(UNITS / count) + UNIT_POS as usize / count;
+    let first = row * columns + UNIT_POS as usize % count;
+    let mut end = first;
+    if row < rows {
+        end = (row + 1) * columns;
+    }
+    (first, end)
+}
+
 #[cube(launch_unchecked)]
 fn softmax_forward<E: Float>(
     x: &[E],
@@ -44,14 +57,7 @@ fn softmax_forward<E: Float>(
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let count = comptime!(lanes.count);
-    let row = CUBE_POS * comptime!(UNITS / count) + UNIT_POS as usize / count;
-    let first = row * columns + UNIT_POS as usize % count;
-    // a row beyond the last has no elements, and takes part in the folds
-    let mut end = first;
-    if row < rows {
-        end = (row + 1) * columns;
-    }
-
+    let (first, end) = elements(rows, columns, lanes);
     let mut largest = (-3.4e38f32).runtime();
     let mut index = first;
     while index < end {
@@ -85,13 +91,7 @@ fn softmax_backward<E: Float>(
 ) {
     let mut shared = Shared::<[f32]>::new_slice(UNITS);
     let count = comptime!(lanes.count);
-    let row = CUBE_POS * comptime!(UNITS / count) + UNIT_POS as usize / count;
-    let first = row * columns + UNIT_POS as usize % count;
-    let mut end = first;
-    if row < rows {
-        end = (row + 1) * columns;
-    }
-
+    let (first, end) = elements(rows, columns, lanes);
     let mut dot = 0.0f32;
     let mut index = first;
     while index < end {
