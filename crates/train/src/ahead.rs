@@ -89,6 +89,7 @@ impl Trainer {
             (sums, prepared.join().unwrap_or_else(|panic| resume_unwind(panic)))
         });
         *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = prepared;
+        self.upcoming = Some((step, next));
         let [loss, sample_losses] = sums.losses(micro_batches.len());
         let (is_trained, gradients) = split(sums.gradients);
         let Ok(gradients) = DeviceGradients::new(gradients) else { unreachable!("the gradients are on the GPU") };

@@ -18,7 +18,10 @@ use crate::{
 impl Trainer {
     /// The samples of the next step, one list for each micro-batch. The same on every rank.
     pub(crate) fn next_samples(&mut self) -> Vec<Vec<Sample>> {
-        self.samples_after(self.state.step)
+        match self.upcoming.take() {
+            Some((steps, samples)) if steps == self.state.step => samples,
+            _ => self.samples_after(self.state.step),
+        }
     }
 
     /// The samples of the step after `steps` steps.

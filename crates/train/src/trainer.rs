@@ -65,7 +65,9 @@ pub struct Trainer {
     pub(crate) state: TrainState,
     /// The last step, where the device computes on its own and the host has not read its losses yet.
     pub(crate) queued: Option<QueuedStep>,
-    /// Images, noise and dropout masks of the next step, made while the device computes.
+    /// The samples of the step after a number of steps, drawn while the device computes.
+    pub(crate) upcoming: Option<(u64, Vec<Vec<Sample>>)>,
+    /// Their images, noise and dropout masks.
     pub(crate) prepared: Mutex<Vec<HostBatch>>,
     /// The shapes of dropout masks, by layer, where masks were made.
     pub(crate) mask_shapes: Mutex<BTreeMap<usize, [usize; 4]>>,
@@ -109,6 +111,7 @@ impl Trainer {
             device,
             group: Arc::new(SingleProcess),
             queued: None,
+            upcoming: None,
             prepared: Mutex::default(),
             mask_shapes: Mutex::default(),
         })
