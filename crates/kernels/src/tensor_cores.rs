@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use burn::tensor::{DType, Device};
 
 /// The environment variable that keeps every operation off tensor cores, with the value `0`, to find out whether they are at
-/// fault.
+/// fault; with the value `emulated`, their instructions are written out, which is how tests run without them.
 pub const VARIABLE: &str = "KERNELS_TENSOR_CORES";
 
 static TF32: AtomicBool = AtomicBool::new(true);
@@ -37,9 +37,32 @@ pub fn compute_in(device: &Device, dtype: DType) -> bool {
     }
 }
 
-/// Whether [`VARIABLE`] permits tensor cores.
+/// What [`VARIABLE`] says of tensor cores.
 #[cfg(feature = "cube")]
-pub(crate) fn are_enabled() -> bool {
-    static ENABLED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *ENABLED.get_or_init(|| std::env::var(VARIABLE).as_deref() != Ok("0"))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    Off,
+    On,
+    /// Their instructions are written out, so that a device without them runs what those with them run.
+    Emulated,
+}
+
+#[cfg(feature = "cube")]
+static USE: std::sync::OnceLock<Use> = std::sync::OnceLock::new();
+
+#[cfg(feature = "cube")]
+pub(crate) fn in_use() -> Use {
+    *USE.get_or_init(|| match std::env::var(VARIABLE).as_deref() {
+        Ok("0") => Use::Off,
+        Ok("emulated") => Use::Emulated,
+        _ => Use::On,
+    })
+}
+
+/// Does what the value `emulated` of [`VARIABLE`] does, for tests: it must come before the first convolution.
+#[cfg(feature = "cube")]
+pub fn emulate() {
+    // a second call finds what the first has set
+    let _ = USE.set(Use::Emulated);
+    assert_eq!(in_use(), Use::Emulated, "tensor cores were in use before");
 }

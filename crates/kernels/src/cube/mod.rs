@@ -27,4 +27,3 @@ pub(crate) mod loss;
 pub(crate) mod operation;
 pub(crate) mod rms_norm;
 pub(crate) mod softmax;
-mod upsample;

@@ -10,14 +10,14 @@
 //!
 //! The bias gradient is a column more of the product for ẇ, with 1 in the place of x.
 //!
-//! [`algorithm`] chooses who multiplies: `tiled`, products of ours on any GPU, or the implicit GEMM of burn's CubeCL kernels
-//! where the device has tensor cores. Launches: one forward; one for ẋ; one for ẇ and ḃ, and one that adds its parts where
-//! the sum over p is split.
+//! [`algorithm`] chooses who multiplies: `tiled` on any GPU, or `tensor_cores` where the device has them. Launches: one forward;
+//! one for ẋ; one for ẇ and ḃ, and one that adds its parts where the sum over p is split.
 
+mod gather;
 pub(crate) mod tensor_cores;
 mod tiled;
 
-use burn::backend::{TensorMetadata, ops::FloatTensorOps};
+use burn::backend::TensorMetadata;
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use crate::{
@@ -31,17 +31,21 @@ use crate::{
 enum Algorithm {
     /// Tiles in registers and shared memory: any GPU, any shape.
     Tiled,
-    /// burn's implicit GEMM on tensor cores.
+    /// The same on tensor cores.
     TensorCores,
 }
 
-/// The choice for a convolution: tensor cores that compute in its number format, and channels that fill their tiles; not
+/// The choice for a convolution: tensor cores that compute in its number format, for channels that can be read in vectors; not
 /// linear layers, which are too small. The one place that chooses who convolves.
 fn algorithm(x: &CubeTensor, sizes: &Sizes) -> Algorithm {
-    let fills_tiles = [sizes.channels_in, sizes.channels_out].iter().all(|count| count.is_multiple_of(16));
+    let fills_vectors =
+        [sizes.channels_in, sizes.channels_out].iter().all(|count| count.is_multiple_of(tensor_cores::CHANNELS));
     let is_image = sizes.output != [1, 1];
-    let can = sizes.options.stride == 1 && is_image && fills_tiles && tensor_cores::compute_in(&x.client, x.dtype);
-    if can { Algorithm::TensorCores } else { Algorithm::Tiled }
+    if fills_vectors && is_image && tensor_cores::compute_in(&x.client, x.dtype) {
+        Algorithm::TensorCores
+    } else {
+        Algorithm::Tiled
+    }
 }
 
 /// The sizes of a convolution.
@@ -108,15 +112,14 @@ impl Conv2d {
     ) -> (CubeTensor, Vec<CubeTensor>) {
         let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
         let sizes = Sizes::new(&x, &weight, self.0);
-        if algorithm(&x, &sizes) == Algorithm::TensorCores {
-            let weight = tensor_cores::channels_last(&weight);
-            if let Some(y) = tensor_cores::forward(&sizes, &x, &weight, bias.as_ref()) {
-                let y = if let Some(residual) = residual { CubeBackend::float_add(y, residual) } else { y };
-                return (y, vec![weight]);
-            }
-        }
         let residual = residual.map(contiguous);
-        (tiled::forward(&sizes, &x, &weight, bias.as_ref(), residual.as_ref()), Vec::new())
+        match algorithm(&x, &sizes) {
+            Algorithm::TensorCores => {
+                let weight = tensor_cores::channels_last(&weight);
+                (tensor_cores::forward(&sizes, &x, &weight, bias.as_ref(), residual.as_ref()), vec![weight])
+            }
+            Algorithm::Tiled => (tiled::forward(&sizes, &x, &weight, bias.as_ref(), residual.as_ref()), Vec::new()),
+        }
     }
 }
 
@@ -161,16 +164,16 @@ impl Differentiable<CubeBackend> for Conv2d {
         let (x, weight, y_gradient) = (contiguous(inputs[0].clone()), &inputs[1], contiguous(y_gradient));
         let sizes = Sizes::new(&x, weight, self.0);
         let with_bias = inputs.len() > 2;
-        let channels_last = saved.first();
-        let x_gradient = wanted[0].then(|| {
-            let found = channels_last.and_then(|weight| tensor_cores::input_gradient(&sizes, weight, &y_gradient));
-            found.unwrap_or_else(|| tiled::input_gradient(&sizes, &contiguous(weight.clone()), &y_gradient))
+        let x_gradient = wanted[0].then(|| match saved.first() {
+            Some(weight) if !tensor_cores::is_of_patches(&sizes) => {
+                tensor_cores::input_gradient(&sizes, weight, &y_gradient)
+            }
+            _ => tiled::input_gradient(&sizes, &contiguous(weight.clone()), &y_gradient),
         });
-        let (weight_gradient, bias_gradient) = if wanted[1..].contains(&true) {
-            let found = channels_last.and_then(|_| tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias));
-            found.unwrap_or_else(|| tiled::weight_gradient(&sizes, &x, &y_gradient, with_bias))
-        } else {
-            (None, None)
+        let (weight_gradient, bias_gradient) = match algorithm(&x, &sizes) {
+            _ if !wanted[1..].contains(&true) => (None, None),
+            Algorithm::TensorCores => tensor_cores::weight_gradient(&sizes, &x, &y_gradient, with_bias),
+            Algorithm::Tiled => tiled::weight_gradient(&sizes, &x, &y_gradient, with_bias),
         };
         [x_gradient, weight_gradient, bias_gradient].into_iter().take(inputs.len()).collect()
     }

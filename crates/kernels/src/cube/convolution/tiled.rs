@@ -10,7 +10,10 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::{ir::ElemType, prelude::*};
 
 use crate::cube::{
-    convolution::Sizes,
+    convolution::{
+        Sizes,
+        gather::{Gather, Geometry, Product, offset, source_pixel, spacing},
+    },
     launch::{aligned, argument, cubes, element, empty, part},
 };
 
@@ -58,118 +61,6 @@ impl Tile {
     fn count(&self, rows: usize, columns: usize) -> [usize; 2] {
         [rows.div_ceil(self.rows), columns.div_ceil(self.columns)]
     }
-}
-
-/// The convolution whose product is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Gather {
-    kernel: usize,
-    padding: usize,
-    stride: usize,
-    upsample: bool,
-    /// Whether the product is that for the gradient of x.
-    for_gradient: bool,
-    /// Whether that gradient is one of patches that do not overlap: each column is a channel and a tap, and is written where
-    /// it belongs.
-    to_patches: bool,
-}
-
-impl Gather {
-    fn new(sizes: &Sizes, for_gradient: bool) -> Self {
-        let options = sizes.options;
-        let covers = options.stride == sizes.kernel && options.padding == 0 && !options.upsample;
-        let to_patches = for_gradient && options.stride > 1 && covers;
-        Self {
-            kernel: sizes.kernel,
-            padding: options.padding,
-            stride: options.stride,
-            upsample: options.upsample,
-            for_gradient,
-            to_patches,
-        }
-    }
-
-    /// Taps of the sum: each pixel of x has four of the upsampled image.
-    fn taps(&self) -> usize {
-        match self {
-            Self { to_patches: true, .. } => 1,
-            Self { for_gradient: true, upsample: true, .. } => 4 * self.kernel * self.kernel,
-            _ => self.kernel * self.kernel,
-        }
-    }
-}
-
-/// The sizes of a product, as its kernel needs them.
-#[derive(CubeLaunch, CubeType)]
-struct Geometry {
-    rows: usize,
-    columns: usize,
-    /// Tiles along the columns.
-    column_tiles: usize,
-    /// Tiles in all, of all parts of a split sum.
-    tiles: usize,
-    /// Height and width of the image that rows (or the terms of a sum over pixels) count.
-    height: usize,
-    width: usize,
-    /// Height, width and channels of the image that is read.
-    source_height: usize,
-    source_width: usize,
-    channels: usize,
-}
-
-/// The offset of the source from the pixel for a tap, down, right, and the tap of the weight.
-#[cube]
-fn offset(tap: usize, #[comptime] gather: Gather) -> (i32, i32, usize) {
-    let kernel = comptime!(gather.kernel);
-    let padding = comptime!(gather.padding as i32);
-    let weight_tap = tap % comptime!(kernel * kernel);
-    let mut down = (weight_tap / kernel) as i32 - padding;
-    let mut right = (weight_tap % kernel) as i32 - padding;
-    if comptime!(gather.for_gradient) {
-        down = -down;
-        right = -right;
-        if comptime!(gather.upsample) {
-            // the pixel of the upsampled square
-            let pixel = tap / comptime!(kernel * kernel);
-            down += (pixel / 2) as i32;
-            right += (pixel % 2) as i32;
-        }
-    }
-    (down, right, weight_tap)
-}
-
-/// The first element of the source pixel, and whether it is inside the image.
-#[cube]
-fn source_pixel(image: usize, down: i32, right: i32, geometry: &Geometry, #[comptime] gather: Gather) -> (usize, bool) {
-    let height = geometry.source_height as i32;
-    let width = geometry.source_width as i32;
-    if comptime!(gather.upsample && !gather.for_gradient) {
-        let inside = down >= 0 && right >= 0 && down < 2 * height && right < 2 * width;
-        let pixel =
-            (image * geometry.source_height + (down / 2) as usize) * geometry.source_width + (right / 2) as usize;
-        (pixel * geometry.channels, inside)
-    } else if comptime!(gather.for_gradient && gather.stride > 1 && !gather.to_patches) {
-        let stride = comptime!(gather.stride as i32);
-        let on_grid = down % stride == 0 && right % stride == 0;
-        let inside = down >= 0 && right >= 0 && down / stride < height && right / stride < width && on_grid;
-        let row = image * geometry.source_height + (down / stride) as usize;
-        ((row * geometry.source_width + (right / stride) as usize) * geometry.channels, inside)
-    } else {
-        let inside = down >= 0 && right >= 0 && down < height && right < width;
-        let pixel = (image * geometry.source_height + down as usize) * geometry.source_width + right as usize;
-        (pixel * geometry.channels, inside)
-    }
-}
-
-/// The factor between a pixel and its place in the source.
-#[cube]
-fn spacing(#[comptime] gather: Gather) -> comptime_type!(usize) {
-    comptime!(match gather {
-        Gather { to_patches: true, .. } => 1,
-        Gather { for_gradient: true, upsample: true, .. } => 2,
-        Gather { for_gradient: true, .. } => 1,
-        _ => gather.stride,
-    })
 }
 
 /// The tiles of both factors in shared memory, `[term][row or column]`, and one vector more a term, so that the terms of a row lie
@@ -633,35 +524,6 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
         }
     }
     result
-}
-
-/// [`Geometry`] on the host.
-struct Product {
-    rows: usize,
-    columns: usize,
-    column_tiles: usize,
-    tiles: usize,
-    height: usize,
-    width: usize,
-    source_height: usize,
-    source_width: usize,
-    channels: usize,
-}
-
-impl Product {
-    fn launch(&self) -> GeometryLaunch {
-        GeometryLaunch::new(
-            self.rows,
-            self.columns,
-            self.column_tiles,
-            self.tiles,
-            self.height,
-            self.width,
-            self.source_height,
-            self.source_width,
-            self.channels,
-        )
-    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "three factors, the result and how they lie")]
