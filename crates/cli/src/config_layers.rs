@@ -98,7 +98,8 @@ impl Layers {
 }
 
 /// Table, old and current name of keys that were renamed.
-const RENAMED_KEYS: [(&str, &str, &str); 1] = [("training", "optimiser", "optimizer")];
+const RENAMED_KEYS: [(&str, &str, &str); 2] =
+    [("training", "optimiser", "optimizer"), ("data", "ignore_classes", "class_from")];
 
 /// Gives keys of earlier versions their current names.
 fn rename_keys(table: &mut Table, source: &str) -> Result<(), UsageError> {

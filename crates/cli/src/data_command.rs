@@ -81,6 +81,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             if json {
                 let mut value = serde_json::to_value(&inspection)?;
                 value["skipped"] = loaded.skipped.len().into();
+                value["account"] = serde_json::to_value(&loaded.account)?;
                 value["preview"] = preview.display().to_string().into();
                 return print_result(value);
             }
@@ -92,6 +93,9 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             print_result(format_args!("bits       {}", inspection.bits))?;
             for (class, count) in &inspection.classes {
                 print_result(format_args!("class      {class}: {count}"))?;
+            }
+            for line in loaded.account.lines() {
+                print_result(format_args!("account    {line}"))?;
             }
             print_result(format_args!("mean       {:.6?}", inspection.mean))?;
             print_result(format_args!("deviation  {:.6?}", inspection.deviation))?;

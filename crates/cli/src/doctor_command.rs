@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use clap::Args;
-use data::{LoadOptions, Loaded};
+use data::{Account, LeftOut, LoadOptions, Loaded, Weight};
 use serde_json::json;
 use train::{
     Config, TrainError,
@@ -35,7 +35,8 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     // unreadable files are a finding, not an error
     let loaded = open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
     let mut found: Vec<Finding> = unreadable(&config, &loaded).into_iter().collect();
-    let Loaded { images, source, .. } = loaded;
+    found.extend(left_out(&config, &loaded.account));
+    let Loaded { images, source, account, .. } = loaded;
     let config = config.resolved(&images);
     config.unet.check_image_size(images.height(), images.width()).map_err(TrainError::from)?;
     found.extend(check_data(&config, &images));
@@ -58,6 +59,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
         images.name(),
         images.len()
     )];
+    lines.extend(account.decisions.iter().map(|decision| format!("account   {decision}")));
     if let (Some(measured), Some(seconds)) = (measured, seconds) {
         lines.push(format!(
             "estimate  {} for {} steps of {:.3} s on {device_name}, without samples; {} of {} memory",
@@ -79,6 +81,7 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
         "width": width,
         "channels": channels,
         "classes": classes,
+        "account": account,
         "findings": found,
         "measurement": measured,
         "training_seconds": seconds,
@@ -97,6 +100,23 @@ fn unreadable(config: &Config, loaded: &Loaded) -> Option<Finding> {
     );
     let severity = if config.data.skip_unreadable { Severity::Warning } else { Severity::Problem };
     (count > 0).then_some(Finding { severity, text })
+}
+
+/// What of the data is not used; litter is no finding.
+fn left_out(config: &Config, account: &Account) -> Vec<Finding> {
+    let finding = |left_out: &LeftOut| {
+        let is_meant = config.data.accept_left_out;
+        let severity = match left_out.weight {
+            Weight::Litter => return None,
+            Weight::Note => Severity::Note,
+            Weight::Doubt if is_meant => Severity::Warning,
+            Weight::Doubt => Severity::Problem,
+        };
+        let advice = "; if that is meant, set data.accept_left_out = true";
+        let advice = if severity == Severity::Problem { advice } else { "" };
+        Some(Finding { severity, text: format!("{left_out}{advice}") })
+    };
+    account.left_out.iter().filter_map(finding).collect()
 }
 
 /// The finding that a micro-batch needs more memory than there is.

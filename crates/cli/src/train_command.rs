@@ -12,7 +12,7 @@ use std::{
     time::SystemTime,
 };
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use burn::{module::Module, tensor::Device};
 use clap::Args;
 use data::{DataError, ImageSet, LoadOptions, Loaded, Split};
@@ -188,6 +188,17 @@ impl Rank {
         }
         for (path, reason) in &loaded.skipped {
             self.log(format_args!("warning: left out {}: {reason}", path.display()));
+        }
+        for line in loaded.account.lines() {
+            self.log(format_args!("data        {line}"));
+        }
+        let doubts: Vec<String> = loaded.account.doubts().map(|doubt| format!("  {doubt}")).collect();
+        if !doubts.is_empty() && !config.data.accept_left_out {
+            bail!(
+                "a part of {} would not be used:\n{}\nif that is meant, set `data.accept_left_out = true`",
+                loaded.source,
+                doubts.join("\n")
+            );
         }
         Ok(RunData { images, held_out, source: loaded.source })
     }

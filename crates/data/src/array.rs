@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
+use crate::account::Account;
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
@@ -18,7 +19,7 @@ use crate::error::DataError;
 use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
 use crate::loaded::Loaded;
-use crate::options::{LoadOptions, Split};
+use crate::options::{ClassFrom, LoadOptions, Split};
 use crate::pixels::allocate;
 use crate::zipped;
 
@@ -286,14 +287,19 @@ fn load(
     let classes = match labels {
         Some(place) => {
             let values = place.labels(layout.count)?;
-            if options.ignore_classes { Classes::default() } else { Classes::by_value(&place.path, values, None)? }
+            if options.class_from == ClassFrom::None {
+                Classes::default()
+            } else {
+                Classes::by_value(&place.path, values, None)?
+            }
         }
         None => Classes::default(),
     };
     // one file may hold several arrays of images
     let files = vec![(file_name(&images.path), root.to_path_buf())];
     let source = Rows { place: images, layout };
-    Collection { name, root, files, source: &source, classes, unreadable: Vec::new() }.load(options, context)
+    Collection { name, root, files, source: &source, classes, unreadable: Vec::new(), account: Account::default() }
+        .load(options, context)
 }
 
 /// Reads the array of images at `path`, and the array of labels beside it, if there is one.
@@ -475,7 +481,7 @@ mod tests {
         };
         let named = open(&path, &named).unwrap().images;
         assert_eq!((named.image(0)[0], named.labels()), (20, Some([3, 1].as_slice())));
-        let unlabeled = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
+        let unlabeled = LoadOptions { class_from: ClassFrom::None, ..LoadOptions::default() };
         assert_eq!(open(&path, &unlabeled).unwrap().images.labels(), None);
     }
 

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::disk::{file_name, list};
 use crate::error::DataError;
 use crate::hash::{hexadecimal, sha256};
-use crate::options::LoadOptions;
+use crate::options::{ClassFrom, LoadOptions};
 use crate::pixels::{Pixels, map};
 use crate::places::Places;
 
@@ -167,7 +167,7 @@ impl Cache {
         };
         // options that change labels or errors only do not change the values
         let pixels =
-            LoadOptions { skip_unreadable: false, ignore_classes: false, label_column: None, ..options.clone() };
+            LoadOptions { skip_unreadable: false, class_from: ClassFrom::Auto, label_column: None, ..options.clone() };
         let key = format!("diffuse images {VERSION}\n{content}\n{}", serde_json::to_string(&pixels).ok()?);
         let path = self.folder.join(format!("{}{COMPLETE}", hexadecimal(&Sha256::digest(key))));
         Some(Slot { path, files: files.to_vec(), stamp: name })
@@ -385,7 +385,7 @@ mod tests {
         // with other options the images differ
         assert_eq!(place.open("pictures", &LoadOptions { limit: Some(3), ..options.clone() }).cached, Cached::Written);
         // not with options of labels or errors
-        let other = LoadOptions { ignore_classes: true, skip_unreadable: true, ..options.clone() };
+        let other = LoadOptions { class_from: ClassFrom::None, skip_unreadable: true, ..options.clone() };
         let unlabeled = place.open("pictures", &other);
         assert_eq!((unlabeled.cached, unlabeled.images.labels()), (Cached::Read, None));
         // a folder that was moved has the same content

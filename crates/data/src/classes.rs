@@ -37,7 +37,7 @@ impl Classes {
                 root,
                 format!(
                     "has images both beside and in its sub-folders ({} and {}), so it is unclear whether the \
-                     sub-folders are classes; move the former into one, or set `data.ignore_classes = true`",
+                     sub-folders are classes; move the former into one, or set `data.class_from = \"none\"`",
                     paths[flat].display(),
                     paths[nested].display()
                 ),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use crate::account::Account;
 use crate::cache::{Content, Slot};
 use crate::classes::Classes;
 use crate::context::{ReadContext, Stage};
@@ -63,6 +64,8 @@ pub(crate) struct Collection<'a> {
     pub classes: Classes,
     /// Pictures that are missing from the source.
     pub unreadable: Vec<Unreadable>,
+    /// What the reader chose and left out.
+    pub account: Account,
 }
 
 /// The format of the images.
@@ -268,7 +271,7 @@ impl Collection<'_> {
         let labels = labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());
         let images = ImageSet::of_pixels(self.name.to_string(), pixels, content.sixteen_bits, shape, labels, names)?
             .with_source(classes, content.content_size, content.sizes.into_iter().collect());
-        Ok(Loaded { images, skipped, source: self.root.display().to_string(), cached })
+        Ok(Loaded { images, skipped, account: self.account, source: self.root.display().to_string(), cached })
     }
 
     /// The pictures that are missing from the source, and those of it that cannot be read.

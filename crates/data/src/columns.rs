@@ -17,6 +17,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::ColumnDescriptor;
 
+use crate::account::Account;
 use crate::classes::{Classes, Value};
 use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
@@ -25,7 +26,7 @@ use crate::disk::{self, file_name, list};
 use crate::error::DataError;
 use crate::guard::guarded;
 use crate::loaded::Loaded;
-use crate::options::{LoadOptions, Split};
+use crate::options::{ClassFrom, LoadOptions, Split};
 
 /// Rows of images that are read at a time ...
 const IMAGE_ROWS: usize = 64;
@@ -152,6 +153,7 @@ pub(crate) fn load(
         source: &Rows { tables: &tables, count },
         classes,
         unreadable: Vec::new(),
+        account: Account::default(),
     }
     .load(options, context)
 }
@@ -265,7 +267,7 @@ impl Columns {
             let problem = format!("{}: none of its columns holds image files: {all}", path.display());
             return Err(DataError::bad_option("image_column", problem));
         };
-        if options.ignore_classes {
+        if options.class_from == ClassFrom::None {
             return Ok(Self { image, label: None, class_names: None });
         }
         let labels = match &options.label_column {
@@ -641,7 +643,7 @@ mod tests {
         let path = write(&folder, "kind.parquet", &table(&rows(3), ["image", "kind"], Some(named), plain));
         let images = open(&path, &LoadOptions::default()).unwrap().images;
         assert_eq!((images.labels(), images.class_names().unwrap()[1].as_str()), (Some([0, 1, 2].as_slice()), "b"));
-        let without = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
+        let without = LoadOptions { class_from: ClassFrom::None, ..LoadOptions::default() };
         assert_eq!(open(&path, &without).unwrap().images.labels(), None);
     }
 

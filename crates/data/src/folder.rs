@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use files::Action;
 use walkdir::WalkDir;
 
+use crate::account::Account;
 use crate::collect::{Collection, Source, Unreadable, Visitor};
 use crate::context::ReadContext;
 use crate::decode::Encoded;
@@ -47,7 +48,8 @@ pub(crate) fn load_with(
     let (paths, unreadable) = find(root)?;
     let exists = |path: &Path| root.join(path).is_file();
     let table = |path: &Path| exists(path).then(|| disk::read(&root.join(path), metadata::LARGEST)).transpose();
-    let pictures = Tree { root, paths, unreadable, exists: &exists, table: &table }.pictures(options)?;
+    let pictures = Tree { root, paths, unreadable, account: Account::default(), exists: &exists, table: &table }
+        .pictures(options)?;
     let whole = |path: &PathBuf| (path.display().to_string(), pictures.folder.join(path));
     Collection {
         name,
@@ -56,6 +58,7 @@ pub(crate) fn load_with(
         source: &Files(pictures.paths.iter().map(|path| pictures.folder.join(path)).collect()),
         classes: pictures.classes,
         unreadable: pictures.unreadable,
+        account: pictures.account,
     }
     .load(options, context)
 }
@@ -128,7 +131,7 @@ mod tests {
 
     use super::*;
     use crate::decode::jpeg_ends;
-    use crate::options::Split;
+    use crate::options::{ClassFrom, Split};
     use crate::testing::{encoded, gray, write};
     use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
@@ -259,8 +262,8 @@ mod tests {
 
         write(&root, "stray.png", &gray(2, 2, 9));
         let error = load_default(&root).unwrap_err().to_string();
-        assert!(error.contains("stray.png") && error.contains("data.ignore_classes"), "{error}");
-        let options = LoadOptions { ignore_classes: true, ..LoadOptions::default() };
+        assert!(error.contains("stray.png") && error.contains("data.class_from"), "{error}");
+        let options = LoadOptions { class_from: ClassFrom::None, ..LoadOptions::default() };
         let set = load("mixed", root.path(), &options).unwrap().images;
         assert_eq!((set.len(), set.labels(), set.classes()), (4, None, 0));
     }

@@ -26,6 +26,7 @@
 // except where files of the cache are mapped into memory
 #![deny(unsafe_code)]
 
+mod account;
 mod array;
 mod cache;
 mod cifar;
@@ -58,6 +59,7 @@ pub mod transform;
 mod tree;
 mod zipped;
 
+pub use account::{Account, LeftOut, Weight, weight_of_pictures};
 pub use cache::{Cache, CacheEntry};
 pub use context::{Progress, ReadContext, Stage};
 pub use error::DataError;
@@ -66,5 +68,5 @@ pub use image_set::{ImageSet, Item, to_u8, to_unit_range};
 pub use inspect::{Inspection, inspect};
 pub use loaded::{Cached, Loaded};
 pub use open::{open, open_in, open_with};
-pub use options::{LoadOptions, Padding, Split};
+pub use options::{ClassFrom, LoadOptions, Padding, Split};
 pub use places::Places;

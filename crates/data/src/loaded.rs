@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::account::Account;
 use crate::image_set::ImageSet;
 
 /// A dataset that was opened.
@@ -12,6 +13,8 @@ pub struct Loaded {
     /// Files that cannot be read, with the reason; empty without
     /// [`LoadOptions::skip_unreadable`](crate::LoadOptions::skip_unreadable).
     pub skipped: Vec<(PathBuf, String)>,
+    /// What of the source was used, and what was not.
+    pub account: Account,
     /// Where the images were read from: a path, or `built in`.
     pub source: String,
     /// The part of the cache in it.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::classes::{Classes, Value, inner_path};
 use crate::error::DataError;
-use crate::options::LoadOptions;
+use crate::options::{ClassFrom, LoadOptions};
 
 /// The names of tables.
 pub(crate) const NAMES: [&str; 2] = ["metadata.csv", "metadata.jsonl"];
@@ -83,7 +83,9 @@ pub(crate) fn read(path: &Path, bytes: &[u8], options: &LoadOptions) -> Result<O
     if files.is_empty() {
         return Err(bad("lists no image".into()));
     }
-    let classes = (labeled && !options.ignore_classes).then(|| Classes::by_value(path, values, None)).transpose()?;
+    let classes = (labeled && options.class_from != ClassFrom::None)
+        .then(|| Classes::by_value(path, values, None))
+        .transpose()?;
     Ok(Some(Metadata { files, classes }))
 }
 
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!(table("metadata.csv", text, &LoadOptions::default()).unwrap().classes, None);
         let breed = LoadOptions { label_column: Some("breed".into()), ..LoadOptions::default() };
         assert_eq!(table("metadata.csv", text, &breed).unwrap().classes.unwrap().labels, Some(vec![3, 0]));
-        let without = LoadOptions { ignore_classes: true, ..breed };
+        let without = LoadOptions { class_from: ClassFrom::None, ..breed };
         assert_eq!(table("metadata.csv", text, &without).unwrap().classes, None);
         let color = LoadOptions { label_column: Some("color".into()), ..LoadOptions::default() };
         assert!(table("metadata.csv", text, &color).unwrap_err().contains("line 2: `1.png` has no `color`"));

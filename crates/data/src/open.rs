@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::account::Account;
 use crate::cache::Cache;
 use crate::context::ReadContext;
 use crate::error::DataError;
@@ -157,6 +158,7 @@ fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loade
     Ok(Loaded {
         images: images.prepared(options)?,
         skipped: Vec::new(),
+        account: Account::default(),
         source: source.display().to_string(),
         cached: Cached::Unused,
     })

@@ -35,8 +35,9 @@ pub struct LoadOptions {
     pub limit: Option<usize>,
     /// The split, where the data has several.
     pub split: Split,
-    /// Read no classes, neither from sub-folders nor from labels.
-    pub ignore_classes: bool,
+    /// Where the classes of images come from.
+    #[serde(alias = "ignore_classes")]
+    pub class_from: ClassFrom,
     /// Keep 16 bits where images have them; else they are rounded to bytes.
     pub sixteen_bits: bool,
     /// The column of images in a table (Parquet), or their array in a file of several (npz); `None` finds it automatically.
@@ -89,6 +90,51 @@ impl Padding {
         match self {
             Self::None => 0,
             Self::To { fill, .. } | Self::Multiple { fill, .. } => fill,
+        }
+    }
+}
+
+/// Where the classes of images come from. For `ignore_classes`, the key of earlier versions, `true` is `none` and `false` is
+/// `auto`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", from = "ClassFromValue")]
+pub enum ClassFrom {
+    /// Labels of the file or of a table, else sub-folders.
+    #[default]
+    Auto,
+    /// The first sub-folder of each image, even beside a table.
+    Folder,
+    /// The part of the file name before the first `_`, as in improved-diffusion's data sets.
+    Prefix,
+    /// No classes.
+    None,
+}
+
+/// [`ClassFrom`] as it may be written.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "auto, folder, prefix or none")]
+enum ClassFromValue {
+    IgnoreClasses(bool),
+    Name(ClassFromName),
+}
+
+/// The names of [`ClassFrom`].
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ClassFromName {
+    Auto,
+    Folder,
+    Prefix,
+    None,
+}
+
+impl From<ClassFromValue> for ClassFrom {
+    fn from(value: ClassFromValue) -> Self {
+        match value {
+            ClassFromValue::IgnoreClasses(true) | ClassFromValue::Name(ClassFromName::None) => Self::None,
+            ClassFromValue::IgnoreClasses(false) | ClassFromValue::Name(ClassFromName::Auto) => Self::Auto,
+            ClassFromValue::Name(ClassFromName::Folder) => Self::Folder,
+            ClassFromValue::Name(ClassFromName::Prefix) => Self::Prefix,
         }
     }
 }
@@ -169,7 +215,7 @@ mod tests {
             skip_unreadable: true,
             limit: Some(7),
             split: Split::Test,
-            ignore_classes: true,
+            class_from: ClassFrom::Prefix,
             sixteen_bits: true,
             image_column: Some("img".into()),
             label_column: Some("fine_label".into()),

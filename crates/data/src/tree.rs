@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::account::Account;
 use crate::classes::{Classes, split_folder};
 use crate::collect::Unreadable;
 use crate::error::DataError;
 use crate::metadata::{self, Metadata};
-use crate::options::{LoadOptions, Split};
+use crate::options::{ClassFrom, LoadOptions, Split};
 
 /// Reads the file at a path; `None` where it does not exist.
 type TableReader<'a> = dyn Fn(&Path) -> Result<Option<Vec<u8>>, DataError> + 'a;
@@ -18,6 +19,8 @@ pub(crate) struct Tree<'a> {
     pub paths: Vec<PathBuf>,
     /// Entries that cannot be read.
     pub unreadable: Vec<Unreadable>,
+    /// What was left out so far.
+    pub account: Account,
     /// Whether a picture exists.
     pub exists: &'a dyn Fn(&Path) -> bool,
     /// Reads a table.
@@ -35,6 +38,7 @@ pub(crate) struct Pictures {
     pub classes: Classes,
     /// Pictures that cannot be read, or are listed and missing, with the root.
     pub unreadable: Vec<Unreadable>,
+    pub account: Account,
 }
 
 impl Tree<'_> {
@@ -56,7 +60,7 @@ impl Tree<'_> {
         // to join an empty path would add a slash
         let folder = split.as_ref().map_or_else(|| root.to_path_buf(), |split| root.join(split));
         let table = self.find_table(split.as_deref(), options)?;
-        let Self { mut paths, mut unreadable, exists, .. } = self;
+        let Self { mut paths, mut unreadable, account, exists, .. } = self;
         paths = paths.iter().filter_map(|path| Some(path.strip_prefix(&part).ok()?.to_path_buf())).collect();
         unreadable.retain(|(path, _)| path.starts_with(&folder));
         let mut classes = None;
@@ -76,10 +80,10 @@ impl Tree<'_> {
         }
         let classes = match classes {
             Some(classes) => classes,
-            None if options.ignore_classes => Classes::default(),
+            None if options.class_from == ClassFrom::None => Classes::default(),
             None => Classes::by_folder(&folder, &paths)?,
         };
-        Ok(Pictures { part, folder, paths, classes, unreadable })
+        Ok(Pictures { part, folder, paths, classes, unreadable, account })
     }
 
     /// The path of the table of a split, else of that of all splits, and its rows of this split.

@@ -10,6 +10,7 @@ use files::Action;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
+use crate::account::Account;
 use crate::classes::inner_path;
 use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
@@ -78,7 +79,8 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &Rea
         bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
     };
     let pictures =
-        Tree { root: path, paths, unreadable: Vec::new(), exists: &exists, table: &table }.pictures(options)?;
+        Tree { root: path, paths, unreadable: Vec::new(), account: Account::default(), exists: &exists, table: &table }
+            .pictures(options)?;
     let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *numbers.get(&pictures.part.join(inner))?));
     Collection {
         name,
@@ -87,6 +89,7 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &Rea
         source: &Parts { archive: &archive, places: pictures.paths.iter().filter_map(place).collect() },
         classes: pictures.classes,
         unreadable: pictures.unreadable,
+        account: pictures.account,
     }
     .load(options, context)
 }

@@ -1,7 +1,7 @@
 //! The configuration of a run.
 
 use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplingConfig};
-use data::{ImageSet, LoadOptions, Padding};
+use data::{ClassFrom, ImageSet, LoadOptions, Padding};
 use documented::DocumentedFields;
 use noise::LossType;
 use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
@@ -55,13 +55,17 @@ pub struct DataConfig {
     /// given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// Use no classes, neither sub-folders nor labels.
-    pub ignore_classes: bool,
+    /// Where classes come from: "auto" (labels or a table, else sub-folders), "folder", "prefix" (the part of the file name before
+    /// the first `_`) or "none".
+    #[serde(alias = "ignore_classes")]
+    pub class_from: ClassFrom,
     /// The most images that are used; all if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
     /// Leave out images that cannot be read, instead of failing.
     pub skip_unreadable: bool,
+    /// Train although more than a few pictures, or the labels, of the data are not used; the head of a run says what.
+    pub accept_left_out: bool,
     /// The number of held-out images, whose loss is measured, at most a tenth of all; 0 for none. They are the test part of a dataset
     /// that has one, else images spread evenly over the data.
     pub held_out: usize,
@@ -82,9 +86,10 @@ impl Default for DataConfig {
             sixteen_bits: false,
             image_column: None,
             label_column: None,
-            ignore_classes: false,
+            class_from: ClassFrom::Auto,
             limit: None,
             skip_unreadable: false,
+            accept_left_out: false,
             held_out: 200,
             horizontal_flip: false,
             content_hash: None,
@@ -376,7 +381,7 @@ impl Config {
             sixteen_bits: self.data.sixteen_bits,
             image_column: self.data.image_column.clone(),
             label_column: self.data.label_column.clone(),
-            ignore_classes: self.data.ignore_classes,
+            class_from: self.data.class_from,
             skip_unreadable: self.data.skip_unreadable,
             limit: self.data.limit,
             ..LoadOptions::default()

@@ -33,7 +33,7 @@ pub(crate) fn difference(kept: &Config, asked: &Config) -> String {
         // the same images in another place
         old.path = new.path.clone();
         (old.image_column, old.label_column) = (new.image_column.clone(), new.label_column.clone());
-        old.skip_unreadable = new.skip_unreadable;
+        (old.skip_unreadable, old.accept_left_out) = (new.skip_unreadable, new.accept_left_out);
     }
     let (old, new) = (&mut kept.training, &asked.training);
     // more steps, where the rate does not depend on their number
