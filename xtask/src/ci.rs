@@ -88,7 +88,9 @@ const STEPS: [Step; 18] = [
     Step(
         "wgpu",
         "network, training and sampling on a Vulkan device",
-        Line("cargo test --workspace --features wgpu --test wgpu --test cube --test cube_attention --test golden_cube"),
+        Line(
+            "cargo test --workspace --features wgpu --test wgpu --test cube --test cube_attention --test cube_tensor_cores --test golden_cube",
+        ),
     ),
     Step(
         "gpu-kit",

@@ -2,9 +2,11 @@
 #![cfg(feature = "cube")]
 
 mod cases;
+mod evaluation;
 
 use burn::tensor::{DType, Device, TensorData};
-use cases::{difference, evaluate, large};
+use cases::large;
+use evaluation::{difference, evaluate};
 
 const CASES: u32 = 12;
 

@@ -3,10 +3,10 @@
 //! of the device.
 #![cfg(feature = "cube")]
 
-mod cases;
+mod evaluation;
 
 use burn::tensor::{DType, Device, Tensor};
-use cases::{difference, evaluate, numbers};
+use evaluation::{difference, evaluate, numbers};
 use kernels::{Convolution, composed};
 use proptest::prelude::*;
 

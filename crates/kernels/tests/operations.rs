@@ -1,9 +1,11 @@
 //! The native operations on the CPU.
 
 mod cases;
+mod evaluation;
 
 use burn::tensor::{DType, Device};
-use cases::{evaluate, large};
+use cases::large;
+use evaluation::evaluate;
 
 const CASES: u32 = 48;
 
