@@ -103,7 +103,7 @@ pub fn run(arguments: &StepArguments) -> anyhow::Result<()> {
         print(format!("{:<20} {:<8} {:>9} {:>9} {:>6}", "case", "what", "ms", "torch ms", "ratio"))?;
     }
     for case in wanted(arguments) {
-        let mut trainer = trainer(case, MixedPrecision::No, &Device::flex())?;
+        let mut trainer = trainer(case, MixedPrecision::No, true, &Device::flex())?;
         for what in ["train", "forward"] {
             let row = measure(arguments, case, what, threads, &mut trainer, torch.as_mut())?;
             if !arguments.json {
@@ -173,7 +173,7 @@ fn wanted(arguments: &StepArguments) -> impl Iterator<Item = &'static Case> {
 /// Prints the operations of one step of each case, the longest first, and the rest of its time.
 fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
     for case in wanted(arguments) {
-        let mut trainer = trainer(case, MixedPrecision::No, &Device::flex())?;
+        let mut trainer = trainer(case, MixedPrecision::No, true, &Device::flex())?;
         trainer.step()?;
         let ((result, entries), total) = timed(|| kernels::profile::record(|| trainer.step()));
         result?;
@@ -188,12 +188,12 @@ fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
 }
 
 /// A trainer as lucidrains': Adam, clipping at 1, an EMA update every 10 steps. The images are noise.
-pub fn trainer(case: &Case, precision: MixedPrecision, device: &Device) -> anyhow::Result<Trainer> {
+pub fn trainer(case: &Case, precision: MixedPrecision, tf32: bool, device: &Device) -> anyhow::Result<Trainer> {
     let mut config = Config::default();
     config.unet =
         UnetConfig { dim: case.dim, dim_mults: case.dim_mults.to_vec(), channels: case.channels, ..config.unet };
     config.training.batch_size = case.batch;
-    config.training.mixed_precision = precision;
+    (config.training.mixed_precision, config.training.tf32) = (precision, tf32);
     let images = noise_images([case.batch, case.side, case.side, case.channels], 0)?;
     Ok(Trainer::new(config, images, device)?)
 }

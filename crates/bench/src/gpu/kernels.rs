@@ -28,9 +28,10 @@ const ROUNDS: (usize, usize) = (3, 10);
 /// The longest time of an operation, with the compilation of its kernels.
 const LONGEST: u64 = 30;
 
-/// The largest error that passes, over the largest value of a tensor; TF32, with its 10 bits, does not pass as f32.
+/// The largest error that passes, over the largest value of a tensor.
 fn tolerance(format: Format) -> f64 {
     match format.dtype {
+        DType::F32 if format.tf32 => 5e-3,
         DType::F32 => 1e-4,
         DType::BF16 => 5e-2,
         _ => 1e-2,
@@ -84,6 +85,7 @@ fn compare(session: &Session, part: &str) -> anyhow::Result<()> {
     if !format.is_supported(&device) {
         return session.skipped(format.name, "the device does not compute in it");
     }
+    kernels::tensor_cores::allow_tf32(format.tf32);
     for (compared, timed) in cases(session, COMPARED).into_iter().zip(cases(session, TIMED)).skip(first) {
         let name = format!("{}: {}", format.name, timed.name);
         let results = || -> anyhow::Result<_> {

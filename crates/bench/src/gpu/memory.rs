@@ -14,7 +14,7 @@ const BEYOND: Case = Case { name: "beyond", dim: 8, dim_mults: &[1, 2], channels
 pub fn run(session: &Session) -> anyhow::Result<()> {
     if session.part.is_some() {
         let device = session.open()?;
-        step::trainer(&BEYOND, MixedPrecision::No, &device)?.step()?;
+        step::trainer(&BEYOND, MixedPrecision::No, true, &device)?.step()?;
         return Ok(());
     }
     let ended = worker::run(&mut session.worker("batch")?, session.left(), false)?;

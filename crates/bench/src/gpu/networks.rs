@@ -31,13 +31,16 @@ pub struct Format {
     pub dtype: DType,
     /// Its key in a configuration.
     pub precision: MixedPrecision,
+    /// Whether tensor cores may round the factors of f32 to TF32.
+    pub tf32: bool,
 }
 
-/// All number formats.
-pub const FORMATS: [Format; 3] = [
-    Format { name: "f32", dtype: DType::F32, precision: MixedPrecision::No },
-    Format { name: "bf16", dtype: DType::BF16, precision: MixedPrecision::Bf16 },
-    Format { name: "f16", dtype: DType::F16, precision: MixedPrecision::F16 },
+/// All number formats, the one that matters least last.
+pub const FORMATS: [Format; 4] = [
+    Format { name: "tf32", dtype: DType::F32, precision: MixedPrecision::No, tf32: true },
+    Format { name: "bf16", dtype: DType::BF16, precision: MixedPrecision::Bf16, tf32: true },
+    Format { name: "f16", dtype: DType::F16, precision: MixedPrecision::F16, tf32: true },
+    Format { name: "f32", dtype: DType::F32, precision: MixedPrecision::No, tf32: false },
 ];
 
 impl Format {
@@ -48,7 +51,10 @@ impl Format {
 
     /// Whether the device computes in it.
     pub fn is_supported(self, device: &Device) -> bool {
-        self.dtype == DType::F32 || device.supports_dtype(self.dtype)
+        match self.dtype {
+            DType::F32 => !self.tf32 || kernels::tensor_cores::uses_tf32(device),
+            dtype => device.supports_dtype(dtype),
+        }
     }
 }
 

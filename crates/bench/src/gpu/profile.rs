@@ -61,7 +61,7 @@ fn profile(session: &Session, part: &str) -> anyhow::Result<()> {
         return session.skipped(part, "the device does not compute in it");
     }
     let log = log(session, part);
-    let mut trainer = step::trainer(case, format.precision, &device)?;
+    let mut trainer = step::trainer(case, format.precision, format.tf32, &device)?;
     for _ in 1..STEP {
         trainer.step()?;
     }

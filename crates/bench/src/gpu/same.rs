@@ -72,7 +72,8 @@ pub fn run(session: &Session) -> anyhow::Result<()> {
 /// The preset `digits`, or a smaller network.
 pub fn configuration(session: &Session) -> anyhow::Result<Config> {
     let mut config = Config::preset("digits")?;
-    // the same sums on every device
+    // the same sums on every device, and no TF32
+    config.training.tf32 = false;
     (config.training.parallel_parts, config.sampling.parallel_parts) = (1, 1);
     if session.small {
         (config.unet.dim_mults, config.unet.attention) = (vec![1, 2], vec![AttentionKind::Off, AttentionKind::Full]);

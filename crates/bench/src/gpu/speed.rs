@@ -58,7 +58,7 @@ fn measure(session: &Session, part: &str) -> anyhow::Result<()> {
     }
     let wait = || device.sync().context("cannot wait for the device");
     let (trainer, first) = timed(|| -> anyhow::Result<_> {
-        let mut trainer = step::trainer(case, format.precision, &device)?;
+        let mut trainer = step::trainer(case, format.precision, format.tf32, &device)?;
         trainer.step()?;
         wait()?;
         Ok(trainer)

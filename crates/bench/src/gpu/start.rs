@@ -60,7 +60,7 @@ fn first_step(session: &Session, part: &str) -> anyhow::Result<()> {
         return print(UNSUPPORTED);
     }
     let opened = began.elapsed().as_secs_f64();
-    let mut trainer = step::trainer(case, format.precision, &device)?;
+    let mut trainer = step::trainer(case, format.precision, format.tf32, &device)?;
     device.sync().context("cannot wait for the device")?;
     let made = began.elapsed().as_secs_f64();
     trainer.step()?;
