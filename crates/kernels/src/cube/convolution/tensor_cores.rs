@@ -40,6 +40,8 @@ const PLANE: usize = 32;
 pub(super) const CHANNELS: usize = SIDE * SIDE / PLANE;
 /// Row length of a square in shared memory; a multiple of 16 bytes, and more than [`SIDE`], so that rows lie in different banks.
 const SQUARE_ROW: usize = SIDE + 4;
+/// In the place of where a pixel begins, if it is outside the image.
+const OUTSIDE: u32 = u32::MAX;
 /// Units of a cube that adds parts.
 const ADDING_UNITS: usize = 256;
 /// The number of cubes from which a device is taken to be busy.
@@ -67,12 +69,20 @@ struct Tile {
 impl Tile {
     /// The tile for a result of this size: as large as keeps the device busy.
     fn of(rows: usize, columns: usize, dtype: DType, emulated: bool) -> Self {
-        let is_large = rows.div_ceil(128) * columns.div_ceil(64) >= BUSY;
-        let (rows, plane) = if is_large { (128, [32, 64]) } else { (64, [32, 32]) };
+        let is_busy = |tile: [usize; 2]| rows.div_ceil(tile[0]) * columns.div_ceil(tile[1]) >= BUSY;
+        let fills_two = columns.next_multiple_of(64) == columns.next_multiple_of(128);
+        // the larger a plane's part, the fewer times it reads shared memory, which is what takes longest
+        let ([tile_rows, tile_columns], plane) = match () {
+            () if fills_two && is_busy([128, 128]) => ([128, 128], [64, 64]),
+            () if is_busy([128, 64]) => ([128, 64], [64, 32]),
+            () => ([64, 64], [32, 32]),
+        };
+        // as much as the registers of loads that are under way permit
+        let depth = if dtype == DType::F32 && tile_columns == 128 { 16 } else { 32 };
         let step = if dtype == DType::F32 { 8 } else { 16 };
         // WGSL has vectors of up to four
         let vector = if emulated { 4 } else { 16 / dtype.size() };
-        Self { rows, columns: 64, depth: 32, plane, step, vector, emulated }
+        Self { rows: tile_rows, columns: tile_columns, depth, plane, step, vector, emulated }
     }
 
     /// Planes down and across.
@@ -108,9 +118,9 @@ impl Lines {
         if of_terms { Self { count: length, length: depth, of_terms } } else { Self { count: depth, length, of_terms } }
     }
 
-    /// Elements from line to line: a vector more, so that lines lie in different banks.
+    /// Elements from line to line: more than a line has, so that what a plane reads at a time lies in different banks.
     fn stride(&self, vector: usize) -> usize {
-        self.length + vector
+        self.length + if self.of_terms { vector } else { CHANNELS }
     }
 
     /// Vectors that a unit loads.
@@ -167,7 +177,12 @@ fn factors<F: Float, N: Size>(#[comptime] tile: Tile, #[comptime] layout: Layout
 fn place_of_unit(#[comptime] tile: Tile, #[comptime] lines: Lines) -> (usize, usize) {
     let vectors = comptime!(lines.length / tile.vector);
     let unit = UNIT_POS as usize;
-    (unit / vectors, unit % vectors * comptime!(tile.vector))
+    let mut line = unit / vectors;
+    if comptime!(vectors == 4) {
+        // eight units store at a time: to two lines that lie in different banks, which are four apart
+        line = unit / 32 * 8 + unit / 4 % 2 * 4 + unit / 8 % 4;
+    }
+    (line, unit % vectors * comptime!(tile.vector))
 }
 
 /// Lines between the loads of a unit.
@@ -176,11 +191,11 @@ fn lines_at_a_time(#[comptime] tile: Tile, #[comptime] lines: Lines) -> comptime
     comptime!(tile.units() * tile.vector / lines.length)
 }
 
-/// Puts the loads of a unit into shared memory.
+/// Puts the loads of a unit into shared memory. They are rounded here, not where they are loaded: that would wait for them.
 #[cube]
-fn put<F: Float, N: Size>(
+fn put<E: Float, F: Float, N: Size>(
     shared: &mut [Vector<F, N>],
-    values: &Array<Vector<F, N>>,
+    values: &Array<Vector<E, N>>,
     #[comptime] tile: Tile,
     #[comptime] lines: Lines,
 ) {
@@ -189,7 +204,7 @@ fn put<F: Float, N: Size>(
     #[unroll]
     for load in 0..comptime!(lines.loads(&tile)) {
         let start = (line + load * apart) * comptime!(lines.stride(tile.vector)) + first;
-        shared[start / comptime!(tile.vector)] = values[load];
+        shared[start / comptime!(tile.vector)] = Vector::<F, N>::cast_from(values[load]);
     }
 }
 
@@ -379,6 +394,8 @@ fn product_of_pixels<E: Float, F: Float, N: Size>(
     let mut images = Array::<usize>::new(left_loads);
     let mut downs = Array::<i32>::new(left_loads);
     let mut rights = Array::<i32>::new(left_loads);
+    // where they begin for the present tap, in vectors, or nowhere
+    let mut starts = Array::<u32>::new(left_loads);
     let spacing = spacing(gather);
     #[unroll]
     for load in 0..left_loads {
@@ -394,32 +411,38 @@ fn product_of_pixels<E: Float, F: Float, N: Size>(
     let right_apart = lines_at_a_time(tile, comptime!(layout.right));
 
     let mut sums = sums(tile);
-    let mut lefts = Array::<Vector<F, N>>::new(left_loads);
-    let mut weights = Array::<Vector<F, N>>::new(right_loads);
+    let mut lefts = Array::<Vector<E, N>>::new(left_loads);
+    let mut weights = Array::<Vector<E, N>>::new(right_loads);
     let zero = Vector::<E, N>::new(E::from_int(0));
     let mut tap = 0usize.runtime();
     let mut first_channel = 0usize.runtime();
     let mut is_loaded = false.runtime();
     while tap < comptime!(gather.taps()) || is_loaded {
         if is_loaded {
-            put::<F, N>(&mut factors.left, &lefts, tile, comptime!(layout.left));
-            put::<F, N>(&mut factors.right, &weights, tile, comptime!(layout.right));
+            put::<E, F, N>(&mut factors.left, &lefts, tile, comptime!(layout.left));
+            put::<E, F, N>(&mut factors.right, &weights, tile, comptime!(layout.right));
             sync_cube();
         }
         let multiplies = is_loaded;
         is_loaded = tap < comptime!(gather.taps());
         if is_loaded {
             let (tap_down, tap_right, weight_tap) = offset(tap, gather);
+            if first_channel == 0 {
+                #[unroll]
+                for load in 0..left_loads {
+                    let (start, inside) =
+                        source_pixel(images[load], downs[load] + tap_down, rights[load] + tap_right, &geometry, gather);
+                    starts[load] = select(inside, (start / vector) as u32, OUTSIDE);
+                }
+            }
             let channel = first_channel + left_first;
             #[unroll]
             for load in 0..left_loads {
-                let (start, inside) =
-                    source_pixel(images[load], downs[load] + tap_down, rights[load] + tap_right, &geometry, gather);
                 let mut value = zero;
-                if inside && channel < geometry.channels {
-                    value = source[(start + channel) / vector];
+                if starts[load] != OUTSIDE && channel < geometry.channels {
+                    value = source[starts[load] as usize + channel / vector];
                 }
-                lefts[load] = Vector::<F, N>::cast_from(value);
+                lefts[load] = value;
             }
             #[unroll]
             for load in 0..right_loads {
@@ -430,18 +453,18 @@ fn product_of_pixels<E: Float, F: Float, N: Size>(
                     let channel = first_channel + line;
                     let column = first_column + right_first;
                     if channel < geometry.channels && column < geometry.columns {
-                        let start = (channel * weight_taps + weight_tap) * geometry.columns;
-                        value = weight[(start + column) / vector];
+                        let start = (channel * weight_taps + weight_tap) * (geometry.columns / vector);
+                        value = weight[start + column / vector];
                     }
                 } else {
                     let channel = first_channel + right_first;
                     let column = first_column + line;
                     if channel < geometry.channels && column < geometry.columns {
-                        let start = (column * weight_taps + weight_tap) * geometry.channels;
-                        value = weight[(start + channel) / vector];
+                        let start = (column * weight_taps + weight_tap) * (geometry.channels / vector);
+                        value = weight[start + channel / vector];
                     }
                 }
-                weights[load] = Vector::<F, N>::cast_from(value);
+                weights[load] = value;
             }
             first_channel += depth;
             if first_channel >= geometry.channels {
@@ -533,17 +556,34 @@ fn product_over_pixels<E: Float, F: Float, N: Size>(
     let (tap_down, tap_right, _) = offset(right_column / geometry.channels, gather);
     let spacing = spacing(gather);
 
-    let mut sums = sums(tile);
-    let mut lefts = Array::<Vector<F, N>>::new(left_loads);
-    let mut sources = Array::<Vector<F, N>>::new(right_loads);
-    let zero = Vector::<E, N>::new(E::from_int(0));
+    // the image, row and column of the pixels of its loads, and how far they go in a step: to divide takes long
     let mut first_pixel = part * pixels_of_part;
     let last_pixel = clamp_max(first_pixel + pixels_of_part, pixels);
+    let image_pixels = geometry.height * geometry.width;
+    let mut images = Array::<usize>::new(right_loads);
+    let mut downs = Array::<usize>::new(right_loads);
+    let mut rights = Array::<usize>::new(right_loads);
+    #[unroll]
+    for load in 0..right_loads {
+        let pixel = first_pixel + right_line + load * right_apart;
+        images[load] = pixel / image_pixels;
+        downs[load] = pixel % image_pixels / geometry.width;
+        rights[load] = pixel % image_pixels % geometry.width;
+    }
+    let depth = comptime!(tile.depth).runtime();
+    let step_images = depth / image_pixels;
+    let step_down = depth % image_pixels / geometry.width;
+    let step_right = depth % image_pixels % geometry.width;
+
+    let mut sums = sums(tile);
+    let mut lefts = Array::<Vector<E, N>>::new(left_loads);
+    let mut sources = Array::<Vector<E, N>>::new(right_loads);
+    let zero = Vector::<E, N>::new(E::from_int(0));
     let mut is_loaded = false.runtime();
     while first_pixel < last_pixel || is_loaded {
         if is_loaded {
-            put::<F, N>(&mut factors.left, &lefts, tile, comptime!(layout.left));
-            put::<F, N>(&mut factors.right, &sources, tile, comptime!(layout.right));
+            put::<E, F, N>(&mut factors.left, &lefts, tile, comptime!(layout.left));
+            put::<E, F, N>(&mut factors.right, &sources, tile, comptime!(layout.right));
             sync_cube();
         }
         let multiplies = is_loaded;
@@ -554,23 +594,29 @@ fn product_over_pixels<E: Float, F: Float, N: Size>(
                 let pixel = first_pixel + left_line + load * left_apart;
                 let mut value = zero;
                 if pixel < last_pixel && left_row < geometry.rows {
-                    value = y_gradient[(pixel * geometry.rows + left_row) / vector];
+                    value = y_gradient[pixel * (geometry.rows / vector) + left_row / vector];
                 }
-                lefts[load] = Vector::<F, N>::cast_from(value);
+                lefts[load] = value;
             }
             #[unroll]
             for load in 0..right_loads {
                 let pixel = first_pixel + right_line + load * right_apart;
-                let image = pixel / (geometry.height * geometry.width);
-                let place = pixel % (geometry.height * geometry.width);
-                let down = (place / geometry.width * spacing) as i32 + tap_down;
-                let right = (place % geometry.width * spacing) as i32 + tap_right;
-                let (start, inside) = source_pixel(image, down, right, &geometry, gather);
+                let down = (downs[load] * spacing) as i32 + tap_down;
+                let right = (rights[load] * spacing) as i32 + tap_right;
+                let (start, inside) = source_pixel(images[load], down, right, &geometry, gather);
                 let mut value = zero;
                 if inside && pixel < last_pixel && right_column < geometry.columns {
                     value = source[(start + channel) / vector];
                 }
-                sources[load] = Vector::<F, N>::cast_from(value);
+                sources[load] = value;
+
+                rights[load] += step_right;
+                let is_next_row = rights[load] >= geometry.width;
+                rights[load] -= select(is_next_row, geometry.width, 0);
+                downs[load] += step_down + select(is_next_row, 1, 0);
+                let is_next_image = downs[load] >= geometry.height;
+                downs[load] -= select(is_next_image, geometry.height, 0);
+                images[load] += step_images + select(is_next_image, 1, 0);
             }
             first_pixel += comptime!(tile.depth);
         }
