@@ -188,6 +188,7 @@ fn try_tables_and_cache(root: &Path) {
     for (name, text) in [
         ("metadata.csv", "file_name,label\na.png,cat\nb.png,dog\n"),
         ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": 1}\n{\"file_name\": \"a.png\", \"label\": 0}\n"),
+        ("dataset.json", "{\"labels\": [[\"a.png\", 1], [\"b.png\", 0]]}"),
     ] {
         let path = folder.join(name);
         std::fs::write(&path, text).expect("written");

@@ -1,10 +1,13 @@
 //! The classes of pictures: by their folders, by numbers, or by names.
 
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
+use crate::account::Account;
 use crate::error::DataError;
-use crate::options::Split;
+use crate::layout::{common_parent, folder_at};
 
 /// A label for each picture, and the names of the classes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,14 +27,18 @@ pub(crate) enum Value {
 }
 
 impl Classes {
-    /// The first folder of each path is its class; no classes where no path has a folder.
+    /// The folder of each path is its class: the first one below the folder that all lie in. No classes where there is no other
+    /// folder, or where the folders are the storage of NVIDIA's dataset_tool, unless they are `is_asked` for.
     ///
     /// # Errors
-    /// [`DataError::BadFile`] of `root` where some are in folders and some are not.
-    pub fn by_folder(root: &Path, paths: &[PathBuf]) -> Result<Self, DataError> {
-        let classes: Vec<Option<String>> = paths.iter().map(|path| first_folder(path)).collect();
-        let flat = classes.iter().position(Option::is_none);
-        let nested = classes.iter().position(Option::is_some);
+    /// [`DataError::BadFile`] of `root` where some are in folders and some are not, [`DataError::BadOption`] where folders are
+    /// asked for and there are none.
+    pub fn by_folder(root: &Path, paths: &[PathBuf], is_asked: bool, account: &mut Account) -> Result<Self, DataError> {
+        let base = common_parent(paths);
+        let depth = base.iter().count();
+        let folders: Vec<Option<&OsStr>> = paths.iter().map(|path| folder_at(path, depth)).collect();
+        let flat = folders.iter().position(Option::is_none);
+        let nested = folders.iter().position(Option::is_some);
         match (flat, nested) {
             (Some(flat), Some(nested)) => Err(DataError::bad_file(
                 root,
@@ -42,17 +49,49 @@ impl Classes {
                     paths[nested].display()
                 ),
             )),
-            (None, Some(_)) => Ok(Self::by_name(classes.into_iter().flatten().collect())),
-            _ => Ok(Self::default()),
+            (None, Some(_)) if !is_asked && is_storage(paths, &folders) => {
+                account.decided(
+                    "folders of five digits (00000, 00001, …) are the storage of NVIDIA's dataset_tool, no classes; if they \
+                     are classes, set `data.class_from = \"folder\"`",
+                );
+                Ok(Self::default())
+            }
+            (None, Some(_)) => Ok(Self::by_name(folders.into_iter().flatten().map(OsStr::to_os_string).collect())),
+            (_, None) if is_asked => {
+                let problem = format!("\"folder\" needs images in two sub-folders of {} or more", root.display());
+                Err(DataError::bad_option("class_from", problem))
+            }
+            (_, None) => {
+                if depth > 0 {
+                    account.decided(format!("all images lie in `{}`: one folder makes no class", base.display()));
+                }
+                Ok(Self::default())
+            }
         }
     }
 
-    /// Classes in alphabetical order.
-    fn by_name(of_each: Vec<String>) -> Self {
-        let names: BTreeSet<&String> = of_each.iter().collect();
-        let names: Vec<String> = names.into_iter().cloned().collect();
-        let labels = of_each.iter().filter_map(|name| names.binary_search(name).ok()).map(|at| at as u32).collect();
-        Self { labels: Some(labels), names: Some(names) }
+    /// The part of each file name before the first `_` is its class.
+    ///
+    /// # Errors
+    /// [`DataError::BadOption`] for a name without it.
+    pub fn by_prefix(paths: &[PathBuf]) -> Result<Self, DataError> {
+        let class = |path: &PathBuf| match prefix(path) {
+            Some(prefix) => Ok(OsString::from(prefix)),
+            None => {
+                let problem = format!("\"prefix\" needs names such as `cat_1.png`; {} has no `_`", path.display());
+                Err(DataError::bad_option("class_from", problem))
+            }
+        };
+        Ok(Self::by_name(paths.iter().map(class).collect::<Result<_, _>>()?))
+    }
+
+    /// Classes in natural order.
+    fn by_name(of_each: Vec<OsString>) -> Self {
+        let mut names: Vec<&OsString> = of_each.iter().collect::<HashSet<_>>().into_iter().collect();
+        names.sort_by(|left, right| natural(left.as_encoded_bytes(), right.as_encoded_bytes()));
+        let numbers: HashMap<&OsString, u32> = names.iter().copied().zip(0..).collect();
+        let labels = of_each.iter().map(|name| numbers[name]).collect();
+        Self { labels: Some(labels), names: Some(names.into_iter().map(|name| label(name)).collect()) }
     }
 
     /// Numbers are labels; where any is not a number, they are names. `names`, where they are known, bound the numbers.
@@ -69,8 +108,8 @@ impl Classes {
             .collect();
         let Some(numbers) = numbers else {
             let text = |value| match value {
-                Value::Number(number) => number.to_string(),
-                Value::Text(text) => text,
+                Value::Number(number) => number.to_string().into(),
+                Value::Text(text) => text.into(),
             };
             return Ok(Self::by_name(values.into_iter().map(text).collect()));
         };
@@ -87,33 +126,74 @@ impl Classes {
     }
 }
 
-/// The first folder of a relative path; `None` for a file without one.
-fn first_folder(path: &Path) -> Option<String> {
-    let mut parts = path.components();
-    let first = parts.next()?;
-    parts.next()?;
-    Some(first.as_os_str().to_string_lossy().into_owned())
+/// Whether pictures lie as NVIDIA's dataset_tool stores them, a thousand to a folder (`00000/img00000000.png`), or as in FFHQ
+/// (`01000/01234.png`).
+fn is_storage(paths: &[PathBuf], folders: &[Option<&OsStr>]) -> bool {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
+    paths.iter().zip(folders).all(|(path, folder)| {
+        let stem = path.file_stem().and_then(OsStr::to_str);
+        let (Some(folder), Some(stem)) = (folder.and_then(OsStr::to_str), stem) else { return false };
+        let (Some(number), 5): (Option<u64>, _) = (digits(folder), folder.len()) else { return false };
+        match stem.strip_prefix("img") {
+            Some(rest) => rest.len() == 8 && digits(rest).is_some(),
+            None => stem.len() == 5 && digits(stem).is_some_and(|of_image| of_image / 1000 * 1000 == number),
+        }
+    })
 }
 
-/// The name of the folder of `split` where the first folders of the paths are splits (`train`, `test`, `validation`, …);
-/// `None` where they are not.
-///
-/// # Errors
-/// [`DataError::NothingFound`] where there is no folder of the test split.
-pub(crate) fn split_folder(root: &Path, paths: &[PathBuf], split: Split) -> Result<Option<String>, DataError> {
-    let folders: Option<BTreeSet<String>> = paths.iter().map(|path| first_folder(path)).collect();
-    let folders = folders.unwrap_or_default();
-    let find = |names: &[&str]| {
-        names.iter().find_map(|name| folders.iter().find(|folder| folder.eq_ignore_ascii_case(name))).cloned()
-    };
-    let (train, test) = (["train", "training"], ["test", "testing", "val", "valid", "validation", "dev"]);
-    let known = |folder: &String| train.iter().chain(&test).any(|name| folder.eq_ignore_ascii_case(name));
-    let Some(training) = find(&train).filter(|_| folders.iter().all(known)) else { return Ok(None) };
-    if split == Split::Train {
-        return Ok(Some(training));
+/// The part of a file name before the first `_`; `None` without one.
+fn prefix(path: &Path) -> Option<String> {
+    let name = label(path.file_name()?);
+    name.split_once('_').map(|(prefix, _)| prefix.to_string()).filter(|prefix| !prefix.is_empty())
+}
+
+/// Beginnings of names that cameras, phones and programs give.
+const NO_CLASSES: [&str; 13] =
+    ["img", "image", "dsc", "dscn", "dscf", "pxl", "mvi", "gopr", "pano", "photo", "picture", "screenshot", "frame"];
+
+/// The prefixes of the names of pictures without classes, where they look like classes: two or more words, each of several
+/// pictures.
+pub(crate) fn prefixes_like_classes(paths: &[PathBuf]) -> Option<Vec<String>> {
+    let mut counts = BTreeMap::new();
+    for path in paths {
+        *counts.entry(prefix(path)?).or_insert(0usize) += 1;
     }
-    let found = || format!("has the split `{training}` alone");
-    find(&test).map(Some).ok_or_else(|| DataError::nothing_found(root, found(), "a folder `test` or `validation`"))
+    let is_class = |(name, count): (&String, &usize)| {
+        *count > 1 && name.chars().all(char::is_alphabetic) && !NO_CLASSES.contains(&name.to_lowercase().as_str())
+    };
+    (counts.len() > 1 && counts.iter().all(is_class)).then(|| counts.into_keys().collect())
+}
+
+/// A name as text; bytes that are not UTF-8 stay apart, as `\xE9`.
+pub(crate) fn label(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text.push_str(chunk.valid());
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!("\\x{byte:02X}")));
+    }
+    text
+}
+
+/// Natural order: runs of digits are compared as numbers, all else as bytes.
+fn natural(left: &[u8], right: &[u8]) -> Ordering {
+    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (mut one, mut other) = (left, right);
+    while let (Some(first), Some(second)) = (one.first(), other.first()) {
+        let (length, other_length) = (digits(one), digits(other));
+        let order = if length > 0 && other_length > 0 {
+            let number = |text: &[u8]| text.iter().position(|byte| *byte != b'0').map_or(0, |zeros| text.len() - zeros);
+            let (ours, theirs) = (&one[..length], &other[..other_length]);
+            let (long, other_long) = (number(ours), number(theirs));
+            long.cmp(&other_long).then_with(|| ours[length - long..].cmp(&theirs[other_length - other_long..]))
+        } else {
+            first.cmp(second)
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+        (one, other) = (&one[length.max(1)..], &other[other_length.max(1)..]);
+    }
+    one.len().cmp(&other.len()).then_with(|| left.cmp(right))
 }
 
 /// A relative path of a table or an archive, without `.`; `None` where it leads out of its folder.
@@ -137,19 +217,106 @@ mod tests {
         names.iter().map(PathBuf::from).collect()
     }
 
+    fn by_folder(names: &[&str], is_asked: bool) -> (Result<Classes, String>, Vec<String>) {
+        let mut account = Account::default();
+        let classes = Classes::by_folder(Path::new("root"), &paths(names), is_asked, &mut account);
+        (classes.map_err(|error| error.to_string()), account.lines())
+    }
+
     #[test]
-    fn folders_are_splits_if_all_have_names_of_splits() {
-        let root = Path::new("root");
-        let of = |names: &[&str], split| split_folder(root, &paths(names), split);
-        let both = ["test/cat/1.png", "Train/cat/1.png"];
-        assert_eq!(of(&both, Split::Train).unwrap().as_deref(), Some("Train"));
-        assert_eq!(of(&both, Split::Test).unwrap().as_deref(), Some("test"));
-        assert_eq!(of(&["train/1.png", "valid/1.png"], Split::Test).unwrap().as_deref(), Some("valid"));
-        assert!(of(&["train/1.png"], Split::Test).unwrap_err().to_string().contains("`train` alone"));
-        // classes with names of splits
-        for names in [&["train/1.png", "plane/1.png"][..], &["train/1.png", "1.png"], &["test/1.png"], &["1.png"]] {
-            assert_eq!(of(names, Split::Train).unwrap(), None, "{names:?}");
+    fn the_classes_are_the_first_folders_that_differ() {
+        let (classes, said) = by_folder(&["pets/in/dog/1.png", "pets/in/cat/a/b/1.png", "pets/in/dog/2.png"], false);
+        let classes = classes.unwrap();
+        assert_eq!(
+            (classes.labels.unwrap(), classes.names.unwrap()),
+            (vec![1, 0, 1], vec!["cat".into(), "dog".into()])
+        );
+        assert!(said.is_empty(), "{said:?}");
+        let (classes, said) = by_folder(&["a/b/1.png", "a/b/2.png"], false);
+        assert_eq!(
+            (classes.unwrap(), said),
+            (Classes::default(), vec!["all images lie in `a/b`: one folder makes no class".into()])
+        );
+        assert_eq!(by_folder(&["1.png", "2.png"], false), (Ok(Classes::default()), vec![]));
+        let (asked, _) = by_folder(&["a/1.png", "a/2.png"], true);
+        assert!(asked.unwrap_err().contains("data.class_from"));
+    }
+
+    #[test]
+    fn classes_are_in_natural_order() {
+        let sorted = |names: &[&str]| {
+            let names: Vec<OsString> = names.iter().map(OsString::from).collect();
+            Classes::by_name(names).names.unwrap()
+        };
+        assert_eq!(sorted(&["10", "9", "zebra", "ant", "100", "1"]), ["1", "9", "10", "100", "ant", "zebra"]);
+        assert_eq!(
+            sorted(&["b10", "b9", "b", "b009", "B1", "b9a", "007", "7"]),
+            ["007", "7", "B1", "b", "b009", "b9", "b9a", "b10"]
+        );
+        assert_eq!(sorted(&["1.10", "1.9", "1"]), ["1", "1.9", "1.10"]);
+        // without digits, that of their bytes
+        assert_eq!(sorted(&["b", "a", "B", "ä", "a b", "a_b", "a.b"]), ["B", "a", "a b", "a.b", "a_b", "b", "ä"]);
+    }
+
+    #[test]
+    fn numbered_storage_is_no_class() {
+        let stored = ["00000/img00000000.png", "00000/img00000999.png", "00001/img00001000.png"];
+        let (classes, said) = by_folder(&stored, false);
+        assert_eq!((classes.unwrap(), said.len()), (Classes::default(), 1));
+        assert_eq!(by_folder(&["00000/00001.png", "01000/01234.png"], false).0.unwrap(), Classes::default());
+        assert_eq!(by_folder(&stored, true).0.unwrap().labels, Some(vec![0, 0, 1]));
+        // numbered classes
+        for names in [
+            ["00000/00001_00002.png", "00001/00001_00002.png"],
+            ["00000/0.png", "00001/0.png"],
+            ["0/img00000000.png", "1/img00000001.png"],
+        ] {
+            assert_eq!(by_folder(&names, false).0.unwrap().labels, Some(vec![0, 1]), "{names:?}");
         }
+    }
+
+    #[test]
+    fn prefixes_are_classes_on_demand() {
+        let classes = Classes::by_prefix(&paths(&["x/dog_1_a.png", "cat_1.png", "y/dog_2.png"])).unwrap();
+        assert_eq!(
+            (classes.labels.unwrap(), classes.names.unwrap()),
+            (vec![1, 0, 1], vec!["cat".into(), "dog".into()])
+        );
+        for bad in ["1.png", "_1.png"] {
+            let error = Classes::by_prefix(&paths(&["cat_1.png", bad])).unwrap_err().to_string();
+            assert!(error.contains("data.class_from") && error.contains(&format!("; {bad} has no `_`")), "{error}");
+        }
+        let hint = |names: &[&str]| prefixes_like_classes(&paths(names));
+        let names = ["cat_1.png", "cat_2.png", "dog_1.png", "dog_2.png"];
+        assert_eq!(hint(&names), Some(vec!["cat".into(), "dog".into()]));
+        for names in [
+            &["cat_1.png", "cat_2.png", "dog_1.png"][..],
+            &["cat_1.png", "cat_2.png"],
+            &["IMG_1.png", "IMG_2.png", "DSC_1.png", "DSC_2.png"],
+            &["a1_1.png", "a1_2.png", "b_1.png", "b_2.png"],
+            &["cat_1.png", "cat_2.png", "dog_1.png", "dog_2.png", "x.png"],
+            &[],
+        ] {
+            assert_eq!(hint(names), None, "{names:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_utf_8_or_differ_in_form_stay_apart() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = |class: &[u8]| Path::new(OsStr::from_bytes(class)).join("1.png");
+        let of = |classes: &[&[u8]]| {
+            let paths: Vec<PathBuf> = classes.iter().map(|class| path(class)).collect();
+            Classes::by_folder(Path::new("root"), &paths, false, &mut Account::default()).unwrap()
+        };
+        let latin = of(&[b"caf\xe9", b"caf\xe8", b"caf\xe9"]);
+        assert_eq!(
+            (latin.labels.unwrap(), latin.names.unwrap()),
+            (vec![1, 0, 1], vec!["caf\\xE8".into(), "caf\\xE9".into()])
+        );
+        // composed and decomposed; two letter cases
+        assert_eq!(of(&["caf\u{e9}".as_bytes(), "cafe\u{301}".as_bytes(), b"Cat", b"cat"]).names.unwrap().len(), 4);
     }
 
     #[test]

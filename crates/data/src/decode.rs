@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::disk;
+use crate::formats::{FIRST_BYTES, name_by_bytes};
 use crate::transform::{Raster, Value};
 
 /// Pixels of a side of a source image at most, ...
@@ -65,10 +67,13 @@ impl Encoded {
 
     pub fn header(&self) -> Result<Header, Reason> {
         match self {
-            Self::File(path) => file_header(path),
+            Self::File(path) => {
+                file_header(path).map_err(|reason| named(&disk::first_bytes(path, FIRST_BYTES), reason))
+            }
             Self::Bytes(bytes) => {
                 check_length(bytes.len() as u64)?;
-                header_of(ImageReader::new(Cursor::new(bytes)))
+                let first = &bytes[..bytes.len().min(FIRST_BYTES)];
+                header_of(ImageReader::new(Cursor::new(bytes))).map_err(|reason| named(first, reason))
             }
             Self::Bare(bare) => Ok(bare.header),
             Self::Broken(reason) => Err(reason.as_str().into()),
@@ -117,6 +122,11 @@ fn check_length(length: u64) -> Result<(), Reason> {
         1..=LARGEST_FILE => Ok(()),
         _ => Err(format!("has {length} bytes, more than the limit of {LARGEST_FILE} for an image").into()),
     }
+}
+
+/// The reason why a picture cannot be read: that it is of another format, where its first bytes tell it.
+fn named(first: &[u8], reason: Reason) -> Reason {
+    name_by_bytes(first).map_or(reason, Reason::from)
 }
 
 fn file_header(path: &Path) -> Result<Header, Reason> {

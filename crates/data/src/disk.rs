@@ -1,6 +1,7 @@
 //! Files and folders of the disk, with errors that name them.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use files::Action;
@@ -23,6 +24,17 @@ pub(crate) fn read(path: &Path, most: u64) -> Result<Vec<u8>, DataError> {
         return Err(DataError::bad_file(path, format!("has {length} bytes, more than the limit of {most}")));
     }
     fs::read(path).map_err(failed)
+}
+
+/// The first bytes of a file, at most `most`; none where it cannot be read, or is a device or a pipe.
+pub(crate) fn first_bytes(path: &Path, most: usize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(most);
+    if path.is_file()
+        && let Ok(file) = File::open(path)
+    {
+        let _ = file.take(most as u64).read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 /// The paths in a folder, in no order.

@@ -16,8 +16,8 @@ pub enum DataError {
     /// A name that is neither a known dataset nor a path that exists.
     #[error(
         "`{given}` is neither a file, a folder nor a known dataset; known datasets: {known}; \
-         a path may be an IDX file, a folder with IDX files, CIFAR binaries or their .tar.gz, a folder or .zip of images, Parquet \
-         files, .npy or .npz"
+         a path may be an IDX file, a folder with IDX files, CIFAR in its binary or Python version, a folder, .zip or .tar \
+         (.gz, .bz2, .zst) of images, a folder of WebDataset's tars, Parquet files, .npy or .npz"
     )]
     NoSuchData {
         /// The name or path.

@@ -1,5 +1,4 @@
-//! A folder of images: recursive, in order of path. Its sub-folders are classes, unless a table of the images exists;
-//! sub-folders with the names `train` and `test` are splits.
+//! A folder of images: recursive, in order of path. [`Tree`] finds the splits and the classes.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +11,15 @@ use crate::context::ReadContext;
 use crate::decode::Encoded;
 use crate::disk;
 use crate::error::DataError;
+use crate::formats::{FIRST_BYTES, is_image};
+use crate::listing::Listing;
+use crate::litter::{self, is_passed_over};
 use crate::loaded::Loaded;
 use crate::metadata;
 use crate::options::LoadOptions;
 use crate::tree::Tree;
 
-/// The extensions of images, in any letter case. The format of a file is told by its first bytes.
-pub const EXTENSIONS: [&str; 15] =
-    ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "pnm", "pbm", "pgm", "ppm"];
-
-pub(crate) const LOOKED_FOR: &str = "png, jpg, webp, bmp, gif, tiff or pnm files, in it or in its sub-folders, in any \
-                                     letter case (hidden files are ignored), or Parquet files in it";
+pub use crate::formats::EXTENSIONS;
 
 /// Reads all images of `root` as `options` say.
 ///
@@ -46,9 +43,10 @@ pub(crate) fn load_with(
     context: &ReadContext,
 ) -> Result<Loaded, DataError> {
     let (paths, unreadable) = find(root)?;
+    let files = Listing::of(paths, &|path| disk::first_bytes(&root.join(path), FIRST_BYTES));
     let exists = |path: &Path| root.join(path).is_file();
     let table = |path: &Path| exists(path).then(|| disk::read(&root.join(path), metadata::LARGEST)).transpose();
-    let pictures = Tree { root, paths, unreadable, account: Account::default(), exists: &exists, table: &table }
+    let pictures = Tree { root, files, unreadable, account: Account::default(), exists: &exists, table: &table }
         .pictures(options)?;
     let whole = |path: &PathBuf| (path.display().to_string(), pictures.folder.join(path));
     Collection {
@@ -80,47 +78,39 @@ impl Source for Files {
     }
 }
 
-/// Whether a name has the extension of an image.
-pub(crate) fn is_image(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
-}
-
-/// The image files under `root`, relative to it and sorted, and the entries that cannot be listed.
+/// The files under `root`, relative to it, and the entries that cannot be listed. Folders that are passed over are among the
+/// files, and not looked into: they may lead anywhere.
 fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
-    let mut paths = Vec::new();
-    let mut unreadable = Vec::new();
-    let mut others = Vec::new();
-    let visible =
-        |entry: &walkdir::DirEntry| entry.depth() == 0 || !entry.file_name().as_encoded_bytes().starts_with(b".");
-    for entry in WalkDir::new(root).follow_links(true).into_iter().filter_entry(visible) {
+    let relative = |path: &Path| path.strip_prefix(root).unwrap_or(path).to_path_buf();
+    let (mut paths, mut unreadable) = (Vec::new(), Vec::new());
+    let mut entries = WalkDir::new(root).follow_links(true).into_iter();
+    while let Some(entry) = entries.next() {
         match entry {
-            Ok(entry) if entry.file_type().is_file() => {
-                let path = entry.into_path();
-                if is_image(&path) {
-                    paths.push(path.strip_prefix(root).unwrap_or(&path).to_path_buf());
-                } else {
-                    others.push(path);
+            Ok(entry) if entry.depth() > 0 && is_passed_over(entry.file_name()) => {
+                paths.push(relative(entry.path()));
+                if entry.file_type().is_dir() {
+                    entries.skip_current_dir();
                 }
             }
-            Ok(_) => {}
+            Ok(entry) if entry.file_type().is_dir() => {}
+            Ok(entry) => paths.push(relative(entry.path())),
             Err(error) => {
                 let path = error.path().unwrap_or(root).to_path_buf();
+                let inner = relative(&path);
                 if error.depth() == 0 {
                     let source = error.into_io_error().unwrap_or_else(|| std::io::Error::other("a loop of links"));
                     return Err(DataError::io(Action::List, &path, source));
                 }
-                unreadable.push((path, error.to_string()));
+                // a link to nowhere, or a folder that may not be read, is no loss if it is none of a picture
+                if litter::passed_over(&inner).is_some()
+                    || (inner.extension().is_some() && !is_image(&inner) && !path.is_dir())
+                {
+                    paths.push(inner);
+                } else {
+                    unreadable.push((path, error.to_string()));
+                }
             }
         }
-    }
-    paths.sort();
-    if paths.is_empty() && unreadable.is_empty() {
-        let found = match others.first() {
-            None => "is empty".to_string(),
-            Some(path) => format!("has no image among its {} files (one is {})", others.len(), path.display()),
-        };
-        return Err(DataError::nothing_found(root, found, LOOKED_FOR));
     }
     Ok((paths, unreadable))
 }

@@ -1,8 +1,8 @@
 //! Images for training: readers, transforms and a deterministic order, bytes (or 16 bits) on the host.
 //!
-//! [`open`] reads a dataset by its name or path (an IDX file or a folder of them, CIFAR binaries or their archive, a folder
-//! or zip of images, Parquet files, NumPy arrays) into an [`ImageSet`]: images of one size, with labels where the data has
-//! them. [`fetch()`] downloads a known dataset, [`inspect()`] summarizes one, [`order`] is the order of the images in
+//! [`open`] reads a dataset by its name or path (an IDX file or a folder of them, CIFAR batches or their archive, a folder,
+//! zip or tar of images, shards of WebDataset, Parquet files, NumPy arrays) into an [`ImageSet`]: images of one size, with
+//! labels where the data has them. [`fetch()`] downloads a known dataset, [`inspect()`] summarizes one, [`order`] is the order of the images in
 //! training. Large datasets are decoded once, into a [`Cache`] that is mapped into memory.
 //!
 //! The crate has no tensors, devices or training. An [`ImageSet`] is a burn-dataset `Dataset`, so that burn's loaders and
@@ -34,16 +34,21 @@ mod classes;
 mod collect;
 mod columns;
 mod context;
+mod dataset_json;
 mod decode;
 mod disk;
 mod error;
 pub mod fetch;
 pub mod folder;
+mod formats;
 mod guard;
 mod hash;
 pub mod idx;
 mod image_set;
 pub mod inspect;
+mod layout;
+mod listing;
+mod litter;
 mod loaded;
 pub mod manifest;
 pub mod memory;
@@ -51,12 +56,16 @@ mod metadata;
 mod open;
 mod options;
 pub mod order;
+mod pickle;
 mod pixels;
 mod places;
+mod recognize;
+mod tarred;
 #[cfg(test)]
 mod testing;
 pub mod transform;
 mod tree;
+mod webdataset;
 mod zipped;
 
 pub use account::{Account, LeftOut, Weight, weight_of_pictures};

@@ -28,7 +28,7 @@ pub(crate) struct Metadata {
 
 impl Metadata {
     /// The rows of the images in a folder, with their paths in it; all rows without a folder.
-    pub(crate) fn within(self, folder: Option<&str>) -> Self {
+    pub(crate) fn within(self, folder: Option<&Path>) -> Self {
         let Some(folder) = folder else { return self };
         self.filter_map(|path| path.strip_prefix(folder).ok().map(Path::to_path_buf))
     }
@@ -190,7 +190,7 @@ mod tests {
     fn a_table_of_all_splits_gives_the_rows_of_one() {
         let text = "file_name,label\ntest/1.png,b\ntrain/a/2.png,c\ntrain/3.png,a\n";
         let whole = table("metadata.csv", text, &LoadOptions::default()).unwrap();
-        let train = whole.within(Some("train"));
+        let train = whole.within(Some(Path::new("train")));
         assert_eq!(train.files, [PathBuf::from("a/2.png"), PathBuf::from("3.png")]);
         let classes = train.classes.unwrap();
         assert_eq!((classes.labels, classes.names.map(|names| names.len())), (Some(vec![2, 0]), Some(3)));

@@ -1,17 +1,24 @@
 //! From a name or a path to an [`ImageSet`].
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
-use crate::account::Account;
+use files::Action;
+
+use crate::account::{Account, Weight};
 use crate::cache::Cache;
 use crate::context::ReadContext;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
+use crate::listing::{Listing, Loss};
 use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
 use crate::places::Places;
-use crate::{array, cifar, columns, folder, idx, zipped};
+use crate::recognize::{Kind, is_tar_name, recognize, recognize_in_gzip};
+use crate::tarred::{self, Tars};
+use crate::webdataset::Shards;
+use crate::{array, cifar, columns, disk, folder, idx, webdataset, zipped};
 
 /// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
 /// decoded images of large datasets kept in [`Cache::from_environment`].
@@ -34,10 +41,12 @@ pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Re
 /// Reads a dataset by its name or path.
 ///
 /// A known name comes first (`./mnist` is a folder of that name); it is looked for in `places`, and `mnist-5k` is built in.
-/// A path is an IDX file (its labels are found beside it), a folder with IDX files, a CIFAR-10 or CIFAR-100 batch, a folder
-/// or `.tar.gz` of them, a folder or `.zip` of images (with a `metadata.csv` or `.jsonl`, or sub-folders as classes), a
-/// Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). A `manifest.toml` beside IDX files has their class
-/// names.
+/// A path is an IDX file (its labels are found beside it), a folder with IDX files, a batch of CIFAR-10 or CIFAR-100 in their
+/// binary or Python version, a folder or `.tar.gz` of them, a folder, `.zip` or `.tar` (plain, or packed with gzip, bzip2 or
+/// zstd) of images (with a `metadata.csv` or `.jsonl`, files `.cls` beside them, or sub-folders as classes), a folder of tars
+/// (shards of WebDataset), a Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). Where a name says nothing, the
+/// first bytes do. A `manifest.toml` beside IDX files has their class names. In a folder without any of them, one folder of IDX
+/// or CIFAR files is looked for, as torchvision makes it (`MNIST/raw`).
 ///
 /// # Errors
 /// [`DataError::BadOption`] for options that cannot be met, [`DataError::NoSuchData`] for a name or path that does not exist,
@@ -57,13 +66,26 @@ pub fn open_with(
         return Err(DataError::NoSuchData { given: path_or_name.to_string(), known: manifest::names() });
     }
     let name = name_of(path);
-    if path.is_dir() {
+    let loaded = if path.is_dir() {
         open_folder(&name, path, options, context)
     } else if path.is_file() {
         open_file(&name, path, options, context)
     } else {
         Err(DataError::bad_file(path, "is neither a regular file nor a folder"))
-    }
+    };
+    loaded.map_err(|error| match error {
+        DataError::NothingFound { path, found, looked_for } if is_like_cifar(&name) => {
+            let found = format!("{found}; `diffuse data fetch cifar10` gets CIFAR-10 in a version that is read");
+            DataError::NothingFound { path, found, looked_for }
+        }
+        error => error,
+    })
+}
+
+/// Whether a name looks like one of CIFAR-10.
+fn is_like_cifar(name: &str) -> bool {
+    let letters: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    letters.to_ascii_lowercase().contains("cifar10") && !letters.contains("100")
 }
 
 /// The last part of a path, also of `.`.
@@ -77,13 +99,16 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
     for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
         let images = match manifest.format {
             Format::Idx => match idx::images_in(folder, options.split)? {
-                Some(images) => Some(idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?),
+                Some(images) => {
+                    let images = idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?;
+                    Some((images, Account::default()))
+                }
                 None => None,
             },
             Format::Cifar10 => cifar::load_folder(&manifest.name, folder, options.split)?,
         };
-        if let Some(images) = images {
-            return whole(images, folder, options);
+        if let Some((images, account)) = images {
+            return whole(images, account, folder, options);
         }
     }
     if manifest.name == "mnist-5k" {
@@ -114,20 +139,83 @@ fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, D
         manifest::MNIST_5K.map(|(file, bytes)| idx::read_stream(bytes, bytes.len() as u64, Path::new(file)));
     let classes = Some(manifest.classes.clone());
     let images = idx::assemble(&manifest.name, (images?, path), Some((labels?, path)), classes)?;
-    whole(images, path, options)
+    whole(images, Account::default(), path, options)
 }
 
 fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
-        return whole(idx::load(name, &images, classes_beside(&images))?, path, options);
+        return whole(idx::load(name, &images, classes_beside(&images))?, Account::default(), path, options);
     }
-    if let Some(images) = cifar::load_folder(name, path, options.split)? {
-        return whole(images, path, options);
+    if let Some((images, account)) = cifar::load_folder(name, path, options.split)? {
+        return whole(images, account, path, options);
     }
     if let Some(files) = columns::files_in(path, options.split)? {
         return columns::load(name, path, &files, options, context);
     }
-    folder::load_with(name, path, options, context)
+    match folder::load_with(name, path, options, context) {
+        Err(error @ DataError::NothingFound { .. }) => open_below(name, path, options, context).unwrap_or(Err(error)),
+        loaded => loaded,
+    }
+}
+
+/// Opens what lies in a folder without pictures: tar archives, or the folders that torchvision makes of MNIST and CIFAR. `None`
+/// where there is none of them.
+fn open_below(
+    name: &str,
+    path: &Path,
+    options: &LoadOptions,
+    context: &ReadContext,
+) -> Option<Result<Loaded, DataError>> {
+    let tars = match webdataset::shards_in(path, options.split) {
+        Ok(Shards::None) => None,
+        Ok(Shards::One(tar)) => Some((open_tar(name, &tar, options, context), vec![tar])),
+        Ok(Shards::Several(tars)) => {
+            let opened = Tars::open(&tars, spill(context));
+            Some((opened.and_then(|opened| tarred::load(name, path, &opened, true, options, context)), tars))
+        }
+        Err(error) => return Some(Err(error)),
+    };
+    if let Some((loaded, tars)) = tars {
+        return Some(loaded.map(|loaded| with_beside(loaded, path, &tars, options)));
+    }
+    // `MNIST` or the folder that it lies in: MNIST/raw
+    let mut folders = disk::list(path).ok()?;
+    folders.extend(folders.clone().into_iter().map(|folder| folder.join("raw")));
+    folders.retain(|folder| {
+        folder.is_dir() && (cifar::lies_in(folder) || !matches!(idx::images_in(folder, Split::Train), Ok(None)))
+    });
+    folders.sort();
+    match folders.as_slice() {
+        [] => None,
+        [only] => Some(open_folder(name, only, options, context).map(|mut loaded| {
+            loaded.account.decided(format!("the data set in {} is read, the only one there", only.display()));
+            loaded
+        })),
+        [first, second, ..] => {
+            let both = format!("{} and {}", first.display(), second.display());
+            Some(Err(DataError::bad_file(path, format!("has several data sets, as {both}; name one of them"))))
+        }
+    }
+}
+
+/// Adds the files beside the archives of a folder to the account.
+fn with_beside(mut loaded: Loaded, folder: &Path, tars: &[PathBuf], options: &LoadOptions) -> Loaded {
+    loaded.account.decided(match tars {
+        [only] => format!("{} is read, the only archive there", disk::file_name(only)),
+        tars => format!("{} archives are read as one data set, in order of their names", tars.len()),
+    });
+    let beside =
+        disk::list(folder).unwrap_or_default().into_iter().filter(|path| path.is_file() && !tars.contains(path));
+    let (others, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        beside.map(|path| PathBuf::from(disk::file_name(&path))).partition(|path| is_tar_name(&path.to_string_lossy()));
+    for archive in others {
+        loaded.account.leave_out(Weight::Note, "archives", "another split", archive.display());
+    }
+    let files = Listing::of(files, &|_| Vec::new());
+    loaded
+        .account
+        .add(files.account(&BTreeSet::new(), loaded.images.len(), options.skip_unreadable, &|_| Loss::Nothing));
+    loaded
 }
 
 fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
@@ -136,16 +224,54 @@ fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadConte
     if folder::EXTENSIONS.contains(&extension) {
         return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
     }
-    let images = match extension {
-        "zip" => return zipped::load(name, path, options, context),
-        "npy" => return array::load_npy(name, path, options, context),
+    let format = match extension {
+        "zip" => Kind::Zip,
         "npz" => return array::load_npz(name, path, options, context),
-        "parquet" => return columns::load(name, path, &[path.to_path_buf()], options, context),
-        "bin" => cifar::load_file(name, path)?,
-        _ if extension == "tgz" || lower.ends_with(".tar.gz") => cifar::load_archive(name, path, options.split)?,
-        _ => idx::load(name, path, classes_beside(path))?,
+        "npy" => Kind::Npy,
+        "parquet" => Kind::Parquet,
+        "bin" => Kind::Pickle,
+        _ if is_tar_name(&lower) => Kind::Tar,
+        _ => format_of(path)?,
     };
-    whole(images, path, options)
+    let (images, account) = match format {
+        Kind::Zip => return zipped::load(name, path, options, context),
+        Kind::Npy => return array::load_npy(name, path, options, context),
+        Kind::Parquet => return columns::load(name, path, &[path.to_path_buf()], options, context),
+        Kind::Tar => return open_tar(name, path, options, context),
+        Kind::Pickle => cifar::load_file(name, path)?,
+        Kind::Idx => (idx::load(name, path, classes_beside(path))?, Account::default()),
+        other => return Err(DataError::bad_file(path, format!("is not an IDX file but {other}"))),
+    };
+    whole(images, account, path, options)
+}
+
+/// The format of a file whose name says nothing; of unknown bytes, IDX, whose reader refuses them.
+fn format_of(path: &Path) -> Result<Kind, DataError> {
+    let (mut file, _) = disk::open(path)?;
+    let format = recognize(&mut file).map_err(|error| DataError::io(Action::Read, path, error))?.unwrap_or(Kind::Idx);
+    if format != Kind::Gzip {
+        return Ok(if format == Kind::Bzip2 || format == Kind::Zstd { Kind::Tar } else { format });
+    }
+    // what cannot be unpacked, the reader of IDX names
+    match recognize_in_gzip(&mut file).ok().flatten() {
+        Some(Kind::Tar) => Ok(Kind::Tar),
+        None | Some(Kind::Idx) => Ok(Kind::Idx),
+        Some(_) => Ok(format),
+    }
+}
+
+/// Opens a tar archive, of CIFAR or of pictures.
+fn open_tar(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
+    let tar = Tars::open(&[path.to_path_buf()], spill(context))?;
+    match cifar::load_archive(name, path, &tar, options.split)? {
+        Some((images, account)) => whole(images, account, path, options),
+        None => tarred::load(name, path, &tar, false, options, context),
+    }
+}
+
+/// The folder for what archives unpack to.
+fn spill<'a>(context: &'a ReadContext<'_>) -> Option<&'a Path> {
+    context.cache.as_ref().map(|cache| cache.folder.as_path())
 }
 
 /// The class names of the `manifest.toml` beside a file.
@@ -154,11 +280,11 @@ fn classes_beside(path: &Path) -> Option<Vec<String>> {
 }
 
 /// The result of a reader that reads all images or none.
-fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+fn whole(images: ImageSet, account: Account, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
     Ok(Loaded {
         images: images.prepared(options)?,
         skipped: Vec::new(),
-        account: Account::default(),
+        account,
         source: source.display().to_string(),
         cached: Cached::Unused,
     })
@@ -168,7 +294,7 @@ fn whole(images: ImageSet, source: &Path, options: &LoadOptions) -> Result<Loade
 mod tests {
     use super::*;
     use crate::options::Padding;
-    use crate::testing::{gzip, idx, write};
+    use crate::testing::{archive, gray, gzip, idx, tar, write};
 
     fn nowhere() -> Places {
         Places::default()
@@ -262,6 +388,61 @@ mod tests {
 
         write(&folder, "random", &[0x42; 1000]);
         assert!(open("random").unwrap_err().to_string().contains("not an IDX file"));
+    }
+
+    #[test]
+    fn names_that_say_nothing_are_no_hindrance() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str, bytes: &[u8]| {
+            let path = write(&folder, name, bytes);
+            open_in(&nowhere(), path.to_str().unwrap(), &LoadOptions::default())
+        };
+        let shade = |name: &str, bytes: &[u8]| open(name, bytes).unwrap().images.image(0)[0];
+        assert_eq!(shade("download", &archive(&[("a.png", &gray(2, 2, 3))])), 3);
+        assert_eq!(shade("images.dat", &tar(&[("a.png", &gray(2, 2, 4))])), 4);
+        assert_eq!(shade("images.gz", &gzip(&idx(&[1, 1, 1], &[5]))), 5);
+        assert_eq!(shade("images", &idx(&[1, 1, 1], &[6])), 6);
+        for (name, bytes, wanted) in [
+            ("a.7z", b"7z\xbc\xaf\x27\x1c".to_vec(), "not an IDX file but a 7z archive"),
+            ("a.h5", b"\x89HDF\r\n\x1a\n".to_vec(), "an HDF5 file"),
+            ("a.json.gz", gzip(b"{\"a\": 1}"), "is not an IDX file: it starts with 7b"),
+            ("a.npy.gz", gzip(b"\x93NUMPY"), "packed with gzip; unpack it"),
+            ("photo", gray(1, 1, 1), "a single image; name the folder"),
+            ("mnist.pkl", b"\x80\x02cnumpy\nload\n.".to_vec(), "`numpy.load`, and no code"),
+        ] {
+            let error = open(name, &bytes).unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains(wanted), "{error}");
+        }
+    }
+
+    #[test]
+    fn folders_of_torchvision_are_found_below() {
+        let root = tempfile::tempdir().unwrap();
+        let open =
+            |path: &str, options: &LoadOptions| open_in(&nowhere(), root.path().join(path).to_str().unwrap(), options);
+        for (part, shade) in [("train", 1), ("t10k", 2)] {
+            let (images, labels) = (idx(&[1, 1, 1], &[shade]), idx(&[1], &[7]));
+            write(&root, &format!("torch/MNIST/raw/{part}-images-idx3-ubyte"), &images);
+            write(&root, &format!("torch/MNIST/raw/{part}-images-idx3-ubyte.gz"), &gzip(&images));
+            write(&root, &format!("torch/MNIST/raw/{part}-labels-idx1-ubyte"), &labels);
+        }
+        let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
+        for path in ["torch/MNIST/raw", "torch/MNIST", "torch"] {
+            let images = open(path, &LoadOptions::default()).unwrap().images;
+            assert_eq!((images.image(0), images.labels()), ([1].as_slice(), Some([7].as_slice())), "{path}");
+            assert_eq!(open(path, &test).unwrap().images.image(0), [2]);
+        }
+        write(&root, "torch/FashionMNIST/raw/train-images-idx3-ubyte", &idx(&[1, 1, 1], &[3]));
+        assert_eq!(open("torch/FashionMNIST", &LoadOptions::default()).unwrap().images.image(0), [3]);
+        let error = open("torch", &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("FashionMNIST/raw and") && error.contains("name one of them"), "{error}");
+        // pictures in the folder come first
+        write(&root, "torch/a.png", &gray(1, 1, 9));
+        assert_eq!(open("torch", &LoadOptions::default()).unwrap().images.image(0), [9]);
+
+        write(&root, "cifar-10-batches-mat/data_batch_1.mat", b"MATLAB 5.0 MAT-file");
+        let error = open("cifar-10-batches-mat", &LoadOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("diffuse data fetch cifar10"), "{error}");
     }
 
     #[test]

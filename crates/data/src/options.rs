@@ -102,7 +102,7 @@ pub enum ClassFrom {
     /// Labels of the file or of a table, else sub-folders.
     #[default]
     Auto,
-    /// The first sub-folder of each image, even beside a table.
+    /// The first sub-folder in which images differ, even beside a table.
     Folder,
     /// The part of the file name before the first `_`, as in improved-diffusion's data sets.
     Prefix,

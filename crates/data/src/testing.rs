@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma};
+use zip::write::{SimpleFileOptions, ZipWriter};
 
 /// An IDX file of unsigned bytes whose header claims `dimensions`.
 pub(crate) fn idx(dimensions: &[u32], values: &[u8]) -> Vec<u8> {
@@ -39,4 +40,84 @@ pub(crate) fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Ve
 /// A PNG file of one shade.
 pub(crate) fn gray(height: u32, width: u32, value: u8) -> Vec<u8> {
     encoded(GrayImage::from_pixel(width, height, Luma([value])), ImageFormat::Png)
+}
+
+/// A zip of files.
+pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        writer.start_file(*name, SimpleFileOptions::default()).unwrap();
+        writer.write_all(bytes).unwrap();
+    }
+    writer.finish().unwrap().into_inner()
+}
+
+/// A tar of files.
+pub(crate) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, name, *bytes).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// Copies of `whole` with some bytes changed, a part repeated, or the end cut off.
+pub(crate) fn mutations(whole: &[u8], count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut state = 1u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below.max(1)
+    };
+    (0..count).map(move |_| {
+        let mut bytes = whole.to_vec();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            match random(8) {
+                0 => bytes.truncate(at),
+                1 => {
+                    let part = &whole[random(whole.len())..];
+                    bytes.splice(at..at, part[..random(part.len().min(64))].to_vec()).for_each(drop);
+                }
+                _ => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte = random(256) as u8),
+            }
+        }
+        bytes
+    })
+}
+
+/// A batch of CIFAR in its Python version, as Python 2 has published it, or as Python 3 writes it again in protocol 2.
+pub(crate) fn cifar_pickle(python3: bool, label_key: &str, labels: &[u8], data: &[u8]) -> Vec<u8> {
+    let string = |bytes: &[u8]| {
+        if python3 {
+            let text: String = bytes.iter().copied().map(char::from).collect();
+            let length = (text.len() as u32).to_le_bytes();
+            [b"c_codecs\nencode\nX", length.as_slice(), text.as_bytes(), b"X\x06\0\0\0latin1\x86R"].concat()
+        } else if bytes.len() < 256 {
+            [b"U", [bytes.len() as u8].as_slice(), bytes, b"q\x07"].concat()
+        } else {
+            [b"T", (bytes.len() as u32).to_le_bytes().as_slice(), bytes].concat()
+        }
+    };
+    let module: &[u8] = if python3 { b"numpy._core.multiarray" } else { b"numpy.core.multiarray" };
+    let kind: &[u8] = if python3 { b"X\x02\0\0\0u1\x89\x88\x87R" } else { b"U\x02u1K\0K\x01\x87R" };
+    let state: &[u8] = if python3 { b"(K\x03X\x01\0\0\0|" } else { b"(K\x03U\x01|" };
+    let mut bytes = b"\x80\x02}q\x01(".to_vec();
+    bytes.extend(
+        [string(b"batch_label"), string(b"training batch 1 of 5"), string(label_key.as_bytes()), b"]q\x02(".to_vec()]
+            .concat(),
+    );
+    bytes.extend(labels.iter().flat_map(|&label| [b'K', label]));
+    bytes
+        .extend([b"e", string(b"data").as_slice(), b"c", module, b"\n_reconstruct\ncnumpy\nndarray\nK\0\x85"].concat());
+    bytes.extend(
+        [string(b"b").as_slice(), b"\x87R(K\x01K", &[labels.len() as u8], b"M\0\x0c\x86cnumpy\ndtype\n", kind].concat(),
+    );
+    bytes.extend([state, b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\0tb\x89", &string(data), b"tb"].concat());
+    bytes.extend(
+        [string(b"filenames"), b"](".to_vec(), string(b"leptodactylus_s_000004.png"), b"eu.".to_vec()].concat(),
+    );
+    bytes
 }

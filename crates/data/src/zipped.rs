@@ -1,5 +1,6 @@
 //! A zip file of images, read as a folder of them, without unpacking it to the disk.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,16 +11,16 @@ use files::Action;
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use crate::account::Account;
+use crate::account::{Account, Weight};
 use crate::classes::inner_path;
 use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
 use crate::decode::{Encoded, LARGEST_FILE, Reason};
 use crate::disk;
 use crate::error::DataError;
-use crate::folder::{LOOKED_FOR, is_image};
+use crate::formats::FIRST_BYTES;
+use crate::listing::Listing;
 use crate::loaded::Loaded;
-use crate::metadata;
 use crate::options::LoadOptions;
 use crate::tree::Tree;
 
@@ -58,34 +59,30 @@ fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, Reason> {
     Ok(bytes)
 }
 
-/// Reads the images of the archive at `path` as `options` say: [`crate::folder::load`], in an archive. If all of it lies in
-/// one folder, that folder is read.
+/// Reads the images of the archive at `path` as `options` say: [`crate::folder::load`], in an archive.
 ///
 /// # Errors
 /// [`DataError::BadFile`] where it is no archive; the rest as for a folder.
 pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let archive = open(path)?;
-    let numbers = without_only_folder(files_in(&archive));
-    let paths: Vec<PathBuf> = numbers.keys().filter(|path| is_image(path)).cloned().collect();
-    if paths.is_empty() {
-        let found = format!("has no image among its {} files", archive.len());
-        return Err(DataError::nothing_found(path, found, LOOKED_FOR));
-    }
+    let mut account = Account::default();
+    let numbers = files_in(&archive, &mut account);
     let archive = RefCell::new(archive);
-    let exists = |inner: &Path| is_image(inner) && numbers.contains_key(inner);
+    let first_bytes = |inner: &Path| numbers.get(inner).map(|&at| first_bytes(&archive, at)).unwrap_or_default();
+    let files = Listing::of(numbers.keys().cloned(), &first_bytes);
+    let exists = |inner: &Path| numbers.contains_key(inner);
     let table = |inner: &Path| {
         let Some(&number) = numbers.get(inner) else { return Ok(None) };
         let bytes = read(&mut archive.borrow_mut(), number);
         bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
     };
-    let pictures =
-        Tree { root: path, paths, unreadable: Vec::new(), account: Account::default(), exists: &exists, table: &table }
-            .pictures(options)?;
+    let pictures = Tree { root: path, files, unreadable: Vec::new(), account, exists: &exists, table: &table }
+        .pictures(options)?;
     let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *numbers.get(&pictures.part.join(inner))?));
     Collection {
         name,
         root: &pictures.folder,
-        files: vec![(String::new(), path.to_path_buf())],
+        files: vec![(pictures.key(), path.to_path_buf())],
         source: &Parts { archive: &archive, places: pictures.paths.iter().filter_map(place).collect() },
         classes: pictures.classes,
         unreadable: pictures.unreadable,
@@ -94,29 +91,37 @@ pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &Rea
     .load(options, context)
 }
 
-/// The images and tables of an archive by their paths, and their numbers in it. Left out are hidden files, those of macOS,
-/// and those without a readable name or outside of the archive.
-fn files_in(archive: &Archive) -> BTreeMap<PathBuf, usize> {
+/// The files of an archive by their paths, and their numbers in it; of several of one path the last one, as if they were
+/// unpacked.
+fn files_in(archive: &Archive, account: &mut Account) -> BTreeMap<PathBuf, usize> {
     let mut numbers = BTreeMap::new();
-    for number in 0..archive.len() {
-        let Some(Ok(name)) = archive.name_for_index(number) else { continue };
-        let Some(inner) = inner_path(&name).filter(|_| !name.ends_with('/')) else { continue };
-        let is_hidden = |part: &std::ffi::OsStr| part.as_encoded_bytes().starts_with(b".") || part == "__MACOSX";
-        let is_table = metadata::NAMES.iter().any(|name| inner.ends_with(name));
-        if !inner.iter().any(is_hidden) && (is_image(&inner) || is_table) {
-            numbers.entry(inner).or_insert(number);
+    for (number, raw) in archive.file_names_raw().enumerate() {
+        // many programs write UTF-8 without saying so
+        let name = match (std::str::from_utf8(raw), archive.name_for_index(number)) {
+            (Ok(name), _) => Cow::Borrowed(name),
+            (_, Some(Ok(name))) => name,
+            _ => String::from_utf8_lossy(raw),
+        };
+        // PowerShell 5 and old .NET write `\`
+        let name = name.replace('\\', "/");
+        if name.ends_with('/') {
+            continue;
+        }
+        match inner_path(&name) {
+            Some(inner) => _ = numbers.insert(inner, number),
+            None => account.leave_out(Weight::Doubt, "files", "their paths lead out of the archive", name),
         }
     }
     numbers
 }
 
-/// Takes away the folder that all files lie in, if there is one.
-fn without_only_folder(numbers: BTreeMap<PathBuf, usize>) -> BTreeMap<PathBuf, usize> {
-    let first = numbers.keys().next().and_then(|path| path.iter().next()).map(PathBuf::from).unwrap_or_default();
-    if numbers.keys().any(|path| path.components().count() < 2 || !path.starts_with(&first)) {
-        return numbers;
+/// The first bytes of a part of an archive; none where it cannot be read.
+fn first_bytes(archive: &RefCell<Archive>, number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Ok(part) = archive.borrow_mut().by_index(number) {
+        let _ = part.take(FIRST_BYTES as u64).read_to_end(&mut bytes);
     }
-    numbers.into_iter().map(|(path, number)| (path.iter().skip(1).collect(), number)).collect()
+    bytes
 }
 
 /// Pictures that are parts of an archive.
@@ -146,22 +151,9 @@ impl Source for Parts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, Write};
-
-    use zip::write::{SimpleFileOptions, ZipWriter};
-
     use super::*;
     use crate::options::Split;
-    use crate::testing::{gray, write};
-
-    fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
-        for (name, bytes) in files {
-            writer.start_file(*name, SimpleFileOptions::default()).unwrap();
-            writer.write_all(bytes).unwrap();
-        }
-        writer.finish().unwrap().into_inner()
-    }
+    use crate::testing::{archive, gray, write};
 
     fn load_files(files: &[(&str, &[u8])], options: &LoadOptions) -> Result<Loaded, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -221,7 +213,7 @@ mod tests {
         let error = load_files(&[("bomb.png", &bomb)], &LoadOptions::default()).unwrap_err();
         assert!(error.contains("bomb.png") && error.contains("no picture does"), "{error}");
         let error = load_files(&[("notes.txt", b"text")], &LoadOptions::default()).unwrap_err();
-        assert!(error.contains("no image among its 1 files"), "{error}");
+        assert!(error.contains("no image among its 1 files: notes.txt left out: no pictures"), "{error}");
 
         let folder = tempfile::tempdir().unwrap();
         let whole = archive(&[("a.png", &good)]);

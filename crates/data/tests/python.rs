@@ -64,3 +64,35 @@ fn archives_of_python() {
     check("table", &images, 1, |index| index);
     assert_eq!(images.class_names().unwrap(), ["ant", "bee", "cow"]);
 }
+
+/// A file among those that the fuzz targets begin with, which Python 3.11 and numpy 2.4 have written.
+fn seed(name: &str) -> ImageSet {
+    open(&format!("../../../../tests/fuzz/seeds/{name}"), &LoadOptions::default())
+}
+
+#[test]
+fn pickles_of_python() {
+    for protocol in 2..=4 {
+        let images = seed(&format!("pickle/protocol_{protocol}"));
+        assert_eq!((images.len(), images.labels(), images.classes()), (1, Some([3].as_slice()), 10));
+        for (at, &got) in images.image(0).iter().enumerate() {
+            let place = at % 3 * 1024 + at / 3;
+            assert_eq!(usize::from(got), place % 251, "protocol {protocol}, value {at}");
+        }
+    }
+}
+
+#[test]
+fn tars_of_python() {
+    for name in ["tar/webdataset.tar", "tar/small.tar.bz2"] {
+        let images = seed(name);
+        assert_eq!((images.image(0), images.image(1)), ([1; 6].as_slice(), [2; 6].as_slice()), "{name}");
+        assert_eq!(images.labels(), Some([1, 0].as_slice()), "{name}");
+    }
+    for name in ["tar/pax.tar", "tar/gnu.tgz"] {
+        let images = seed(name);
+        assert_eq!(images.labels(), Some([0, 1, 1].as_slice()), "{name}");
+        assert_eq!([0, 1, 2].map(|index| images.image(index)[0]), [1, 2, 3], "{name}");
+        assert_eq!(images.class_names().unwrap(), ["a", "b"], "{name}");
+    }
+}
