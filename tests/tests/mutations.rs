@@ -170,7 +170,10 @@ fn try_files_of_python(root: &Path) {
         ("pandas.parquet", ANY),
         ("pictures.zip", ANY),
         ("arrays.npz", 1100),
+        ("floats.npz", 1100),
+        ("one_hot.npz", 1100),
         ("deep.npy", 20),
+        ("fortran.npy", 20),
     ] {
         let path = root.join(name);
         std::fs::copy(golden.join(name), &path).expect("copied");

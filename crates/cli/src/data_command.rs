@@ -70,6 +70,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
                 sixteen_bits,
                 image_column: columns.image_column,
                 label_column: columns.label_column,
+                range: columns.range,
                 ..LoadOptions::default()
             };
             let loaded = open_data(&path, &options)?;

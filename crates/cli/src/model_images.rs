@@ -22,6 +22,7 @@ pub fn load_options(image: ImageFormat, columns: &ColumnArguments) -> LoadOption
         sixteen_bits: image.bits == 16,
         image_column: columns.image_column.clone(),
         label_column: columns.label_column.clone(),
+        range: columns.range,
         ..LoadOptions::default()
     }
 }

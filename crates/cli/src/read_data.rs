@@ -19,6 +19,18 @@ pub struct ColumnArguments {
     /// Which column of a Parquet file or a table of metadata, or array of an .npz, has the labels; found automatically if not given
     #[arg(long, value_name = "NAME")]
     pub label_column: Option<String>,
+    /// The values of the data that become black and white, as in 0,4095; the range of its type, or a usual one, if not given
+    #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true, value_parser = range)]
+    pub range: Option<[f64; 2]>,
+}
+
+/// Two numbers with a comma between them.
+fn range(text: &str) -> Result<[f64; 2], String> {
+    let number = |part: &str| part.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    match text.split_once(',').map(|(low, high)| (number(low), number(high))) {
+        Some((Some(low), Some(high))) if low < high => Ok([low, high]),
+        _ => Err("expected the lowest value, a comma, and a higher one, as in 0,4095".to_owned()),
+    }
 }
 
 /// Progress is shown after this time, ...

@@ -17,12 +17,13 @@ use sha2::{Digest, Sha256};
 use crate::disk::{file_name, list};
 use crate::error::DataError;
 use crate::hash::{hexadecimal, sha256};
+use crate::levels::Levels;
 use crate::options::{ClassFrom, LoadOptions};
 use crate::pixels::{Pixels, map};
 use crate::places::Places;
 
 /// Raised when the same files and options would give other values, or the layout changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Length of the first line, padded with spaces: the lengths of the values and of the description, and the hash of the latter.
 const START: usize = 128;
@@ -64,6 +65,10 @@ pub(crate) struct Content {
     pub kept: Vec<usize>,
     /// The indices of those that cannot be read, and the reasons.
     pub broken: Vec<(usize, String)>,
+    /// The extremes of the values of the source.
+    pub levels: Levels,
+    /// What the source decided while it was read.
+    pub decisions: Vec<String>,
 }
 
 /// A file of the cache, as [`Cache::entries`] lists it.

@@ -13,9 +13,11 @@ use crate::context::{ReadContext, Stage};
 use crate::decode::{Encoded, Header, Reason};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
+use crate::levels::Levels;
 use crate::loaded::{Cached, Loaded};
 use crate::options::LoadOptions;
 use crate::pixels::{Pixels, allocate_free};
+use crate::range::Range;
 use crate::transform::Value;
 
 /// A file that cannot be read, and the reason.
@@ -46,6 +48,11 @@ pub(crate) trait Source {
     /// The header of every picture, where all have the same.
     fn uniform(&self) -> Option<Header> {
         None
+    }
+
+    /// What it decided while the pictures were visited, a sentence each.
+    fn decisions(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// Passes the pictures at `indices`, which ascend, to `visit` in this order.
@@ -160,10 +167,12 @@ impl Collection<'_> {
         let readable: Vec<usize> = headers.iter().map(|(index, _)| *index).collect();
         let is_whole = broken.is_empty() && self.unreadable.is_empty();
         if !(options.skip_unreadable || is_whole) {
+            let range = Range::given(options);
             // pictures with a good header are decoded too, so that all faults are counted and named at once
             self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
-                let fault =
-                    |(index, encoded): &(usize, Encoded)| Some((*index, encoded.decode::<u8>().err()?.to_string()));
+                let fault = |(index, encoded): &(usize, Encoded)| {
+                    Some((*index, encoded.decode_in::<u8>(range).err()?.to_string()))
+                };
                 broken.par_extend(chunk.par_iter().filter_map(fault));
                 Ok(())
             })?;
@@ -197,7 +206,7 @@ impl Collection<'_> {
         let image_bytes = plan.image_bytes();
         let (mut kept, mut sizes, mut broken) = (Vec::new(), BTreeMap::new(), plan.broken.clone());
         let (mut done, most) = (0, (CHUNK_BYTES / image_bytes).clamp(1, CHUNK_PICTURES));
-        let mut images = Vec::new();
+        let (mut images, mut levels) = (Vec::new(), Levels::default());
         let decode_into = if plan.sixteen_bits { decode_into::<u16> } else { decode_into::<u8> };
         self.in_chunks(&plan.readable, most, &mut |chunk| {
             images.resize(chunk.len() * image_bytes, 0);
@@ -206,8 +215,9 @@ impl Collection<'_> {
                 slots.map(|(slot, (_, encoded))| decode_into(encoded, plan.channels, options, slot)).collect();
             for ((image, (index, _)), outcome) in images.chunks_exact(image_bytes).zip(chunk).zip(outcomes) {
                 match outcome {
-                    Ok(size) => {
+                    Ok((size, of_picture)) => {
                         write(image)?;
+                        levels.add(&of_picture);
                         kept.push(*index);
                         *sizes.entry(size).or_insert(0) += 1;
                     }
@@ -233,6 +243,8 @@ impl Collection<'_> {
             sizes: sizes.into_iter().collect(),
             kept,
             broken,
+            levels,
+            decisions: self.source.decisions(),
         })
     }
 
@@ -253,7 +265,7 @@ impl Collection<'_> {
     }
 
     fn loaded(
-        self,
+        mut self,
         content: Content,
         pixels: Pixels,
         cached: Cached,
@@ -264,6 +276,8 @@ impl Collection<'_> {
             return Err(self.unreadable_error(&content.broken, content.kept.len() + content.broken.len()));
         }
         let skipped = self.all_unreadable(&content.broken);
+        let of_levels = content.levels.sentences(Range::given(options));
+        content.decisions.iter().chain(&of_levels).for_each(|decision| self.account.decided(decision));
         let shape = [content.count, content.height, content.width, content.channels];
         let Classes { labels, names } = self.classes;
         // the classes of pictures that are left out count too
@@ -295,18 +309,18 @@ impl Collection<'_> {
     }
 }
 
-/// Decodes a picture and prepares it into `slot`; returns its height and width before that.
+/// Decodes a picture and prepares it into `slot`; returns its height and width before that, and the extremes of its values.
 fn decode_into<V: Value>(
     encoded: &Encoded,
     channels: usize,
     options: &LoadOptions,
     slot: &mut [u8],
-) -> Result<(usize, usize), Reason> {
-    let picture = encoded.decode::<V>()?;
+) -> Result<((usize, usize), Levels), Reason> {
+    let (picture, levels) = encoded.decode_in::<V>(Range::given(options))?;
     let prepared = prepare(&picture, channels, options)?;
     if size_of_val(prepared.pixels()) != slot.len() {
         return Err("changed while it was read".into());
     }
     V::write_bytes(prepared.pixels(), slot);
-    Ok((picture.height(), picture.width()))
+    Ok(((picture.height(), picture.width()), levels))
 }

@@ -10,6 +10,9 @@ use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::disk;
 use crate::formats::{FIRST_BYTES, name_by_bytes};
+use crate::levels::{Levels, check_depth, stretched};
+use crate::numbers::NumberType;
+use crate::range::{Extremes, Range};
 use crate::transform::{Raster, Value};
 
 /// Pixels of a side of a source image at most, ...
@@ -40,7 +43,7 @@ pub(crate) enum Encoded {
     File(PathBuf),
     /// The bytes of such a file.
     Bytes(Vec<u8>),
-    /// Values, least significant byte first.
+    /// Values of any type.
     Bare(Bare),
     /// A picture that the source cannot read, and the reason.
     Broken(String),
@@ -52,6 +55,10 @@ pub(crate) struct Bare {
     pub header: Header,
     /// Whether the values are `[channels, height, width]` instead of `[height, width, channels]`.
     pub planar: bool,
+    /// The type of the values.
+    pub numbers: NumberType,
+    /// The range from black to white; that of the type, which then has one, where it is `None`.
+    pub range: Option<Range>,
     pub bytes: Vec<u8>,
 }
 
@@ -81,33 +88,70 @@ impl Encoded {
     }
 
     /// The picture (of a GIF its first frame) in 1, 3 or 4 channels, turned by its EXIF orientation.
+    #[cfg(test)]
     pub fn decode<V: Value>(&self) -> Result<Raster<V>, Reason> {
+        self.decode_in(None).map(|(picture, _)| picture)
+    }
+
+    /// The picture, with its colors stretched from `range` (in values of the source) to black and white, and the extremes of its
+    /// values.
+    pub fn decode_in<V: Value>(&self, range: Option<Range>) -> Result<(Raster<V>, Levels), Reason> {
         match self {
-            Self::File(path) => decode(&std::fs::read(path)?, ImageFormat::from_path(path).ok()),
-            Self::Bytes(bytes) => decode(bytes, None),
-            Self::Bare(bare) => bare.raster(),
+            Self::File(path) => decode(&std::fs::read(path)?, ImageFormat::from_path(path).ok(), range),
+            Self::Bytes(bytes) => decode(bytes, None, range),
+            Self::Bare(bare) => bare.raster(range),
             Self::Broken(reason) => Err(reason.as_str().into()),
         }
     }
 }
 
 impl Bare {
-    fn raster<V: Value>(&self) -> Result<Raster<V>, Reason> {
-        let Header { height, width, channels, sixteen_bits } = self.header;
-        // exact both ways: v * 257, and its rounded inverse
-        let wide = |value: u64| V::from_number(if V::MOST > 255 { value * 257 } else { value });
-        let narrow = |value: u64| V::from_number(if V::MOST > 255 { value } else { (value + 128) / 257 });
-        let mut values: Vec<V> = if sixteen_bits {
-            words(&self.bytes).map(|word| narrow(word.into())).collect()
+    fn raster<V: Value>(&self, given: Option<Range>) -> Result<(Raster<V>, Levels), Reason> {
+        let Header { height, width, channels, .. } = self.header;
+        let own = self.numbers.range();
+        let range = given.or(self.range).or(own).ok_or("has numbers whose range is not known; set `data.range`")?;
+        if let (Some(given), Some(own)) = (given, own) {
+            check_depth(own, given)?;
+        }
+        let (mut values, levels) = if self.numbers == NumberType::UINT8 {
+            let table: Vec<V> = (0..=255).map(|byte: u8| range.value(byte.into())).collect();
+            let levels = Levels::of_values(range, &self.bytes, 1, 1);
+            (self.bytes.iter().map(|&byte| table[usize::from(byte)]).collect(), levels)
         } else {
-            self.bytes.iter().map(|&byte| wide(byte.into())).collect()
+            self.values(range)?
         };
         if self.planar {
             let plane = height * width;
             let places = (0..plane).flat_map(|at| (0..channels).map(move |channel| channel * plane + at));
             values = places.map(|at| values[at]).collect();
         }
-        Ok(Raster::new(values, height, width, channels)?)
+        Ok((Raster::new(values, height, width, channels)?, levels))
+    }
+
+    /// The values in the order of the source, and their extremes.
+    fn values<V: Value>(&self, range: Range) -> Result<(Vec<V>, Levels), Reason> {
+        let mut values = Vec::with_capacity(self.bytes.len() / self.numbers.bytes());
+        let mut bad = None;
+        let (mut least, mut greatest) = (f64::INFINITY, f64::NEG_INFINITY);
+        self.numbers.each(&self.bytes, |number| {
+            if !number.is_finite() {
+                bad = bad.or(Some((values.len(), number)));
+            }
+            (least, greatest) = (least.min(number), greatest.max(number));
+            values.push(range.value(number));
+        });
+        if let Some((at, number)) = bad {
+            let Header { height, width, channels, .. } = self.header;
+            let (pixel, channel) = if self.planar {
+                (at % (height * width), at / (height * width))
+            } else {
+                (at / channels, at % channels)
+            };
+            let (row, column) = (pixel / width, pixel % width);
+            return Err(format!("its value at row {row}, column {column}, channel {channel} is {number}").into());
+        }
+        let found = Extremes { least, greatest, count: values.len() as u64 };
+        Ok((values, Levels::from((range, found))))
     }
 }
 
@@ -162,7 +206,11 @@ fn channels_of(color: image::ColorType) -> usize {
     }
 }
 
-fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<V>, Reason> {
+fn decode<V: Value>(
+    bytes: &[u8],
+    format: Option<ImageFormat>,
+    range: Option<Range>,
+) -> Result<(Raster<V>, Levels), Reason> {
     let mut reader = ImageReader::new(Cursor::new(bytes));
     if let Some(format) = format {
         reader.set_format(format);
@@ -176,7 +224,15 @@ fn decode<V: Value>(bytes: &[u8], format: Option<ImageFormat>) -> Result<Raster<
     image.apply_orientation(orientation);
     let (height, width) = (image.height() as usize, image.width() as usize);
     let channels = channels_of(image.color());
-    Ok(Raster::new(V::of_image(image, channels), height, width, channels)?)
+    let mut levels = Levels::of_image(&image);
+    let pixels = match range {
+        Some(range) => {
+            levels = levels.within(range);
+            stretched(image, channels, range)?
+        }
+        None => V::of_image(image, channels),
+    };
+    Ok((Raster::new(pixels, height, width, channels)?, levels))
 }
 
 /// Opens a decoder, unless the picture decodes to too many bytes.

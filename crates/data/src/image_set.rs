@@ -12,8 +12,10 @@ use sha2::{Digest, Sha256};
 use crate::decode::words;
 use crate::error::DataError;
 use crate::hash::hexadecimal;
+use crate::levels::{Levels, check_depth};
 use crate::options::{LoadOptions, Padding};
 use crate::pixels::{Pixels, allocate};
+use crate::range::Range;
 use crate::transform::{self, Raster, Value};
 
 /// Images of a block of the content hash.
@@ -374,7 +376,15 @@ impl ImageSet {
         Self { content_size, source_sizes: Some(Arc::new(sizes)), ..self }
     }
 
-    /// Limits, converts, resizes and pads as `options` say, for readers whose images all have one size.
+    /// The extremes of its values, which are bytes, in the range of `options`, else in their own.
+    pub(crate) fn levels(&self, options: &LoadOptions) -> Levels {
+        let range = Range::given(options).unwrap_or(Range::BYTES);
+        let mut levels = Levels::default();
+        (0..self.len()).for_each(|index| levels.add(&Levels::of_values(range, self.image(index), 1, 1)));
+        levels
+    }
+
+    /// Limits, stretches, converts, resizes and pads as `options` say, for readers whose images are bytes of one size.
     pub(crate) fn prepared(self, options: &LoadOptions) -> Result<Self, DataError> {
         let limited = match options.limit {
             Some(limit) if limit < self.len() => self.subset(evenly_spread(self.len(), limit)),
@@ -383,14 +393,19 @@ impl ImageSet {
         let channels = options.channels.unwrap_or(limited.channels);
         let size = (limited.height, limited.width);
         let (height, width) = options.final_size(size)?;
-        if options.size.is_none_or(|wanted| wanted == size) && (height, width) == size && channels == limited.channels {
+        let is_same_size = options.size.is_none_or(|wanted| wanted == size) && (height, width) == size;
+        if is_same_size && channels == limited.channels && options.range.is_none() {
             return Ok(limited);
         }
+        let range = Range::given(options).unwrap_or(Range::BYTES);
+        check_depth(Range::BYTES, range).map_err(|problem| DataError::bad_option("range", problem))?;
+        let stretched: Vec<u8> = (0..=u8::MAX).map(|byte| range.value(byte.into())).collect();
         let image_bytes = height * width * channels;
         let mut pixels = allocate(limited.len() as u128 * image_bytes as u128, Path::new(&limited.name))?;
         pixels.resize(limited.len() * image_bytes, 0);
         pixels.par_chunks_exact_mut(image_bytes).enumerate().try_for_each(|(index, slot)| {
-            let picture = Raster::new(limited.image(index).to_vec(), limited.height, limited.width, limited.channels)?;
+            let values = limited.image(index).iter().map(|&byte| stretched[usize::from(byte)]).collect();
+            let picture = Raster::new(values, limited.height, limited.width, limited.channels)?;
             slot.copy_from_slice(prepare(&picture, channels, options)?.pixels());
             Ok::<(), DataError>(())
         })?;

@@ -27,7 +27,6 @@
 #![deny(unsafe_code)]
 
 mod account;
-mod array;
 mod cache;
 mod cifar;
 mod classes;
@@ -47,18 +46,22 @@ pub mod idx;
 mod image_set;
 pub mod inspect;
 mod layout;
+mod levels;
 mod listing;
 mod litter;
 mod loaded;
 pub mod manifest;
 pub mod memory;
 mod metadata;
+mod numbers;
+mod numpy;
 mod open;
 mod options;
 pub mod order;
 mod pickle;
 mod pixels;
 mod places;
+mod range;
 mod recognize;
 mod tarred;
 #[cfg(test)]

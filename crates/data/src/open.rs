@@ -15,10 +15,11 @@ use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
 use crate::places::Places;
+use crate::range::Range;
 use crate::recognize::{Kind, is_tar_name, recognize, recognize_in_gzip};
 use crate::tarred::{self, Tars};
 use crate::webdataset::Shards;
-use crate::{array, cifar, columns, disk, folder, idx, webdataset, zipped};
+use crate::{cifar, columns, disk, folder, idx, numpy, webdataset, zipped};
 
 /// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
 /// decoded images of large datasets kept in [`Cache::from_environment`].
@@ -226,7 +227,7 @@ fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadConte
     }
     let format = match extension {
         "zip" => Kind::Zip,
-        "npz" => return array::load_npz(name, path, options, context),
+        "npz" => return numpy::load_npz(name, path, options, context),
         "npy" => Kind::Npy,
         "parquet" => Kind::Parquet,
         "bin" => Kind::Pickle,
@@ -235,7 +236,7 @@ fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadConte
     };
     let (images, account) = match format {
         Kind::Zip => return zipped::load(name, path, options, context),
-        Kind::Npy => return array::load_npy(name, path, options, context),
+        Kind::Npy => return numpy::load_npy(name, path, options, context),
         Kind::Parquet => return columns::load(name, path, &[path.to_path_buf()], options, context),
         Kind::Tar => return open_tar(name, path, options, context),
         Kind::Pickle => cifar::load_file(name, path)?,
@@ -280,7 +281,9 @@ fn classes_beside(path: &Path) -> Option<Vec<String>> {
 }
 
 /// The result of a reader that reads all images or none.
-fn whole(images: ImageSet, account: Account, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+fn whole(images: ImageSet, mut account: Account, source: &Path, options: &LoadOptions) -> Result<Loaded, DataError> {
+    let sentences = images.levels(options).sentences(Range::given(options));
+    sentences.into_iter().for_each(|sentence| account.decided(sentence));
     Ok(Loaded {
         images: images.prepared(options)?,
         skipped: Vec::new(),

@@ -7,7 +7,7 @@ use crate::transform;
 
 /// The options of reading images; the default leaves them unchanged.
 ///
-/// They are applied in this order: `limit`, `channels`, `size`, `padding`.
+/// They are applied in this order: `limit`, `range`, `channels`, `size`, `padding`.
 ///
 /// ```
 /// let options: data::LoadOptions = toml::from_str(
@@ -16,7 +16,7 @@ use crate::transform;
 /// assert_eq!(options.size, Some((28, 28)));
 /// # Ok::<(), toml::de::Error>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoadOptions {
     /// Target (height, width), each in `1..=16384`: the short side is resized to it and the long side cropped at the
@@ -40,6 +40,10 @@ pub struct LoadOptions {
     pub class_from: ClassFrom,
     /// Keep 16 bits where images have them; else they are rounded to bytes.
     pub sixteen_bits: bool,
+    /// The lowest and the highest value of the source, finite, which become black and white; values beyond are clamped. `None`
+    /// is the range of bytes or 16 bits, and for other numbers the usual one (0 to 1, -1 to 1, 0 to 255) that holds all values.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
     /// The column of images in a table (Parquet), or their array in a file of several (npz); `None` finds it automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
@@ -162,6 +166,13 @@ impl LoadOptions {
         if self.limit == Some(0) {
             return Err(DataError::bad_option("limit", "0 leaves no image; leave it out for all of them"));
         }
+        if let Some([low, high]) = self.range
+            && !(low.is_finite() && high.is_finite() && low < high)
+        {
+            let problem =
+                format!("[{low}, {high}] is no range: expected the lowest value, then a higher one, both finite");
+            return Err(DataError::bad_option("range", problem));
+        }
         if let Some((height, width)) = self.size {
             transform::check_target("size", height, width)?;
         }
@@ -217,6 +228,7 @@ mod tests {
             split: Split::Test,
             class_from: ClassFrom::Prefix,
             sixteen_bits: true,
+            range: Some([-1024.0, 3071.5]),
             image_column: Some("img".into()),
             label_column: Some("fine_label".into()),
         };
@@ -233,6 +245,9 @@ mod tests {
         for text in [
             "channels = 2",
             "limit = 0",
+            "range = [1.0, 1.0]",
+            "range = [0.0, inf]",
+            "range = [nan, 1.0]",
             "size = [0, 4]",
             "padding = { to = { height = 4, width = 99999 } }",
             "padding = { multiple = { of = 0 } }",

@@ -58,6 +58,18 @@ fn arrays_of_numpy() {
 }
 
 #[test]
+fn numbers_of_every_kind() {
+    let floats = open("floats.npz", &LoadOptions::default());
+    check("floats", &floats, 3, |index| index);
+    assert_eq!(floats.class_names().unwrap(), ["ant", "bee", "cow"]);
+    check("one hot", &open("one_hot.npz", &LoadOptions::default()), 3, |index| index);
+    let fortran = open("fortran.npy", &LoadOptions::default());
+    for index in 0..COUNT {
+        assert_eq!(fortran.image(index), floats.image(index), "image {index}");
+    }
+}
+
+#[test]
 fn archives_of_python() {
     check("zip", &open("pictures.zip", &LoadOptions::default()), 1, by_class);
     let images = open("table.zip", &LoadOptions::default());

@@ -48,6 +48,10 @@ pub struct DataConfig {
     pub channels: Option<usize>,
     /// Keep the 16 bits of 16-bit images; samples are then written with 16 bits, too.
     pub sixteen_bits: bool,
+    /// The lowest and the highest value of the source, as in `[0, 4095]`, which become black and white; values beyond are clamped.
+    /// If not given, the range of 8 or 16 bits, and for other numbers the usual one (0 to 1, -1 to 1, 0 to 255) that holds all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<[f64; 2]>,
     /// The column of a Parquet file, or array of an `.npz`, with the images; detected if not given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
@@ -84,6 +88,7 @@ impl Default for DataConfig {
             pad_to: None,
             channels: None,
             sixteen_bits: false,
+            range: None,
             image_column: None,
             label_column: None,
             class_from: ClassFrom::Auto,
@@ -379,6 +384,7 @@ impl Config {
                 None => Padding::Multiple { of: self.unet.downsample_factor(), fill: 0 },
             },
             sixteen_bits: self.data.sixteen_bits,
+            range: self.data.range,
             image_column: self.data.image_column.clone(),
             label_column: self.data.label_column.clone(),
             class_from: self.data.class_from,
@@ -407,6 +413,15 @@ impl Config {
         };
         let count = |key, value: usize| check(key, value as f64, (1..=1 << 20).contains(&value), "1 to 1048576");
         let fraction = |key, value: f64| check(key, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+        if let Some([low, high]) = self.data.range
+            && !(low.is_finite() && high.is_finite() && low < high)
+        {
+            let what = format!("data.range = [{low}, {high}]");
+            return Err(TrainError::NotTogether {
+                what,
+                advice: "the lowest value comes first, then a higher one, both finite",
+            });
+        }
         count("training.batch_size", training.batch_size)?;
         count("training.gradient_accumulate_every", training.gradient_accumulate_every)?;
         count("training.parallel_parts", training.parallel_parts)?;

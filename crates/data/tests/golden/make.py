@@ -44,6 +44,10 @@ frame.to_parquet(HERE / "pandas.parquet")
 numpy.savez_compressed(HERE / "arrays.npz", x_train=color.transpose(0, 3, 1, 2), y_train=numpy.array(labels))
 # 16 bits: 256 v + 255 - v
 numpy.save(HERE / "deep.npy", (256 * gray.astype("uint16") + 255 - gray)[..., 0])
+floats = (color / 127.5 - 1).astype("float32")
+numpy.savez_compressed(HERE / "floats.npz", images=floats, labels=numpy.array(NAMES)[labels], weights=numpy.ones(3))
+numpy.savez_compressed(HERE / "one_hot.npz", images=color.astype(">i8"), labels=numpy.eye(3)[labels])
+numpy.save(HERE / "fortran.npy", numpy.asfortranarray(color / 255).astype("float16"))
 
 with zipfile.ZipFile(HERE / "pictures.zip", "w", zipfile.ZIP_DEFLATED) as archive:
     for n in range(COUNT):
