@@ -133,3 +133,21 @@ fn large_data_is_decoded_once() {
     assert!(printed.starts_with("freed"), "{printed}");
     assert!(place.run(&["data", "cache"]).succeeded().output.contains("in 0 files of"));
 }
+
+#[test]
+fn bands_without_colors_are_learnt_and_sampled() {
+    let place = Workplace::new();
+    std::fs::create_dir(place.path("pictures")).expect("a folder");
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/image/bands.tiff");
+    for number in 0..4 {
+        std::fs::copy(&seed, place.path(&format!("pictures/{number}.tiff"))).expect("written");
+    }
+    let settings = ["training.class_labels=false", "data.image_size=8", "data.preview_channels=[4, 0, 2]"];
+    let output = train(&place, "pictures", &settings);
+    assert!(output.contains("5 channel(s)"), "{output}");
+    place.run(&["sample", "run", "--count", "2", "--steps", "2", "--save", "grid,npz"]).succeeded();
+    assert_eq!(image::open(place.path("samples/grid.png")).expect("a grid").color(), image::ColorType::Rgb8);
+    let printed = place.run(&["data", "inspect", "samples/samples.npz"]).succeeded().output;
+    assert!(printed.contains("channels   5"), "{printed}");
+    place.run(&["sample", "run", "--count", "2", "--save", "png"]).refused(&["5 channels", "--save npz"]);
+}

@@ -160,6 +160,14 @@ fn try_pictures(root: &Path) {
         picture().save(&path).expect("written");
         try_dataset(extension, &path, ANY, &folder);
     }
+    // bands, floating-point numbers with alpha, a palette, and two pages
+    for name in ["bands.tiff", "float.tiff", "palette.tiff", "stack.tiff"] {
+        let folder = root.join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/image").join(name);
+        std::fs::copy(seed, folder.join(name)).expect("written");
+        try_dataset(name, &folder.join(name), ANY, &folder);
+    }
 }
 
 /// Files that Python's libraries wrote.

@@ -49,7 +49,7 @@ impl Header {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageFormat {
-    /// 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or another number of bands.
     pub channels: usize,
     /// Height of the input of the network.
     pub height: usize,
@@ -62,6 +62,9 @@ pub struct ImageFormat {
     /// Bits of a value, 8 or 16, of the training images and of written samples.
     #[serde(default = "eight", skip_serializing_if = "is_eight")]
     pub bits: u8,
+    /// The channels that pictures show as red, green and blue, counted from 0, where the channels have no colors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preview_channels: Option<[usize; 3]>,
 }
 
 fn eight() -> u8 {
@@ -75,7 +78,14 @@ fn is_eight(bits: &u8) -> bool {
 impl ImageFormat {
     /// Images of 8 bits that were not padded.
     pub fn new(channels: usize, height: usize, width: usize) -> Self {
-        Self { channels, height, width, content_height: height, content_width: width, bits: eight() }
+        let (content_height, content_width) = (height, width);
+        let preview_channels = (!matches!(channels, 1 | 3 | 4)).then(|| Self::first_channels(channels));
+        Self { channels, height, width, content_height, content_width, bits: eight(), preview_channels }
+    }
+
+    /// The first three of these channels; of two the first alone, as gray.
+    pub fn first_channels(channels: usize) -> [usize; 3] {
+        if channels > 2 { [0, 1, 2] } else { [0; 3] }
     }
 
     /// The content of padded images: `[batch, channels, height, width]` to `[batch, channels, content_height, content_width]`.

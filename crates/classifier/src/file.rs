@@ -67,7 +67,7 @@ impl NoisedClassifier {
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
         let Header { image, classes, schedule, .. } = file.header_as(FORMAT_VERSION)?;
         let side = 4..=1 << 12;
-        let possible = (1..=4).contains(&image.channels)
+        let possible = (1..=64).contains(&image.channels)
             && side.contains(&image.height)
             && side.contains(&image.width)
             && (2..=MAX_CLASSES).contains(&classes);

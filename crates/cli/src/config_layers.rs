@@ -10,10 +10,11 @@ use train::Config;
 use crate::UsageError;
 
 /// Keys without a default.
-pub const OPTIONAL_KEYS: [&str; 10] = [
+pub const OPTIONAL_KEYS: [&str; 11] = [
     "data.image_size",
     "data.pad_to",
     "data.channels",
+    "data.preview_channels",
     "data.range",
     "data.image_column",
     "data.label_column",

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use checkpoint::ImageFormat;
 use clap::Subcommand;
 use data::{Cache, ImageSet, LoadOptions};
 use picture::{Pixels, save_png};
@@ -31,6 +32,9 @@ pub enum DataCommand {
         /// The file of the preview
         #[arg(long, value_name = "FILE", default_value = "preview.png")]
         preview: PathBuf,
+        /// The channels that the preview shows as red, green and blue, counted from 0, as in 3,2,1; the first three if not given
+        #[arg(long, value_name = "R,G,B", value_parser = three_channels)]
+        preview_channels: Option<[usize; 3]>,
         /// Leave out images that cannot be read
         #[arg(long)]
         skip_unreadable: bool,
@@ -63,7 +67,16 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             let path = data::fetch(&name, from.as_deref(), None, &mut |line| eprintln!("{line}"))?;
             print_result(path.display())
         }
-        DataCommand::Inspect { path, preview, skip_unreadable, image_size, sixteen_bits, columns, json } => {
+        DataCommand::Inspect {
+            path,
+            preview,
+            preview_channels,
+            skip_unreadable,
+            image_size,
+            sixteen_bits,
+            columns,
+            json,
+        } => {
             let options = LoadOptions {
                 skip_unreadable,
                 size: image_size.map(|side| (side, side)),
@@ -77,7 +90,7 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
             for (path, reason) in &loaded.skipped {
                 eprintln!("warning: left out {}: {reason}", path.display());
             }
-            draw_preview(&loaded.images, &preview)?;
+            draw_preview(&loaded.images, preview_channels, &preview)?;
             let inspection = data::inspect(&loaded.images);
             if json {
                 let mut value = serde_json::to_value(&inspection)?;
@@ -127,13 +140,23 @@ pub fn run(command: DataCommand) -> anyhow::Result<()> {
     }
 }
 
-fn draw_preview(images: &ImageSet, path: &Path) -> anyhow::Result<()> {
+/// Parses three channels.
+fn three_channels(text: &str) -> Result<[usize; 3], String> {
+    let channels: Result<Vec<usize>, _> = text.split(',').map(|channel| channel.trim().parse()).collect();
+    let channels = channels.ok().and_then(|channels| channels.try_into().ok());
+    channels.ok_or_else(|| "write three numbers, as in 3,2,1".to_owned())
+}
+
+fn draw_preview(images: &ImageSet, channels: Option<[usize; 3]>, path: &Path) -> anyhow::Result<()> {
+    let has_colors = matches!(images.channels(), 1 | 3) || images.has_alpha();
+    let channels = channels.or((!has_colors).then(|| ImageFormat::first_channels(images.channels())));
     let stride = images.len().div_ceil(PREVIEW).max(1);
     let pictures = (0..images.len())
         .step_by(stride)
         .map(|index| {
             let bytes = images.bytes(index).into_owned();
-            Pixels::new(images.height(), images.width(), images.channels(), bytes)
+            let picture = Pixels::new(images.height(), images.width(), images.channels(), bytes)?;
+            channels.map_or(Ok(picture.clone()), |channels| picture.shown(channels))
         })
         .collect::<Result<Vec<_>, _>>()?;
     let preview = sample_grid(&pictures, grid_columns(pictures.len(), 0))?;

@@ -10,7 +10,7 @@ use data::LoadOptions;
 use files::{Action, FileError};
 use noise::{Noise, Purpose};
 use picture::save_png;
-use pipeline::{NetworkDenoiser, grid_columns, pictures, sample_grid};
+use pipeline::{NetworkDenoiser, grid_columns, previews, sample_grid};
 use sampler::{
     DdimOptions, Denoiser, Guided, NoiseLevel, RepaintOptions, ddim, ddim_inversion, levels_for_strength, noised,
     repaint, slerp,
@@ -261,7 +261,8 @@ impl<'a> Editor<'a> {
 
     /// Saves the grid of all images, up to 16 of them in one row.
     fn save(&self, images: Vec<Tensor<4>>) -> anyhow::Result<()> {
-        let pictures = pictures(self.model.header.image.cropped(Tensor::cat(images, 0)))?;
+        let format = self.model.header.image;
+        let pictures = previews(format.cropped(Tensor::cat(images, 0)), &format)?;
         let count = pictures.len();
         let columns = if count <= 16 { count } else { grid_columns(count, 0) };
         let out = &self.arguments.out;

@@ -1,6 +1,7 @@
 //! `diffuse sample`.
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ops::Range,
     path::{Path, PathBuf},
@@ -12,8 +13,8 @@ use checkpoint::{GuidanceKind, ImageFormat, Model, SamplerKind, SamplingConfig};
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
-use picture::{DeepPixels, Pixels, save_gif, save_png, save_png_sixteen_bits, strip};
-use pipeline::{GenerateError, Guide, Request, generate_guided, grid_columns, pictures, sample_grid};
+use picture::{DeepPixels, PictureError, Pixels, save_gif, save_png, save_png_sixteen_bits, strip};
+use pipeline::{GenerateError, Guide, Request, generate_guided, grid_columns, pictures, previews, sample_grid};
 use sampler::{Classifier, Observer};
 use schedule::Spacing;
 use serde_json::json;
@@ -121,6 +122,14 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let request = arguments.request(classes, indices.clone());
 
     let format = model.header.image;
+    if format.preview_channels.is_some() && arguments.save.contains(&Output::Png) {
+        let text = format!(
+            "PNG files hold gray, RGB or RGBA, and the images of this model have {} channels without colors: take --save npz, which \
+             keeps all, or --save grid, which shows three",
+            format.channels
+        );
+        return Err(UsageError(text).into());
+    }
     let is_animated = arguments.save.iter().any(|output| matches!(output, Output::Gif | Output::Strip));
     // x_t of the batches, by the number of the step
     let mut frames = BTreeMap::<usize, Vec<Tensor<4>>>::new();
@@ -135,7 +144,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     } else {
         grid_columns(indices.len(), 0)
     };
-    let frames = frames.into_values().map(|batches| pictures(Tensor::cat(batches, 0)));
+    let frames = frames.into_values().map(|batches| previews(Tensor::cat(batches, 0), &format));
     let drawing = Drawing {
         folder: &arguments.out,
         format,
@@ -226,7 +235,8 @@ fn draw(
 
 /// Checks that a classifier was trained on the noise levels and the format of images of a model.
 fn check_guide(classifier: &NoisedClassifier, model: &Model, class: Option<usize>) -> anyhow::Result<()> {
-    if classifier.image() != model.header.image || *classifier.schedule() != model.header.schedule {
+    let alike = |format: ImageFormat| ImageFormat { preview_channels: None, ..format };
+    if alike(classifier.image()) != alike(model.header.image) || *classifier.schedule() != model.header.schedule {
         bail!(
             "the classifier was trained for images of another size or another schedule than the model's: train one for this \
              model with diffuse classifier"
@@ -269,9 +279,9 @@ impl Drawing<'_> {
             files.push(self.folder.join(name));
             self.folder.join(name)
         };
-        let grid = |pictures: &Vec<Pixels>| sample_grid(pictures, self.columns);
+        let grid = |pictures: &[Pixels]| sample_grid(pictures, self.columns);
         match output {
-            Output::Grid => save_png(&grid(&self.pictures)?, path("grid.png"))?,
+            Output::Grid => save_png(&grid(&self.shown()?)?, path("grid.png"))?,
             Output::Png => {
                 for (position, index) in self.indices.clone().enumerate() {
                     let file = path(&format!("{index:05}.png"));
@@ -283,7 +293,7 @@ impl Drawing<'_> {
             }
             Output::Npz => self.save_npz(&path("samples.npz"))?,
             Output::Gif => {
-                let grids = self.frames.iter().map(grid).collect::<Result<Vec<_>, _>>()?;
+                let grids = self.frames.iter().map(|frame| grid(frame)).collect::<Result<Vec<_>, _>>()?;
                 save_gif(&grids, path("denoising.gif"), 12, 150)?;
             }
             Output::Strip => {
@@ -293,6 +303,12 @@ impl Drawing<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The pictures in colors.
+    fn shown(&self) -> Result<Cow<'_, [Pixels]>, PictureError> {
+        let Some(channels) = self.format.preview_channels else { return Ok(Cow::Borrowed(&self.pictures)) };
+        self.pictures.iter().map(|picture| picture.shown(channels)).collect::<Result<Vec<_>, _>>().map(Cow::Owned)
     }
 
     fn save_npz(&self, file: &Path) -> anyhow::Result<()> {

@@ -223,7 +223,8 @@ impl Rank {
         let path = Path::new(&config.data.path);
         let has_parts = |extension: &std::ffi::OsStr| extension == "zip" || extension == "npz";
         if !path.is_file() || path.extension().is_some_and(has_parts) {
-            let options = LoadOptions { split: Split::Test, limit: Some(count), ..config.load_options() };
+            let channels = Some(images.channels());
+            let options = LoadOptions { split: Split::Test, limit: Some(count), channels, ..config.load_options() };
             match self.open(config, &options) {
                 Ok(test) if is_alike(&test.images) => return Ok((images, Some(test.images))),
                 Ok(test) => self.log(format_args!(

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::channels::keep_first;
 use crate::disk::{file_name, list};
 use crate::error::DataError;
 use crate::hash::{hexadecimal, sha256};
@@ -21,6 +22,7 @@ use crate::levels::Levels;
 use crate::options::{ClassFrom, LoadOptions};
 use crate::pixels::{Pixels, map};
 use crate::places::Places;
+use crate::remark::Remark;
 
 /// Raised when the same files and options would give other values, or the layout changes.
 const VERSION: u32 = 2;
@@ -57,6 +59,8 @@ pub(crate) struct Content {
     pub height: usize,
     pub width: usize,
     pub channels: usize,
+    /// Whether the last of four channels is alpha.
+    pub has_alpha: bool,
     pub sixteen_bits: bool,
     pub content_size: (usize, usize),
     /// The number of pictures of each (height, width).
@@ -65,6 +69,8 @@ pub(crate) struct Content {
     pub kept: Vec<usize>,
     /// The indices of those that cannot be read, and the reasons.
     pub broken: Vec<(usize, String)>,
+    /// What is said about channels, pages and ranges.
+    pub remarks: Vec<Remark>,
     /// The extremes of the values of the source.
     pub levels: Levels,
     /// What the source decided while it was read.
@@ -268,8 +274,8 @@ impl Slot {
         Some((content, Pixels::Mapped { map: map(&file).ok()?, start: START, len }))
     }
 
-    /// Writes the file: the values, which `fill` passes to its argument, and the description that it returns. A file that is
-    /// not finished is removed.
+    /// Writes the file: the values, which `fill` passes to its argument, and the description that it returns. Of more channels
+    /// than the description has, the first are kept. A file that is not finished is removed.
     ///
     /// # Errors
     /// [`DataError::File`] with an action other than reading where the file cannot be written, and the errors of `fill`.
@@ -291,6 +297,14 @@ impl Slot {
         if stamp_of(&self.files).is_none_or(|stamp| stamp.name != self.stamp) {
             return Err(failed(std::io::Error::other("the data changed while it was read")));
         }
+        let pixels = content.count * content.height * content.width;
+        let value_bytes = 1 + usize::from(content.sixteen_bits);
+        let channels = len / (pixels * value_bytes).max(1);
+        if channels > content.channels {
+            file.flush().map_err(failed)?;
+            let sizes = [value_bytes, channels, content.channels];
+            len = narrow(file.get_mut().as_file_mut(), pixels, sizes).map_err(failed)?;
+        }
         let description = serde_json::to_vec(&content).map_err(|error| failed(error.into()))?;
         file.write_all(&description).map_err(failed)?;
         let mut file = file.into_inner().map_err(|error| failed(error.into_error()))?;
@@ -303,6 +317,25 @@ impl Slot {
         let map = map(&file).map_err(failed)?;
         Ok((content, Pixels::Mapped { map, start: START, len }))
     }
+}
+
+/// Keeps the first `to` of each `from` values, of `value_bytes` each, of the pixels in a file, and cuts it after them; returns
+/// the length of the values.
+fn narrow(file: &mut File, pixels: usize, [value_bytes, from, to]: [usize; 3]) -> std::io::Result<usize> {
+    const BLOCK: usize = 1 << 16;
+    let mut block = vec![0; BLOCK * value_bytes * from];
+    let place = |pixel: usize, channels: usize| (START + pixel * value_bytes * channels) as u64;
+    for first in (0..pixels).step_by(BLOCK) {
+        let block = &mut block[..(pixels - first).min(BLOCK) * value_bytes * from];
+        file.seek(SeekFrom::Start(place(first, from)))?;
+        file.read_exact(block)?;
+        let kept = keep_first(block, value_bytes, from, to);
+        file.seek(SeekFrom::Start(place(first, to)))?;
+        file.write_all(&block[..kept])?;
+    }
+    file.set_len(place(pixels, to))?;
+    file.seek(SeekFrom::End(0))?;
+    Ok(pixels * value_bytes * to)
 }
 
 #[cfg(test)]
@@ -380,6 +413,30 @@ mod tests {
         let mut expected = numbers.clone();
         plain.images.write_chw_f32(3, true, &mut expected);
         assert_eq!(numbers, expected);
+    }
+
+    #[test]
+    fn channels_that_carry_nothing_are_dropped_in_the_file_too() {
+        use image::{ImageFormat, Rgba, RgbaImage};
+        let place = Place::new();
+        for number in 0..3 {
+            // more pixels than a block
+            let picture = RgbaImage::from_fn(300, 300, |x, y| {
+                let shade = (x * 7 + y * 3 + number) as u8;
+                Rgba([shade, shade, shade, 255])
+            });
+            place.put(&format!("gray/{number}.png"), &crate::testing::encoded(picture, ImageFormat::Png));
+        }
+        let path = place.folder.path().join("gray").display().to_string();
+        let plain = crate::open_in(&Places::default(), &path, &LoadOptions::default()).unwrap();
+        assert_eq!((plain.images.channels(), plain.images.image(2)[..2].to_vec()), (1, vec![2, 9]));
+        assert_eq!(plain.account.lines().len(), 2, "{:?}", plain.account.lines());
+        for cached in [Cached::Written, Cached::Read] {
+            let loaded = place.open("gray", &LoadOptions::default());
+            assert_eq!((loaded.cached.clone(), loaded.images.is_mapped()), (cached, true));
+            assert_same(&loaded, &plain);
+            assert_eq!(loaded.account, plain.account);
+        }
     }
 
     #[test]

@@ -192,8 +192,8 @@ fn gather(
     }
     if gathered.labels.is_empty() {
         let split = if split == Split::Train { "training" } else { "test" };
-        let looked_for = "data_batch_1 to data_batch_5 and test_batch (CIFAR-10), or train and test (CIFAR-100), each with .bin \
-                          (binary version) or without (Python version)";
+        let looked_for = "data_batch_1.bin to data_batch_5.bin and test_batch.bin (CIFAR-10), or train.bin and test.bin (CIFAR-100), \
+                          or the same without .bin (Python version)";
         return Err(DataError::nothing_found(path, format!("has no CIFAR batch of the {split} split"), looked_for));
     }
     let is_short = gathered.kind == Some(TEN) && split == Split::Train && read.len() != BATCHES;

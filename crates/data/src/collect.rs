@@ -8,16 +8,18 @@ use rayon::prelude::*;
 
 use crate::account::Account;
 use crate::cache::{Content, Slot};
+use crate::channels::{Channels, Seen, Traits, keep_first};
 use crate::classes::Classes;
 use crate::context::{ReadContext, Stage};
-use crate::decode::{Encoded, Header, Reason};
+use crate::decode::{Encoded, Header, Look, Reason};
 use crate::error::DataError;
 use crate::image_set::{ImageSet, evenly_spread, prepare};
 use crate::levels::Levels;
 use crate::loaded::{Cached, Loaded};
 use crate::options::LoadOptions;
 use crate::pixels::{Pixels, allocate_free};
-use crate::range::Range;
+use crate::range::{Extremes, Range};
+use crate::remark::{Pictures, Remark};
 use crate::transform::Value;
 
 /// A file that cannot be read, and the reason.
@@ -79,8 +81,10 @@ pub(crate) struct Collection<'a> {
 struct Plan {
     height: usize,
     width: usize,
-    channels: usize,
+    channels: Channels,
     sixteen_bits: bool,
+    /// The range of numbers of TIFF files that have none of their own.
+    found_range: Option<Range>,
     /// The number of pictures that are tried.
     tried: usize,
     /// The pictures with a good header.
@@ -92,7 +96,11 @@ struct Plan {
 impl Plan {
     /// Bytes of one image.
     fn image_bytes(&self) -> usize {
-        self.height * self.width * self.channels * if self.sixteen_bits { 2 } else { 1 }
+        self.height * self.width * self.channels.count * self.value_bytes()
+    }
+
+    fn value_bytes(&self) -> usize {
+        if self.sixteen_bits { 2 } else { 1 }
     }
 
     /// Bytes of all images.
@@ -132,6 +140,10 @@ impl Collection<'_> {
                     pixels.extend_from_slice(image);
                     Ok(())
                 })?;
+                if content.channels < plan.channels.count {
+                    let kept = keep_first(&mut pixels, plan.value_bytes(), plan.channels.count, content.channels);
+                    pixels.truncate(kept);
+                }
                 let reason = unwritten.and_then(Result::err).map(|error| error.to_string());
                 (content, Pixels::Memory(pixels), reason.map_or(Cached::Unused, Cached::Failed))
             }
@@ -145,14 +157,14 @@ impl Collection<'_> {
         let indices: Vec<usize> = evenly_spread(count, options.limit.unwrap_or(count)).collect();
         let (mut headers, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
         if let Some(header) = self.source.uniform() {
-            headers.extend(indices.iter().map(|&index| (index, header)));
+            headers.extend(indices.iter().map(|&index| (index, Look { header, tiff: None })));
         } else {
             let mut done = 0;
             self.in_chunks(&indices, CHUNK_PICTURES, &mut |chunk| {
-                let of_chunk: Vec<_> = chunk.par_iter().map(|(_, encoded)| encoded.header()).collect();
-                for ((index, _), header) in chunk.iter().zip(of_chunk) {
-                    match header {
-                        Ok(header) => headers.push((*index, header)),
+                let of_chunk: Vec<_> = chunk.par_iter().map(|(_, encoded)| encoded.look()).collect();
+                for ((index, _), look) in chunk.iter().zip(of_chunk) {
+                    match look {
+                        Ok(look) => headers.push((*index, look)),
                         Err(reason) => broken.push((*index, reason.to_string())),
                     }
                 }
@@ -161,7 +173,7 @@ impl Collection<'_> {
                 Ok(())
             })?;
         }
-        let Some(&(first_index, first)) = headers.first() else {
+        let Some(&(first_index, Look { header: first, .. })) = headers.first() else {
             return Err(self.unreadable_error(&broken, indices.len()));
         };
         let readable: Vec<usize> = headers.iter().map(|(index, _)| *index).collect();
@@ -171,7 +183,7 @@ impl Collection<'_> {
             // pictures with a good header are decoded too, so that all faults are counted and named at once
             self.in_chunks(&readable, CHUNK_PICTURES, &mut |chunk| {
                 let fault = |(index, encoded): &(usize, Encoded)| {
-                    Some((*index, encoded.decode_in::<u8>(range).err()?.to_string()))
+                    Some((*index, encoded.decode_in::<u8>(range, None).err()?.to_string()))
                 };
                 broken.par_extend(chunk.par_iter().filter_map(fault));
                 Ok(())
@@ -179,8 +191,8 @@ impl Collection<'_> {
             return Err(self.unreadable_error(&broken, indices.len()));
         }
         let size = |header: &Header| (header.height, header.width);
-        let other = headers.iter().find(|(_, header)| size(header) != size(&first));
-        if let (None, Some((second, header))) = (options.size, other) {
+        let other = headers.iter().find(|(_, look)| size(&look.header) != size(&first));
+        if let (None, Some((second, Look { header, .. }))) = (options.size, other) {
             return Err(DataError::MixedSizes {
                 first: self.source.title(first_index),
                 first_size: size(&first),
@@ -189,10 +201,39 @@ impl Collection<'_> {
             });
         }
         let (height, width) = options.final_size(size(&first))?;
-        let most_channels = headers.iter().map(|(_, header)| header.channels).max();
-        let channels = options.channels.or(most_channels).unwrap_or(1);
-        let sixteen_bits = options.sixteen_bits && headers.iter().any(|(_, header)| header.sixteen_bits);
-        Ok(Plan { height, width, channels, sixteen_bits, tried: indices.len(), readable, broken })
+        let mut channels = Channels::of(&headers, options, &|index| self.source.title(index))?;
+        let sixteen_bits = options.sixteen_bits && headers.iter().any(|(_, look)| look.header.sixteen_bits);
+        let found_range = self.find_range(&headers, options, &mut channels.remarks)?;
+        Ok(Plan { height, width, channels, sixteen_bits, found_range, tried: indices.len(), readable, broken })
+    }
+
+    /// The range of the numbers of TIFF files that have none of their own, found by looking at all of them.
+    fn find_range(
+        &self,
+        looks: &[(usize, Look)],
+        options: &LoadOptions,
+        remarks: &mut Vec<Remark>,
+    ) -> Result<Option<Range>, DataError> {
+        let layouts = looks.iter().filter_map(|(index, look)| Some((*index, look.tiff?)));
+        let (indices, layouts): (Vec<usize>, Vec<_>) = layouts.filter(|(_, layout)| layout.needs_range()).unzip();
+        let (Some(&first), None) = (layouts.first(), options.range) else { return Ok(None) };
+        let mut found: Option<Extremes> = None;
+        self.in_chunks(&indices, CHUNK_PICTURES, &mut |chunk| {
+            let of_chunk: Vec<_> = chunk.par_iter().filter_map(|(_, encoded)| encoded.extremes()).collect();
+            found = found.into_iter().chain(of_chunk).reduce(Extremes::and);
+            Ok(())
+        })?;
+        let Some(found) = found else { return Ok(None) };
+        let (count, type_name) = (indices.len(), first.type_name());
+        let is_integer = layouts.iter().all(|layout| layout.is_integer());
+        let title =
+            format!("{count} TIFF files of {type_name} (the first: {})", self.source.title(indices[0]).display());
+        let range = Range::usual_or_ask(found, is_integer, &title)?;
+        let (Extremes { least, greatest, .. }, Range { low, high }) = (found, range);
+        let choice =
+            format!("values of {type_name} run from {least} to {greatest}: {low} was taken as black, {high} as white");
+        remarks.push(Remark::decided(choice, Pictures::of(indices)));
+        Ok(Some(range))
     }
 
     /// Decodes and prepares the pictures of the plan, and passes their values to `write`.
@@ -206,20 +247,21 @@ impl Collection<'_> {
         let image_bytes = plan.image_bytes();
         let (mut kept, mut sizes, mut broken) = (Vec::new(), BTreeMap::new(), plan.broken.clone());
         let (mut done, most) = (0, (CHUNK_BYTES / image_bytes).clamp(1, CHUNK_PICTURES));
-        let (mut images, mut levels) = (Vec::new(), Levels::default());
+        let (mut images, mut seen, mut levels) = (Vec::new(), Seen::default(), Levels::default());
         let decode_into = if plan.sixteen_bits { decode_into::<u16> } else { decode_into::<u8> };
         self.in_chunks(&plan.readable, most, &mut |chunk| {
             images.resize(chunk.len() * image_bytes, 0);
             let slots = images.par_chunks_exact_mut(image_bytes).zip(chunk);
             let outcomes: Vec<_> =
-                slots.map(|(slot, (_, encoded))| decode_into(encoded, plan.channels, options, slot)).collect();
+                slots.map(|(slot, (_, encoded))| decode_into(encoded, plan, options, slot)).collect();
             for ((image, (index, _)), outcome) in images.chunks_exact(image_bytes).zip(chunk).zip(outcomes) {
                 match outcome {
-                    Ok((size, of_picture)) => {
+                    Ok(decoded) => {
                         write(image)?;
-                        levels.add(&of_picture);
+                        seen.add(*index, decoded.traits);
+                        levels.add(&decoded.levels);
                         kept.push(*index);
-                        *sizes.entry(size).or_insert(0) += 1;
+                        *sizes.entry(decoded.size).or_insert(0) += 1;
                     }
                     Err(reason) => broken.push((*index, reason.to_string())),
                 }
@@ -232,17 +274,20 @@ impl Collection<'_> {
         if kept.is_empty() {
             return Err(self.unreadable_error(&broken, plan.tried));
         }
+        let (channels, of_channels) = plan.channels.that_carry_something(&seen);
         let content_size = options.size.or_else(|| sizes.keys().next().copied());
         Ok(Content {
             count: kept.len(),
             height: plan.height,
             width: plan.width,
-            channels: plan.channels,
+            channels,
+            has_alpha: channels == 4 && plan.channels.has_alpha,
             sixteen_bits: plan.sixteen_bits,
             content_size: content_size.unwrap_or((plan.height, plan.width)),
             sizes: sizes.into_iter().collect(),
             kept,
             broken,
+            remarks: plan.channels.remarks.iter().cloned().chain(of_channels).collect(),
             levels,
             decisions: self.source.decisions(),
         })
@@ -284,7 +329,10 @@ impl Collection<'_> {
         let classes = labels.iter().flatten().max().map_or(0, |&largest| largest as usize + 1);
         let labels = labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());
         let images = ImageSet::of_pixels(self.name.to_string(), pixels, content.sixteen_bits, shape, labels, names)?
-            .with_source(classes, content.content_size, content.sizes.into_iter().collect());
+            .with_source(classes, content.content_size, content.sizes.into_iter().collect())
+            .with_alpha(content.has_alpha);
+        let source = self.source;
+        content.remarks.iter().for_each(|remark| remark.say(&mut self.account, &|index| source.title(index)));
         Ok(Loaded { images, skipped, account: self.account, source: self.root.display().to_string(), cached })
     }
 
@@ -309,18 +357,27 @@ impl Collection<'_> {
     }
 }
 
-/// Decodes a picture and prepares it into `slot`; returns its height and width before that, and the extremes of its values.
+/// What is known of a picture that was decoded.
+struct Decoded {
+    /// Height and width before it was prepared.
+    size: (usize, usize),
+    traits: Traits,
+    /// The extremes of its values.
+    levels: Levels,
+}
+
+/// Decodes a picture and prepares it into `slot`.
 fn decode_into<V: Value>(
     encoded: &Encoded,
-    channels: usize,
+    plan: &Plan,
     options: &LoadOptions,
     slot: &mut [u8],
-) -> Result<((usize, usize), Levels), Reason> {
-    let (picture, levels) = encoded.decode_in::<V>(Range::given(options))?;
-    let prepared = prepare(&picture, channels, options)?;
+) -> Result<Decoded, Reason> {
+    let (picture, levels) = encoded.decode_in::<V>(Range::given(options), plan.found_range)?;
+    let prepared = prepare(&picture, plan.channels.count, options)?;
     if size_of_val(prepared.pixels()) != slot.len() {
         return Err("changed while it was read".into());
     }
     V::write_bytes(prepared.pixels(), slot);
-    Ok(((picture.height(), picture.width()), levels))
+    Ok(Decoded { size: (picture.height(), picture.width()), traits: Traits::of(&picture), levels })
 }

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -13,12 +13,13 @@ use crate::formats::{FIRST_BYTES, name_by_bytes};
 use crate::levels::{Levels, check_depth, stretched};
 use crate::numbers::NumberType;
 use crate::range::{Extremes, Range};
+use crate::tiff;
 use crate::transform::{Raster, Value};
 
 /// Pixels of a side of a source image at most, ...
-const LARGEST_SOURCE_SIDE: u32 = 65_535;
+pub(crate) const LARGEST_SOURCE_SIDE: u32 = 65_535;
 /// ... bytes of a decoded image, ...
-const LARGEST_DECODED: u64 = 512 << 20;
+pub(crate) const LARGEST_DECODED: u64 = 512 << 20;
 /// ... and bytes of a file.
 pub(crate) const LARGEST_FILE: u64 = 1 << 30;
 
@@ -30,10 +31,38 @@ pub(crate) type Reason = Box<dyn Error + Send + Sync>;
 pub(crate) struct Header {
     pub height: usize,
     pub width: usize,
-    /// 1, 3 or 4
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or the number of bands.
     pub channels: usize,
     /// Whether a value has more than a byte.
     pub sixteen_bits: bool,
+}
+
+/// What the first bytes of a picture say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Look {
+    pub header: Header,
+    /// Of a TIFF file.
+    pub tiff: Option<tiff::Layout>,
+}
+
+impl Look {
+    /// Whether the channels have no colors.
+    pub fn is_bands(&self) -> bool {
+        match self.tiff.filter(|layout| layout.header().is_some()) {
+            Some(layout) => layout.is_bands(),
+            None => !matches!(self.header.channels, 1 | 3 | 4),
+        }
+    }
+
+    /// The channels, as in `3 channels (RGB)`.
+    pub fn in_words(&self) -> String {
+        match self.header.channels {
+            bands if self.is_bands() => format!("{bands} bands"),
+            1 => "1 channel (gray)".into(),
+            3 => "3 channels (RGB)".into(),
+            _ => "4 channels (RGBA)".into(),
+        }
+    }
 }
 
 /// A picture of a source.
@@ -43,6 +72,8 @@ pub(crate) enum Encoded {
     File(PathBuf),
     /// The bytes of such a file.
     Bytes(Vec<u8>),
+    /// A page of a TIFF file.
+    Page(tiff::Page),
     /// Values of any type.
     Bare(Bare),
     /// A picture that the source cannot read, and the reason.
@@ -66,41 +97,66 @@ impl Encoded {
     /// Bytes that it takes in memory.
     pub fn held(&self) -> usize {
         match self {
-            Self::File(_) | Self::Broken(_) => 0,
+            Self::File(_) | Self::Page(_) | Self::Broken(_) => 0,
             Self::Bytes(bytes) => bytes.len(),
             Self::Bare(bare) => bare.bytes.len(),
         }
     }
 
-    pub fn header(&self) -> Result<Header, Reason> {
+    /// What the first bytes say.
+    pub fn look(&self) -> Result<Look, Reason> {
         match self {
             Self::File(path) => {
-                file_header(path).map_err(|reason| named(&disk::first_bytes(path, FIRST_BYTES), reason))
+                let file = File::open(path)?;
+                check_length(file.metadata()?.len())?;
+                look_at(BufReader::new(file), ImageFormat::from_path(path).ok())
+                    .map_err(|reason| named(&disk::first_bytes(path, FIRST_BYTES), reason))
             }
             Self::Bytes(bytes) => {
                 check_length(bytes.len() as u64)?;
                 let first = &bytes[..bytes.len().min(FIRST_BYTES)];
-                header_of(ImageReader::new(Cursor::new(bytes))).map_err(|reason| named(first, reason))
+                look_at(Cursor::new(bytes), None).map_err(|reason| named(first, reason))
             }
-            Self::Bare(bare) => Ok(bare.header),
+            Self::Page(page) => {
+                let mut look = look_at(page.reader(), Some(ImageFormat::Tiff))?;
+                // those that follow are pictures of their own
+                if let Some(layout) = &mut look.tiff {
+                    (layout.more_pages, layout.copies) = (0, 0);
+                }
+                Ok(look)
+            }
+            Self::Bare(bare) => Ok(Look { header: bare.header, tiff: None }),
             Self::Broken(reason) => Err(reason.as_str().into()),
         }
     }
 
-    /// The picture (of a GIF its first frame) in 1, 3 or 4 channels, turned by its EXIF orientation.
-    #[cfg(test)]
-    pub fn decode<V: Value>(&self) -> Result<Raster<V>, Reason> {
-        self.decode_in(None).map(|(picture, _)| picture)
+    /// The picture (of a GIF its first frame, of a TIFF its first page), turned by its EXIF orientation, with its colors stretched
+    /// from `given` (in values of the source) to black and white, and the extremes of its values. Numbers of a TIFF file that have
+    /// no range of their own are read in `found`, unless `given` is set.
+    pub fn decode_in<V: Value>(
+        &self,
+        given: Option<Range>,
+        found: Option<Range>,
+    ) -> Result<(Raster<V>, Levels), Reason> {
+        match self {
+            Self::File(path) => decode(&std::fs::read(path)?, ImageFormat::from_path(path).ok(), given, found),
+            Self::Bytes(bytes) => decode(bytes, None, given, found),
+            Self::Page(page) => match decode_tiff(|| page.reader(), given, found)? {
+                Some(picture) => Ok(picture),
+                None => decode_image(ImageReader::with_format(page.reader(), ImageFormat::Tiff), given),
+            },
+            Self::Bare(bare) => bare.raster(given),
+            Self::Broken(reason) => Err(reason.as_str().into()),
+        }
     }
 
-    /// The picture, with its colors stretched from `range` (in values of the source) to black and white, and the extremes of its
-    /// values.
-    pub fn decode_in<V: Value>(&self, range: Option<Range>) -> Result<(Raster<V>, Levels), Reason> {
+    /// The extremes of the numbers of a TIFF file whose numbers have no range of their own.
+    pub fn extremes(&self) -> Option<Extremes> {
         match self {
-            Self::File(path) => decode(&std::fs::read(path)?, ImageFormat::from_path(path).ok(), range),
-            Self::Bytes(bytes) => decode(bytes, None, range),
-            Self::Bare(bare) => bare.raster(range),
-            Self::Broken(reason) => Err(reason.as_str().into()),
+            Self::File(path) => extremes(|| File::open(path).map(BufReader::new)),
+            Self::Bytes(bytes) => extremes(|| Ok(Cursor::new(bytes))),
+            Self::Page(page) => extremes(|| Ok(page.reader())),
+            Self::Bare(_) | Self::Broken(_) => None,
         }
     }
 }
@@ -173,14 +229,17 @@ fn named(first: &[u8], reason: Reason) -> Reason {
     name_by_bytes(first).map_or(reason, Reason::from)
 }
 
-fn file_header(path: &Path) -> Result<Header, Reason> {
-    let file = File::open(path)?;
-    check_length(file.metadata()?.len())?;
-    let mut reader = ImageReader::new(BufReader::new(file));
-    if let Ok(format) = ImageFormat::from_path(path) {
+fn look_at(mut input: impl BufRead + Seek, format: Option<ImageFormat>) -> Result<Look, Reason> {
+    let tiff = if tiff::is_tiff(input.fill_buf()?) { Some(tiff::layout(&mut input)?) } else { None };
+    if let Some(header) = tiff.and_then(|layout| layout.header()) {
+        return Ok(Look { header, tiff });
+    }
+    input.rewind()?;
+    let mut reader = ImageReader::new(input);
+    if let Some(format) = format {
         reader.set_format(format);
     }
-    header_of(reader)
+    Ok(Look { header: header_of(reader)?, tiff })
 }
 
 fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason> {
@@ -209,16 +268,52 @@ fn channels_of(color: image::ColorType) -> usize {
 fn decode<V: Value>(
     bytes: &[u8],
     format: Option<ImageFormat>,
-    range: Option<Range>,
+    given: Option<Range>,
+    found: Option<Range>,
 ) -> Result<(Raster<V>, Levels), Reason> {
+    if tiff::is_tiff(bytes)
+        && let Some(picture) = decode_tiff(|| Cursor::new(bytes), given, found)?
+    {
+        return Ok(picture);
+    }
     let mut reader = ImageReader::new(Cursor::new(bytes));
     if let Some(format) = format {
         reader.set_format(format);
     }
-    let mut decoder = decoder(reader)?;
     if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_ends(bytes) {
         return Err("truncated: this JPEG has no end marker".into());
     }
+    decode_image(reader, given)
+}
+
+/// A TIFF that crate `image` does not read.
+fn decode_tiff<V: Value, R: BufRead + Seek>(
+    open: impl Fn() -> R,
+    given: Option<Range>,
+    found: Option<Range>,
+) -> Result<Option<(Raster<V>, Levels)>, Reason> {
+    let layout = tiff::layout(open())?;
+    if layout.header().is_none() {
+        return Ok(None);
+    }
+    if let (Some(given), Some(own)) = (given, layout.fixed_range()) {
+        check_depth(own, given)?;
+    }
+    let range = given.or(found.filter(|_| layout.needs_range()));
+    tiff::decode(open(), &layout, range).map(Some)
+}
+
+/// The extremes of the numbers of a TIFF that have no range of their own.
+fn extremes<R: BufRead + Seek>(open: impl Fn() -> std::io::Result<R>) -> Option<Extremes> {
+    let layout = tiff::layout(open().ok()?).ok().filter(tiff::Layout::needs_range)?;
+    tiff::extremes(open().ok()?, &layout).ok()?
+}
+
+fn decode_image<V: Value>(
+    reader: ImageReader<impl BufRead + Seek>,
+    range: Option<Range>,
+) -> Result<(Raster<V>, Levels), Reason> {
+    let mut decoder = decoder(reader)?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder)?;
     image.apply_orientation(orientation);

@@ -436,7 +436,7 @@ mod tests {
                     bytes[at] = random(256) as u8;
                 }
                 let encoded = Encoded::File(write(&root, "damaged.png", &bytes));
-                refused += usize::from(encoded.header().and_then(|_| encoded.decode::<u8>()).is_err());
+                refused += usize::from(encoded.look().and_then(|_| encoded.decode_in::<u8>(None, None)).is_err());
             }
         }
         assert!(refused > 100, "only {refused} of 700 damaged files were refused");

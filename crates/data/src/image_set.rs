@@ -68,6 +68,7 @@ pub struct ImageSet {
     height: usize,
     width: usize,
     channels: usize,
+    has_alpha: bool,
     labels: Option<Vec<u32>>,
     classes: usize,
     class_names: Option<Vec<String>>,
@@ -79,14 +80,14 @@ pub struct ImageSet {
 }
 
 impl ImageSet {
-    /// Wraps `pixels` of shape `[count, height, width, channels]`; `channels` is 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// Wraps `pixels` of shape `[count, height, width, channels]`; `channels` is 1 (gray), 3 (RGB), 4 (RGBA), or another number
+    /// up to 64.
     ///
     /// `labels`, where there are any, are one per image, each below the number of `class_names`; without names, the
     /// number of classes is the largest label + 1.
     ///
     /// # Errors
-    /// [`DataError::BadShape`] where a side or the count is 0, `pixels` has another length, the channels are none of
-    /// these, the labels are another number, a label has no class, or there are class names but no labels.
+    /// [`DataError::BadShape`] where a side or the count is 0, `pixels` has another length, the channels are more than 64, the labels are another number, a label has no class, or there are class names but no labels.
     pub fn new(
         name: impl Into<String>,
         pixels: Vec<u8>,
@@ -155,6 +156,7 @@ impl ImageSet {
             height,
             width,
             channels,
+            has_alpha: channels == 4,
             labels,
             classes,
             class_names,
@@ -174,9 +176,14 @@ impl ImageSet {
         self.len() == 0
     }
 
-    /// 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or another number up to 64.
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    /// Whether the last of four channels is alpha.
+    pub fn has_alpha(&self) -> bool {
+        self.has_alpha
     }
 
     /// Rows of every image.
@@ -376,6 +383,11 @@ impl ImageSet {
         Self { content_size, source_sizes: Some(Arc::new(sizes)), ..self }
     }
 
+    /// The same images, the last of whose four channels is alpha, or is none.
+    pub(crate) fn with_alpha(self, has_alpha: bool) -> Self {
+        Self { has_alpha: has_alpha && self.channels == 4, ..self }
+    }
+
     /// The extremes of its values, which are bytes, in the range of `options`, else in their own.
     pub(crate) fn levels(&self, options: &LoadOptions) -> Levels {
         let range = Range::given(options).unwrap_or(Range::BYTES);
@@ -447,7 +459,7 @@ pub struct Item {
     pub height: usize,
     /// Columns.
     pub width: usize,
-    /// 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or another number up to 64.
     pub channels: usize,
     /// The class, where the data has labels.
     pub label: Option<u32>,
@@ -564,7 +576,7 @@ mod tests {
             ImageSet::new("bad", vec![0; 7], [2, 2, 2, 1], None, None),
             ImageSet::new("bad", vec![], [0, 2, 2, 1], None, None),
             ImageSet::new("bad", vec![], [usize::MAX, usize::MAX, 4, 1], None, None),
-            ImageSet::new("bad", vec![0; 16], [2, 2, 2, 2], None, None),
+            ImageSet::new("bad", vec![0; 2 * 65], [2, 1, 1, 65], None, None),
             two(Some(vec![0]), None),
             two(Some(vec![0, 2]), Some(vec!["a".into(), "b".into()])),
             two(None, Some(vec!["a".into()])),

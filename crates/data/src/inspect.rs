@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::decode::words;
 use crate::image_set::ImageSet;
+use crate::transform::MOST_CHANNELS;
 
 /// A summary of an [`ImageSet`]; see [`inspect`].
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,7 +18,7 @@ pub struct Inspection {
     pub height: usize,
     /// Columns of every image.
     pub width: usize,
-    /// 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or another number up to 64.
     pub channels: usize,
     /// Bits of a value: 8 or 16.
     pub bits: usize,
@@ -43,9 +44,9 @@ pub struct Inspection {
 /// ```
 pub fn inspect(images: &ImageSet) -> Inspection {
     let channels = images.channels();
-    // four channels at most; a sum of squares of 2^47 bytes fits into u64, one of 16 bits needs more
-    let sums = |mut sums: [(u64, u128); 4], index: usize| {
-        let mut of_image = [(0u64, 0u64); 4];
+    // a sum of squares of 2^47 bytes fits into u64, one of 16 bits needs more
+    let sums = |mut sums: Vec<(u64, u128)>, index: usize| {
+        let mut of_image = [(0u64, 0u64); MOST_CHANNELS];
         let mut add = |at: usize, value: u64| {
             let sum = &mut of_image[at % channels];
             *sum = (sum.0 + value, sum.1 + value * value);
@@ -61,14 +62,13 @@ pub fn inspect(images: &ImageSet) -> Inspection {
         }
         sums
     };
-    let add = |left: [(u64, u128); 4], right: [(u64, u128); 4]| {
-        std::array::from_fn(|channel| (left[channel].0 + right[channel].0, left[channel].1 + right[channel].1))
+    let add = |left: Vec<(u64, u128)>, right: Vec<(u64, u128)>| {
+        left.iter().zip(right).map(|(left, right)| (left.0 + right.0, left.1 + right.1)).collect()
     };
-    let totals: [(u64, u128); 4] =
-        (0..images.len()).into_par_iter().fold(|| [(0, 0); 4], sums).reduce(|| [(0, 0); 4], add);
+    let none = || vec![(0, 0); channels];
+    let totals: Vec<(u64, u128)> = (0..images.len()).into_par_iter().fold(none, sums).reduce(none, add);
     let pixels = (images.len() * images.height() * images.width()).max(1) as f64;
     let most = if images.sixteen_bits() { 65535.0 } else { 255.0 };
-    let used = &totals[..channels];
 
     let mut counts = vec![0; images.classes()];
     for &label in images.labels().unwrap_or_default() {
@@ -89,8 +89,8 @@ pub fn inspect(images: &ImageSet) -> Inspection {
         channels,
         classes: counts.into_iter().enumerate().map(|(class, count)| (class_name(class), count)).collect(),
         bits: if images.sixteen_bits() { 16 } else { 8 },
-        mean: used.iter().map(|&(sum, _)| sum as f64 / pixels / most).collect(),
-        deviation: used
+        mean: totals.iter().map(|&(sum, _)| sum as f64 / pixels / most).collect(),
+        deviation: totals
             .iter()
             .map(|&(sum, squares)| (squares as f64 / pixels - (sum as f64 / pixels).powi(2)).max(0.0).sqrt() / most)
             .collect(),
@@ -117,6 +117,14 @@ mod tests {
         let set = ImageSet::new_sixteen_bits("deep", &[0, 65535, 65535, 0], [1, 2, 2, 1], None, None).unwrap();
         let inspection = inspect(&set);
         assert_eq!((inspection.mean[0], inspection.deviation[0], inspection.bits), (0.5, 0.5, 16));
+    }
+
+    #[test]
+    fn sixty_four_channels_are_measured() {
+        let pixels = (0..2 * 64).map(|at| (at % 64) as u8 * 4).collect();
+        let inspection = inspect(&ImageSet::new("bands", pixels, [2, 1, 1, 64], None, None).unwrap());
+        assert_eq!((inspection.mean.len(), inspection.deviation.len(), inspection.channels), (64, 64, 64));
+        assert_eq!((inspection.mean[63], inspection.deviation[63]), (252.0 / 255.0, 0.0));
     }
 
     #[test]

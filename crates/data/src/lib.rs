@@ -28,6 +28,7 @@
 
 mod account;
 mod cache;
+mod channels;
 mod cifar;
 mod classes;
 mod collect;
@@ -63,9 +64,12 @@ mod pixels;
 mod places;
 mod range;
 mod recognize;
+mod remark;
+mod stack;
 mod tarred;
 #[cfg(test)]
 mod testing;
+mod tiff;
 pub mod transform;
 mod tree;
 mod webdataset;

@@ -19,7 +19,7 @@ use crate::range::Range;
 use crate::recognize::{Kind, is_tar_name, recognize, recognize_in_gzip};
 use crate::tarred::{self, Tars};
 use crate::webdataset::Shards;
-use crate::{cifar, columns, disk, folder, idx, numpy, webdataset, zipped};
+use crate::{cifar, columns, disk, folder, idx, numpy, stack, webdataset, zipped};
 
 /// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
 /// decoded images of large datasets kept in [`Cache::from_environment`].
@@ -222,6 +222,11 @@ fn with_beside(mut loaded: Loaded, folder: &Path, tars: &[PathBuf], options: &Lo
 fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let lower = name.to_ascii_lowercase();
     let extension = lower.rsplit('.').next().unwrap_or_default();
+    if matches!(extension, "tif" | "tiff")
+        && let Some(loaded) = stack::load(name, path, options, context)?
+    {
+        return Ok(loaded);
+    }
     if folder::EXTENSIONS.contains(&extension) {
         return Err(DataError::bad_file(path, "is a single image; name the folder it lies in"));
     }

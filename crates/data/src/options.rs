@@ -23,7 +23,8 @@ pub struct LoadOptions {
     /// center. `None` keeps the size, which must then be that of all images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<(usize, usize)>,
-    /// 1 (gray), 3 (RGB) or 4 (RGBA). `None` keeps the channels; images that differ get the most that any of them has.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA); another number, up to 64, must be that of the images. `None` keeps the channels that carry
+    /// something: color where an image has it, alpha where at least half of the files have it, and all bands without colors.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
     /// A border around each image, after resizing.
@@ -160,7 +161,7 @@ impl LoadOptions {
         if let Some(channels) = self.channels
             && transform::check_channels(channels).is_err()
         {
-            let problem = format!("{channels} is none of 1 (gray), 3 (RGB), 4 (RGBA)");
+            let problem = format!("{channels} is not in 1..=64; 1 is gray, 3 RGB, 4 RGBA, any other keeps bands");
             return Err(DataError::bad_option("channels", problem));
         }
         if self.limit == Some(0) {
@@ -243,7 +244,8 @@ mod tests {
     fn unknown_keys_and_impossible_values_are_errors() {
         assert!(toml::from_str::<LoadOptions>("sise = [1, 2]").unwrap_err().to_string().contains("sise"));
         for text in [
-            "channels = 2",
+            "channels = 65",
+            "channels = 0",
             "limit = 0",
             "range = [1.0, 1.0]",
             "range = [0.0, inf]",

@@ -121,3 +121,95 @@ pub(crate) fn cifar_pickle(python3: bool, label_key: &str, labels: &[u8], data: 
     );
     bytes
 }
+
+/// A page of a TIFF file without compression; the default is a gray pixel of 8 bits.
+pub(crate) struct TiffPage<'a> {
+    pub size: (u16, u16),
+    pub bands: u16,
+    pub bits: u16,
+    /// SampleFormat: 1 unsigned, 2 signed, 3 floating point.
+    pub format: u16,
+    /// PhotometricInterpretation: 1 black is zero, 2 RGB, 3 palette, 5 CMYK, 6 YCbCr.
+    pub photometric: u16,
+    pub extra: &'a [u16],
+    pub is_planar: bool,
+    pub compression: u16,
+    pub orientation: u16,
+    pub palette: &'a [u16],
+    /// NewSubfileType: 1 for a smaller copy.
+    pub kind: u16,
+    /// The values, least significant byte first.
+    pub values: Vec<u8>,
+}
+
+impl Default for TiffPage<'_> {
+    fn default() -> Self {
+        Self {
+            size: (1, 1),
+            bands: 1,
+            bits: 8,
+            format: 1,
+            photometric: 1,
+            extra: &[],
+            is_planar: false,
+            compression: 1,
+            orientation: 1,
+            palette: &[],
+            kind: 0,
+            values: vec![0],
+        }
+    }
+}
+
+/// A TIFF file of these pages.
+pub(crate) fn tiff(pages: &[TiffPage<'_>]) -> Vec<u8> {
+    let mut file = b"II*\0\0\0\0\0".to_vec();
+    let mut link = 4;
+    for page in pages {
+        let strips = if page.is_planar { usize::from(page.bands) } else { 1 };
+        let strip = page.values.len() / strips;
+        let start = file.len();
+        file.extend(&page.values);
+        let longs = |values: Vec<usize>| values.into_iter().flat_map(|value| (value as u32).to_le_bytes()).collect();
+        let shorts = |values: &[u16]| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let fields: Vec<(u16, u16, Vec<u8>)> = [
+            (254, 4, longs(vec![page.kind.into()])),
+            (256, 3, shorts(&[page.size.1])),
+            (257, 3, shorts(&[page.size.0])),
+            (258, 3, shorts(&vec![page.bits; page.bands.into()])),
+            (259, 3, shorts(&[page.compression])),
+            (262, 3, shorts(&[page.photometric])),
+            (273, 4, longs((0..strips).map(|at| start + at * strip).collect())),
+            (274, 3, shorts(&[page.orientation])),
+            (277, 3, shorts(&[page.bands])),
+            (278, 3, shorts(&[page.size.0])),
+            (279, 4, longs(vec![strip; strips])),
+            (284, 3, shorts(&[1 + u16::from(page.is_planar)])),
+            (320, 3, shorts(page.palette)),
+            (338, 3, shorts(page.extra)),
+            (339, 3, shorts(&vec![page.format; page.bands.into()])),
+        ]
+        .into_iter()
+        .filter(|(_, _, value): &(u16, u16, Vec<u8>)| !value.is_empty())
+        .collect();
+        let mut directory = (fields.len() as u16).to_le_bytes().to_vec();
+        for (tag, kind, mut value) in fields {
+            let count = value.len() / if kind == 3 { 2 } else { 4 };
+            directory.extend([tag.to_le_bytes(), kind.to_le_bytes()].concat());
+            directory.extend((count as u32).to_le_bytes());
+            if value.len() > 4 {
+                let at = file.len() as u32;
+                file.append(&mut value);
+                value = at.to_le_bytes().to_vec();
+            }
+            value.resize(4, 0);
+            directory.extend(value);
+        }
+        let at = (file.len() as u32).to_le_bytes();
+        file[link..link + 4].copy_from_slice(&at);
+        file.extend(directory);
+        link = file.len();
+        file.extend([0; 4]);
+    }
+    file
+}

@@ -12,6 +12,9 @@ use crate::error::DataError;
 /// The longest side, in pixels, that a picture may be resized or padded to.
 pub const LARGEST_SIDE: usize = 16_384;
 
+/// The most channels of a picture.
+pub const MOST_CHANNELS: usize = 64;
+
 /// One value of a picture: a byte, or 16 bits; 0 is black and [`Value::MOST`] white.
 pub trait Value: bytemuck::Pod + Into<u64> + Debug + PartialEq + Send + Sync + sealed::Sealed {
     /// The largest value.
@@ -80,20 +83,23 @@ impl Value for u16 {
     }
 }
 
-/// A picture on the host: `pixels` is `[height, width, channels]`, row-major.
+/// A picture on the host: `pixels` is `[height, width, channels]`, row-major. One channel is gray, three are RGB and four are
+/// RGBA; other numbers of channels, and those of [`Raster::of_bands`], have no colors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Raster<V = u8> {
     pixels: Vec<V>,
     height: usize,
     width: usize,
     channels: usize,
+    has_alpha: bool,
 }
 
 impl<V: Value> Raster<V> {
-    /// Wraps `pixels`, which must hold `height * width * channels` values; `channels` is 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// Wraps `pixels`, which must hold `height * width * channels` values; `channels` is in `1..=64`, and the last of four is
+    /// alpha.
     ///
     /// # Errors
-    /// [`DataError::BadShape`] if a side is 0, the channels are none of these, or the length does not fit.
+    /// [`DataError::BadShape`] if a side is 0, the channels are out of range, or the length does not fit.
     pub fn new(pixels: Vec<V>, height: usize, width: usize, channels: usize) -> Result<Self, DataError> {
         check_channels(channels)?;
         let expected = height.checked_mul(width).and_then(|area| area.checked_mul(channels));
@@ -101,7 +107,20 @@ impl<V: Value> Raster<V> {
             let expected = format!("{height}x{width}x{channels} values, none of them 0");
             return Err(DataError::bad_shape("pixels of a picture", expected, format!("{} values", pixels.len())));
         }
-        Ok(Self { pixels, height, width, channels })
+        Ok(Self { pixels, height, width, channels, has_alpha: channels == 4 })
+    }
+
+    /// As [`new`](Self::new), but the fourth of four channels is no alpha.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_bands(pixels: Vec<V>, height: usize, width: usize, channels: usize) -> Result<Self, DataError> {
+        Ok(Self { has_alpha: false, ..Self::new(pixels, height, width, channels)? })
+    }
+
+    /// The same picture with other values and another size.
+    fn with_pixels(&self, pixels: Vec<V>, height: usize, width: usize) -> Result<Self, DataError> {
+        Ok(Self { has_alpha: self.has_alpha, ..Self::new(pixels, height, width, self.channels)? })
     }
 
     /// The values, `[height, width, channels]`.
@@ -119,24 +138,30 @@ impl<V: Value> Raster<V> {
         self.width
     }
 
-    /// 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// 1 (gray), 3 (RGB), 4 (RGBA), or another number of bands, at most [`MOST_CHANNELS`].
     pub fn channels(&self) -> usize {
         self.channels
+    }
+
+    /// Whether the last of four channels is alpha.
+    pub fn has_alpha(&self) -> bool {
+        self.has_alpha
     }
 }
 
 pub(crate) fn check_channels(channels: usize) -> Result<(), DataError> {
-    match channels {
-        1 | 3 | 4 => Ok(()),
-        other => Err(DataError::bad_shape("channels", "1 (gray), 3 (RGB) or 4 (RGBA)", other)),
+    if (1..=MOST_CHANNELS).contains(&channels) {
+        return Ok(());
     }
+    Err(DataError::bad_shape("channels", format!("1 to {MOST_CHANNELS}"), channels))
 }
 
 /// Resizes the picture, with its aspect ratio, until it just covers `height` x `width`, and crops the long side at the
 /// center.
 ///
 /// The filter is Catmull-Rom (a = -0.5, the "bicubic" of Pillow), widened when shrinking against aliasing. RGBA is resized
-/// with its colors multiplied by alpha. A picture of the right size is returned unchanged.
+/// with its colors multiplied by alpha; channels without colors are resized apart. A picture of the right size is returned
+/// unchanged.
 ///
 /// # Errors
 /// [`DataError::BadOption`] if a target side is 0 or above [`LARGEST_SIDE`].
@@ -149,10 +174,11 @@ pub fn resize_short_side_and_center_crop<V: Value>(
     if (picture.height, picture.width) == (height, width) {
         return Ok(picture.clone());
     }
-    let pixel_type = match picture.channels {
-        1 => V::PIXEL_TYPES[0],
-        3 => V::PIXEL_TYPES[1],
-        _ => V::PIXEL_TYPES[2],
+    let pixel_type = match (picture.channels, picture.has_alpha) {
+        (1, _) => V::PIXEL_TYPES[0],
+        (3, _) => V::PIXEL_TYPES[1],
+        (4, true) => V::PIXEL_TYPES[2],
+        _ => return resize_bands(picture, height, width),
     };
     let impossible = |error: &dyn std::fmt::Display| {
         let (from_height, from_width) = (picture.height, picture.width);
@@ -168,7 +194,21 @@ pub fn resize_short_side_and_center_crop<V: Value>(
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .fit_into_destination(Some((0.5, 0.5)));
     Resizer::new().resize(&source, &mut target, &options).map_err(|error| impossible(&error))?;
-    Raster::new(bytemuck::pod_collect_to_vec(target.buffer()), height, width, picture.channels)
+    picture.with_pixels(bytemuck::pod_collect_to_vec(target.buffer()), height, width)
+}
+
+/// Resizes each channel as a gray picture.
+fn resize_bands<V: Value>(picture: &Raster<V>, height: usize, width: usize) -> Result<Raster<V>, DataError> {
+    let channels = picture.channels;
+    let mut pixels = vec![V::from_number(0); height * width * channels];
+    for channel in 0..channels {
+        let band = picture.pixels.iter().skip(channel).step_by(channels).copied().collect();
+        let band = Raster::new(band, picture.height, picture.width, 1)?;
+        let band = resize_short_side_and_center_crop(&band, height, width)?;
+        let places = pixels.iter_mut().skip(channel).step_by(channels);
+        places.zip(band.pixels).for_each(|(place, value)| *place = value);
+    }
+    picture.with_pixels(pixels, height, width)
 }
 
 /// Centers the picture in one of `height` x `width` whose other values are `fill` (0 to 255; for 16 bits the same shade). Where
@@ -195,20 +235,31 @@ pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: 
         let start = ((top + row) * width + left) * channels;
         pixels[start..start + line.len()].copy_from_slice(line);
     }
-    Raster::new(pixels, height, width, channels)
+    picture.with_pixels(pixels, height, width)
 }
 
-/// Converts the picture to 1 (gray), 3 (RGB) or 4 (RGBA) channels.
+/// Converts a picture of 1 (gray), 3 (RGB) or 4 (RGBA) channels to one of these numbers.
 ///
-/// Gray is the luma of ITU-R BT.601, as of Pillow's `convert("L")`; color of a gray picture repeats the value; without alpha,
+/// Of bands without colors, the first ones are kept. Gray is the luma of ITU-R BT.601, as of Pillow's `convert("L")`; color of a gray picture repeats the value; without alpha,
 /// the picture lies on white; alpha that is added is opaque.
 ///
 /// # Errors
-/// [`DataError::BadShape`] for another number of channels.
+/// [`DataError::BadOption`] where the picture or the result has another number of channels, and not the same.
 pub fn convert_channels<V: Value>(picture: &Raster<V>, channels: usize) -> Result<Raster<V>, DataError> {
-    check_channels(channels)?;
     if channels == picture.channels {
         return Ok(picture.clone());
+    }
+    let has_colors = matches!(picture.channels, 1 | 3) || picture.has_alpha;
+    if !has_colors && matches!(channels, 1 | 3) && channels < picture.channels {
+        let pixels = picture.pixels.chunks_exact(picture.channels).flat_map(|pixel| &pixel[..channels]).copied();
+        return Raster::new(pixels.collect(), picture.height, picture.width, channels);
+    }
+    if !(has_colors && matches!(channels, 1 | 3 | 4)) {
+        let problem = format!(
+            "a picture of {} channels cannot be converted to {channels}; leave the key out to keep the channels",
+            picture.channels
+        );
+        return Err(DataError::bad_option("channels", problem));
     }
     let mut pixels = Vec::with_capacity(picture.height * picture.width * channels);
     for pixel in picture.pixels.chunks_exact(picture.channels) {
@@ -394,6 +445,29 @@ mod tests {
         let clear = Raster::new(vec![0u8, 0, 0, 0, 0, 0, 0, 255, 0, 100, 200, 128], 1, 3, 4).unwrap();
         assert_eq!(convert_channels(&clear, 3).unwrap().pixels(), [255, 255, 255, 0, 0, 0, 127, 177, 227]);
         assert!(convert_channels(&gray, 2).is_err());
+        let bands = Raster::of_bands(vec![1u8, 2, 3, 4], 1, 1, 4).unwrap();
+        assert_eq!(convert_channels(&bands, 4).unwrap(), bands);
+        assert_eq!(convert_channels(&bands, 3).unwrap().pixels(), [1, 2, 3]);
+        let error = convert_channels(&bands, 2).unwrap_err().to_string();
+        assert!(error.contains("data.channels: a picture of 4 channels cannot be converted to 2"), "{error}");
+    }
+
+    #[test]
+    fn bands_are_resized_and_padded_apart() {
+        let value = |band: usize, at: usize| (at * (7 + band) % 251) as u8;
+        for bands in [2, 4, 5, 64] {
+            let pixels = (0..12 * 12 * bands).map(|at| value(at % bands, at / bands)).collect();
+            let picture = Raster::of_bands(pixels, 12, 12, bands).unwrap();
+            let small = resize_short_side_and_center_crop(&picture, 5, 4).unwrap();
+            assert_eq!((small.height(), small.width(), small.channels()), (5, 4, bands));
+            assert!(!pad_to(&small, 8, 8, 0).unwrap().has_alpha());
+            for band in 0..bands {
+                let alone = gray(12, 12, |row, column| value(band, row * 12 + column));
+                let alone = resize_short_side_and_center_crop(&alone, 5, 4).unwrap();
+                let band: Vec<u8> = small.pixels().iter().skip(band).step_by(bands).copied().collect();
+                assert_eq!(band, alone.pixels());
+            }
+        }
     }
 
     #[test]
@@ -431,7 +505,9 @@ mod tests {
     fn shapes_that_do_not_fit_are_refused() {
         assert!(Raster::new(vec![0u8; 5], 2, 3, 1).is_err());
         assert!(Raster::<u8>::new(vec![], 0, 3, 1).is_err());
-        assert!(Raster::new(vec![0u8; 12], 2, 3, 2).is_err());
+        assert!(Raster::<u8>::new(vec![], 2, 3, 0).is_err());
+        assert!(Raster::new(vec![0u8; 6 * 65], 2, 3, 65).is_err());
+        assert!(Raster::new(vec![0u8; 12], 2, 3, 2).is_ok());
         assert!(Raster::<u8>::new(vec![], usize::MAX, usize::MAX, 4).is_err());
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use gif::{Encoder, Frame, Repeat};
 
-use crate::pixels::all_alike;
+use crate::pixels::{all_alike, check_colors};
 use crate::{PictureError, Pixels};
 
 /// The effort for the palette of a frame of more than 256 colors: 1 is best, 30 is fastest.
@@ -20,6 +20,7 @@ const PALETTE_SPEED: i32 = 5;
 /// No frames, frames of different shapes, or frames of more than 65,535 pixels in one direction.
 pub fn to_gif(frames: &[Pixels], delay: u16, last_delay: u16) -> Result<Vec<u8>, PictureError> {
     let first = all_alike(frames, "frames")?;
+    check_colors(first.channels())?;
     let (Ok(width), Ok(height)) = (u16::try_from(first.width()), u16::try_from(first.height())) else {
         return Err(PictureError::TooLarge {
             what: "the GIF",

@@ -4,7 +4,11 @@ use std::path::Path;
 
 use image::ExtendedColorType;
 
-use crate::{PictureError, pixels::checked_length, png::encode};
+use crate::{
+    PictureError,
+    pixels::{check_colors, checked_length},
+    png::encode,
+};
 
 /// A picture in memory: values of 16 bits in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,7 +24,7 @@ impl DeepPixels {
     /// `round((value + 1) * 32767.5)`, clamped to `[0, 65535]`; a NaN becomes 0.
     ///
     /// # Errors
-    /// A size of 0, `channels` other than 1, 3 or 4, or `values` that are not a whole number of images.
+    /// A size of 0, more than 64 channels, or `values` that are not a whole number of images.
     pub fn from_nchw(height: usize, width: usize, channels: usize, values: &[f32]) -> Result<Vec<Self>, PictureError> {
         let expected = checked_length("the picture", height, width, channels)?;
         let picture = |image: &[f32]| {
@@ -44,8 +48,9 @@ impl DeepPixels {
 /// Encodes the picture as a PNG file of 16 bits per channel, without loss; equal pictures give equal bytes.
 ///
 /// # Errors
-/// A picture of more than 2^32 - 1 pixels in one direction.
+/// [`PictureError::Channels`], and a picture of more than 2^32 - 1 pixels in one direction.
 pub fn to_png_sixteen_bits(picture: &DeepPixels) -> Result<Vec<u8>, PictureError> {
+    check_colors(picture.channels)?;
     let color = match picture.channels {
         1 => ExtendedColorType::L16,
         3 => ExtendedColorType::Rgb16,
@@ -84,6 +89,8 @@ mod tests {
             assert_eq!(read, picture.data());
         }
         assert!(DeepPixels::from_nchw(1, 2, 3, &[0.0; 7]).is_err());
-        assert!(DeepPixels::from_nchw(1, 2, 2, &[0.0; 4]).is_err());
+        assert!(DeepPixels::from_nchw(1, 2, 65, &[0.0; 130]).is_err());
+        let pair = DeepPixels::from_nchw(1, 2, 2, &[0.0; 4]).unwrap();
+        assert!(to_png_sixteen_bits(&pair[0]).unwrap_err().to_string().contains("npz"));
     }
 }

@@ -24,8 +24,29 @@ pub enum PictureError {
         actual: usize,
     },
 
+    /// A number of channels out of range.
+    #[error("a picture has 1 to {most} channels, not {channels}")]
+    TooManyChannels {
+        /// The number of channels.
+        channels: usize,
+        /// The most that a picture may have.
+        most: usize,
+    },
+
+    /// A channel that a picture lacks.
+    #[error("there is no channel {channel} to show: the picture has {channels}, counted from 0")]
+    NoChannel {
+        /// The channel.
+        channel: usize,
+        /// The number of channels.
+        channels: usize,
+    },
+
     /// A number of channels other than 1, 3 and 4.
-    #[error("a picture has 1 (gray), 3 (RGB) or 4 (RGBA) channels, not {channels}; choose or mix channels first")]
+    #[error(
+        "a PNG or GIF has 1 (gray), 3 (RGB) or 4 (RGBA) channels, not {channels}; choose three to show, or write npz, which \
+         keeps all"
+    )]
     Channels {
         /// The number of channels.
         channels: usize,

@@ -1,6 +1,6 @@
 //! Grids of pictures.
 
-use crate::pixels::all_alike;
+use crate::pixels::{all_alike, check_colors};
 use crate::{PictureError, Pixels, text};
 
 /// The color of gaps and empty cells.
@@ -24,9 +24,10 @@ const GAP: u8 = 255;
 /// ```
 ///
 /// # Errors
-/// No images, images of different shapes, `columns` or `scale` of 0, or a result of more than 2^30 values.
+/// No images, images of different shapes or without colors ([`PictureError::Channels`]), `columns` or `scale` of 0, or a result of more than 2^30 values.
 pub fn grid(images: &[Pixels], columns: usize, gap: usize, scale: usize) -> Result<Pixels, PictureError> {
     let first = all_alike(images, "images")?;
+    check_colors(first.channels())?;
     for (what, value) in [("the number of columns", columns), ("the scale", scale)] {
         if value == 0 {
             return Err(PictureError::Zero { what });

@@ -5,7 +5,11 @@ use crate::PictureError;
 /// The largest number of values of a picture, 1 GiB: a larger one is a mistake.
 const MAX_LENGTH: usize = 1 << 30;
 
-/// A picture in memory: `u8` values in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA.
+/// The most channels of a picture.
+const MAX_CHANNELS: usize = 64;
+
+/// A picture in memory: `u8` values in the order height, width, channels; 1 channel is gray, 3 are RGB, 4 are RGBA. Other
+/// numbers of channels, up to 64, have no colors: [`Pixels::shown`] chooses three to draw.
 ///
 /// ```
 /// use picture::Pixels;
@@ -30,7 +34,7 @@ impl Pixels {
     /// A picture of `height` x `width` pixels from `data` in the order height, width, channels.
     ///
     /// # Errors
-    /// A size of 0, `channels` other than 1, 3 or 4, or `data` whose length is not `height * width * channels`.
+    /// A size of 0, more than 64 channels, or `data` whose length is not `height * width * channels`.
     pub fn new(height: usize, width: usize, channels: usize, data: Vec<u8>) -> Result<Self, PictureError> {
         let expected = checked_length("the picture", height, width, channels)?;
         if data.len() != expected {
@@ -39,7 +43,7 @@ impl Pixels {
         Ok(Self { height, width, channels, data })
     }
 
-    /// A picture of one color; `color` holds one value per channel (1, 3 or 4).
+    /// A picture of one color; `color` holds one value per channel.
     ///
     /// # Errors
     /// A size of 0, a color of another length, or a picture of more than 2^30 values.
@@ -87,7 +91,7 @@ impl Pixels {
         self.width
     }
 
-    /// Values per pixel: 1 (gray), 3 (RGB) or 4 (RGBA).
+    /// Values per pixel: 1 (gray), 3 (RGB), 4 (RGBA), or another number.
     pub fn channels(&self) -> usize {
         self.channels
     }
@@ -151,6 +155,18 @@ impl Pixels {
         Self { height: self.height, width: self.width, channels: 3, data }
     }
 
+    /// The picture in RGB with these channels as red, green and blue.
+    ///
+    /// # Errors
+    /// [`PictureError::NoChannel`] for a channel that the picture lacks.
+    pub fn shown(&self, channels: [usize; 3]) -> Result<Self, PictureError> {
+        if let Some(&channel) = channels.iter().find(|&&channel| channel >= self.channels) {
+            return Err(PictureError::NoChannel { channel, channels: self.channels });
+        }
+        let colors = self.data.chunks_exact(self.channels).flat_map(|pixel| channels.map(|channel| pixel[channel]));
+        Self::new(self.height, self.width, 3, colors.collect())
+    }
+
     /// Copies `other`, of the same number of channels, into this picture with its top left corner at `row`, `column`.
     /// A part outside of this picture is cut off.
     pub(crate) fn paste(&mut self, other: &Self, row: usize, column: usize) {
@@ -197,8 +213,8 @@ pub(crate) fn checked_length(
     width: usize,
     channels: usize,
 ) -> Result<usize, PictureError> {
-    if !matches!(channels, 1 | 3 | 4) {
-        return Err(PictureError::Channels { channels });
+    if !(1..=MAX_CHANNELS).contains(&channels) {
+        return Err(PictureError::TooManyChannels { channels, most: MAX_CHANNELS });
     }
     for (what, size) in [("the height of a picture", height), ("the width of a picture", width)] {
         if size == 0 {
@@ -210,6 +226,11 @@ pub(crate) fn checked_length(
         .and_then(|area| area.checked_mul(channels))
         .filter(|&length| length <= MAX_LENGTH)
         .ok_or(PictureError::TooLarge { what, width, height, limit: "2^30 values" })
+}
+
+/// Refuses channels that are no colors.
+pub(crate) fn check_colors(channels: usize) -> Result<(), PictureError> {
+    if matches!(channels, 1 | 3 | 4) { Ok(()) } else { Err(PictureError::Channels { channels }) }
 }
 
 /// Maps `[-1, 1]` to `[0, 255]`; the cast saturates and makes NaN 0.
@@ -259,6 +280,20 @@ mod tests {
     }
 
     #[test]
+    fn pictures_of_many_channels_show_three() {
+        let picture = Pixels::new(1, 2, 5, (0..10).collect()).unwrap();
+        assert_eq!(picture.shown([4, 0, 1]).unwrap(), Pixels::new(1, 2, 3, vec![4, 0, 1, 9, 5, 6]).unwrap());
+        assert!(picture.shown([0, 1, 5]).unwrap_err().to_string().contains("no channel 5"));
+        for error in [
+            crate::to_png(&picture).unwrap_err(),
+            crate::grid(std::slice::from_ref(&picture), 1, 0, 1).unwrap_err(),
+            crate::to_gif(&[picture], 2, 2).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains("not 5; choose three to show, or write npz"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_batch_is_cut_into_pictures() {
         let values = [-1.0, 1.0, 1.0, -1.0];
         let batch = Pixels::from_nchw(2, 1, 1, &values).unwrap();
@@ -275,7 +310,7 @@ mod tests {
             Pixels::new(height, width, channels, vec![0; length]).unwrap_err().to_string()
         };
         assert!(message(2, 3, 1, 5).contains("has 6 values, but 5 were given"));
-        assert!(message(2, 3, 2, 12).contains("not 2"));
+        assert!(message(2, 3, 65, 390).contains("not 65"));
         assert!(message(0, 3, 1, 0).contains("the height of a picture is 0"));
         assert!(message(3, 0, 1, 0).contains("the width of a picture is 0"));
         assert!(message(usize::MAX, 2, 3, 0).contains("more than 2^30 values"));

@@ -5,13 +5,14 @@ use std::path::Path;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder};
 
-use crate::{PictureError, Pixels};
+use crate::{PictureError, Pixels, pixels::check_colors};
 
 /// Encodes the picture as a PNG file of 8 bits per channel, without loss; equal pictures give equal bytes.
 ///
 /// # Errors
-/// A picture of more than 2^32 - 1 pixels in one direction.
+/// [`PictureError::Channels`], and a picture of more than 2^32 - 1 pixels in one direction.
 pub fn to_png(picture: &Pixels) -> Result<Vec<u8>, PictureError> {
+    check_colors(picture.channels())?;
     let color = match picture.channels() {
         1 => ExtendedColorType::L8,
         3 => ExtendedColorType::Rgb8,

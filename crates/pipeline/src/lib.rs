@@ -31,4 +31,4 @@ mod pictures;
 pub use denoiser::NetworkDenoiser;
 pub use error::GenerateError;
 pub use generate::{Guide, Request, generate, generate_guided};
-pub use pictures::{grid_columns, pictures, sample_grid};
+pub use pictures::{grid_columns, pictures, previews, sample_grid};

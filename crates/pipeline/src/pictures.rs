@@ -1,6 +1,7 @@
 //! Tensors of images as pictures, and the grid of samples.
 
 use burn::tensor::Tensor;
+use checkpoint::ImageFormat;
 use picture::{PictureError, Pixels, grid};
 
 /// A batch of images as 8-bit pictures.
@@ -13,6 +14,18 @@ use picture::{PictureError, Pixels, grid};
 pub fn pictures(images: Tensor<4>) -> Result<Vec<Pixels>, PictureError> {
     let [_, channels, height, width] = images.dims();
     Pixels::from_nchw(height, width, channels, &images.into_data().iter::<f32>().collect::<Vec<f32>>())
+}
+
+/// A batch of images of a model as pictures to look at: of channels without colors, those of `preview_channels`.
+///
+/// # Errors
+/// As [`pictures()`], and [`PictureError::NoChannel`].
+pub fn previews(images: Tensor<4>, format: &ImageFormat) -> Result<Vec<Pixels>, PictureError> {
+    let pictures = pictures(images)?;
+    match format.preview_channels {
+        Some(channels) => pictures.iter().map(|picture| picture.shown(channels)).collect(),
+        None => Ok(pictures),
+    }
 }
 
 /// Columns of a grid of `count` samples: one row for each class if the classes come evenly ([`Request::even`](crate::Request::even)),
@@ -33,6 +46,18 @@ pub fn sample_grid(pictures: &[Pixels], columns: usize) -> Result<Pixels, Pictur
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_channels_of_several_are_shown() {
+        let device = burn::tensor::Device::flex();
+        let image = Tensor::<1>::from_data([-1.0, -0.5, 0.0, 0.5, 1.0], &device).reshape([1, 5, 1, 1]);
+        let format = ImageFormat { preview_channels: Some([4, 0, 2]), ..ImageFormat::new(5, 1, 1) };
+        assert_eq!(previews(image.clone(), &format).unwrap()[0].data(), [255, 0, 128]);
+        assert_eq!(previews(image.clone(), &ImageFormat::new(5, 1, 1)).unwrap()[0].data(), [0, 64, 128]);
+        assert_eq!(pictures(image.clone()).unwrap()[0].channels(), 5);
+        let error = previews(image, &ImageFormat { preview_channels: Some([0, 1, 5]), ..format }).unwrap_err();
+        assert!(error.to_string().contains("no channel 5"), "{error}");
+    }
 
     #[test]
     fn a_class_has_a_row_and_without_classes_a_grid_is_about_square() {

@@ -43,9 +43,13 @@ pub struct DataConfig {
     /// cropped back.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pad_to: Option<usize>,
-    /// 1 (gray), 3 (RGB) or 4 (RGBA); those of the images if not given.
+    /// 1 (gray), 3 (RGB) or 4 (RGBA); if not given, those of the images that carry something. Bands without colors are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<usize>,
+    /// The channels that grids show as red, green and blue, counted from 0, where the channels have no colors (2, more than 4, or
+    /// 4 without alpha); the first three if not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview_channels: Option<[usize; 3]>,
     /// Keep the 16 bits of 16-bit images; samples are then written with 16 bits, too.
     pub sixteen_bits: bool,
     /// The lowest and the highest value of the source, as in `[0, 4095]`, which become black and white; values beyond are clamped.
@@ -87,6 +91,7 @@ impl Default for DataConfig {
             image_size: None,
             pad_to: None,
             channels: None,
+            preview_channels: None,
             sixteen_bits: false,
             range: None,
             image_column: None,
@@ -456,6 +461,25 @@ impl Config {
         Ok(())
     }
 
+    /// Checks `data.preview_channels` against the images.
+    ///
+    /// # Errors
+    /// [`TrainError::NotTogether`] where the images have colors, or lack a channel.
+    pub(crate) fn check_preview_channels(&self, images: &ImageSet) -> Result<(), TrainError> {
+        let Some(channels) = self.data.preview_channels else { return Ok(()) };
+        let what = format!("data.preview_channels = {channels:?} and images of {} channels", images.channels());
+        if has_colors(images) {
+            return Err(TrainError::NotTogether {
+                what,
+                advice: "leave it out: gray, RGB and RGBA are shown as they are",
+            });
+        }
+        if channels.iter().any(|&channel| channel >= images.channels()) {
+            return Err(TrainError::NotTogether { what, advice: "channels are counted from 0" });
+        }
+        Ok(())
+    }
+
     /// The header of the model file that a run with these images writes.
     pub fn header(&self, images: &ImageSet) -> Header {
         let (content_height, content_width) = images.content_size();
@@ -471,6 +495,8 @@ impl Config {
                 content_height,
                 content_width,
                 bits: if images.sixteen_bits() { 16 } else { 8 },
+                preview_channels: (!has_colors(images))
+                    .then(|| self.data.preview_channels.unwrap_or(ImageFormat::first_channels(images.channels()))),
             },
             classes: match self.unet.classes {
                 0 => Vec::new(),
@@ -479,4 +505,8 @@ impl Config {
             sampling: self.sampling.clone(),
         }
     }
+}
+/// Whether the channels of the images are gray, RGB or RGBA.
+fn has_colors(images: &ImageSet) -> bool {
+    matches!(images.channels(), 1 | 3) || images.has_alpha()
 }

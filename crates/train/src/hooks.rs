@@ -6,7 +6,7 @@ use data::memory::resident_bytes;
 use files::create_folder;
 use noise::Noise;
 use picture::save_png;
-use pipeline::{Request, generate, grid_columns, pictures, sample_grid};
+use pipeline::{Request, generate, grid_columns, previews, sample_grid};
 
 use crate::{
     config::TrainingConfig,
@@ -211,7 +211,7 @@ impl Run {
         let (count, classes) = (self.trainer.config.sampling.count, model.header.unet.classes);
         let noise = Noise::new(self.trainer.config.training.seed);
         let images = generate(&model, &Request::even(count, classes), &noise, &mut |_| ())?;
-        Ok(save_png(&sample_grid(&pictures(images)?, grid_columns(count, classes))?, path)?)
+        Ok(save_png(&sample_grid(&previews(images, &model.header.image)?, grid_columns(count, classes))?, path)?)
     }
 }
 

@@ -81,6 +81,7 @@ impl Trainer {
     pub fn new(config: Config, images: ImageSet, device: &Device) -> Result<Self, TrainError> {
         // first without the images, whose hash takes longer
         config.validate()?;
+        config.check_preview_channels(&images)?;
         let config = config.resolved(&images);
         config.validate()?;
         if images.is_empty() {
