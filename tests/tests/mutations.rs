@@ -187,6 +187,19 @@ fn try_files_of_python(root: &Path) {
         std::fs::copy(golden.join(name), &path).expect("copied");
         try_dataset(name, &path, factor, &path);
     }
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for (name, factor) in [
+        ("pickle/protocol_2", 200),
+        ("pickle/protocol_4", 200),
+        ("tar/webdataset.tar", ANY),
+        ("tar/pax.tar", ANY),
+        ("tar/gnu.tgz", ANY),
+        ("tar/small.tar.bz2", ANY),
+    ] {
+        let path = root.join(Path::new(name).file_name().expect("a name"));
+        std::fs::copy(seeds.join(name), &path).expect("copied");
+        try_dataset(name, &path, factor, &path);
+    }
 }
 
 /// Tables of a folder of pictures, and the cache of that folder.

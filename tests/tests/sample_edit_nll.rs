@@ -193,8 +193,14 @@ fn samples_are_evaluated() {
     let inception = ["--inception", "weights.safetensors"];
     workplace.run(&[&base[..], &inception].concat()).refused(&["weights.safetensors", "pytorch-fid"]);
     workplace.run(&["sample", RUN, "--count", "12", "--save", "png", "--out", "unlabeled"]).succeeded();
-    let unlabeled = ["evaluate", RUN, "--data", "unlabeled", "--count", "5"];
-    workplace.run(&unlabeled).refused(&["`unlabeled` has no labels", "--inception"]);
+    // images without labels are compared in features of their rotations
+    let unlabeled = ["evaluate", RUN, "--data", "unlabeled", "--count", "5", "--json"];
+    let finished = workplace.run(&unlabeled).succeeded();
+    let json = finished.json();
+    assert!(json["extractor"].as_str().is_some_and(|text| text.contains("classifier of rotations (RotNet)")), "{json}");
+    assert!(json["frechet_distance"].is_f64() && json.get("class_entropy").is_none(), "{json}");
+    assert_eq!(json["warnings"].as_array().map(Vec::len), Some(2), "{json}");
+    assert!(finished.error.contains("warning: 5 samples are not more than the 128 features"), "{finished}");
 }
 
 #[test]

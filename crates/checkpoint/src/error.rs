@@ -81,3 +81,10 @@ pub enum CheckpointError {
         name: String,
     },
 }
+
+impl CheckpointError {
+    /// Whether it is a value that is not finite.
+    pub fn is_not_finite(&self) -> bool {
+        matches!(self, Self::NotFinite { .. })
+    }
+}

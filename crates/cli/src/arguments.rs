@@ -13,8 +13,9 @@ use clap::{Args, builder::RangedU64ValueParser, value_parser};
 use device::DeviceError;
 use serde::Serialize;
 use toml::Value;
+use train::{Config, PRESETS};
 
-use crate::{config_layers::Layers, print_result};
+use crate::{UsageError, config_layers::Layers, print_result};
 
 /// Where a command computes, and how it reports.
 #[derive(Args)]
@@ -85,9 +86,9 @@ pub fn count(range: impl RangeBounds<u64>) -> RangedU64ValueParser<usize> {
 /// The layers of a configuration.
 #[derive(Args)]
 pub struct ConfigArguments {
-    /// The preset: digits, mnist, fashion-mnist, cifar10 or article
-    #[arg(long, default_value = "digits")]
-    pub preset: String,
+    /// The preset: digits, mnist, fashion-mnist, cifar10 or article; digits if not given
+    #[arg(long)]
+    preset: Option<String>,
     /// A TOML file over the preset
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -109,13 +110,27 @@ pub struct ConfigArguments {
 }
 
 impl ConfigArguments {
-    /// The preset and the layers over it.
-    pub fn layers(&self) -> anyhow::Result<Layers> {
-        self.lay_over(Layers::preset(&self.preset)?)
+    /// The name of the preset.
+    pub fn preset(&self) -> &str {
+        self.preset.as_deref().unwrap_or(PRESETS[0])
     }
 
-    /// The layers over others than the preset.
-    pub fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Layers> {
+    /// The preset and the layers over it.
+    pub fn layers(&self) -> anyhow::Result<Layers> {
+        self.lay_over(Layers::preset(self.preset())?)
+    }
+
+    /// The layers over the configuration of a run.
+    pub fn layers_over_run(&self, run: &Config) -> anyhow::Result<Layers> {
+        if let Some(preset) = &self.preset {
+            let text =
+                format!("--preset {preset} is of a new run: --resume takes the configuration of the run; leave it out");
+            return Err(UsageError(text).into());
+        }
+        self.lay_over(Layers::of(run, "the run")?)
+    }
+
+    fn lay_over(&self, mut layers: Layers) -> anyhow::Result<Layers> {
         if let Some(path) = &self.config {
             layers.file(path)?;
         }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::json;
+use train::RunFiles;
 
 use crate::arguments::CommonArguments;
 
@@ -28,8 +30,16 @@ pub struct AverageArguments {
 
 pub fn run(arguments: AverageArguments) -> anyhow::Result<()> {
     let AverageArguments { run, relative_width, step, out, common } = arguments;
+    let files = RunFiles { directory: run.clone() };
+    if files.config().exists() && !files.averages().exists() {
+        bail!(
+            "the run {} has no snapshots to average: they are written while it trains, with training.post_hoc_ema.snapshot_every = \
+             STEPS",
+            run.display()
+        );
+    }
     let (_, device) = common.open_device()?;
-    let model = train::average(&run.join("averages"), step, relative_width, &device)?;
+    let model = train::average(&files.averages(), step, relative_width, &device)?;
     let out = out.unwrap_or_else(|| run.join(format!("average-{relative_width}.safetensors")));
     model.save(&out)?;
     common.print(json!({ "model": out, "relative_width": relative_width }), format_args!("model  {}", out.display()))

@@ -52,7 +52,7 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
             if out.exists() {
                 bail!("{} exists already; name another file with --out, or delete it", out.display());
             }
-            let preset = &layers.preset;
+            let preset = layers.preset();
             let mut lines = vec![
                 format!("# A configuration of `diffuse train`, begun from the preset {preset}."),
                 format!("# Use it with: diffuse train --preset {preset} --config {}", out.display()),

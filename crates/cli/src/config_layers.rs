@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context;
+use checkpoint::SamplerKind;
 use files::{Action, FileError};
 use toml::{Table, Value};
 use train::Config;
@@ -36,6 +37,8 @@ pub struct Layers {
     table: Table,
     /// The source of the value of each key; other keys have their default.
     pub origins: BTreeMap<String, String>,
+    /// The value and source of `unet.channels`, if it was set and not only repeated from a preset.
+    pub channels: Option<(i64, String)>,
 }
 
 impl Layers {
@@ -50,7 +53,7 @@ impl Layers {
         let (table, defaults) = (table_of(config)?, table_of(&Config::default())?);
         let is_changed = |key: &String| value_at(&table, key) != value_at(&defaults, key);
         let origins = keys_of(&table).into_iter().filter(is_changed).map(|key| (key, source.to_owned())).collect();
-        Ok(Self { table, origins })
+        Ok(Self { table, origins, channels: None })
     }
 
     /// Lays a TOML file over the others.
@@ -86,6 +89,11 @@ impl Layers {
     fn lay(&mut self, mut over: Table, source: &str) -> anyhow::Result<()> {
         rename_keys(&mut over, source)?;
         check_keys(&over, source)?;
+        if let Some(value) = value_at(&over, CHANNELS)
+            && (source.starts_with("--set") || value_at(&self.table, CHANNELS) != Some(value))
+        {
+            self.channels = value.as_integer().map(|channels| (channels, source.to_owned()));
+        }
         self.origins.extend(keys_of(&over).into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
         Ok(())
@@ -93,9 +101,71 @@ impl Layers {
 
     /// The configuration, checked.
     pub fn resolve(self) -> anyhow::Result<Config> {
-        let config: Config = self.table.try_into().map_err(|error| UsageError(format!("configuration: {error}")))?;
+        let Self { table, origins, .. } = self;
+        let config: Config =
+            table.try_into().map_err(|error: toml::de::Error| UsageError(wrong_type(&error.to_string(), &origins)))?;
         config.validate().map_err(|error| UsageError(error.to_string()))?;
+        let sampler = config.sampling.sampler;
+        for (key, user) in [("sampling.eta", SamplerKind::Ddim), ("sampling.churn", SamplerKind::Edm)] {
+            // a file may serve several commands
+            if let Some(source) = origins.get(key).filter(|source| source.starts_with("--set") && sampler != user) {
+                let text =
+                    format!("{source}: {key} is an option of {user}, which sampling.sampler = {sampler} does not use");
+                return Err(UsageError(format!("{text}; leave it out, or set sampling.sampler = \"{user}\"")).into());
+            }
+        }
         Ok(config)
+    }
+}
+
+/// The words of serde for types, and plain ones.
+const TYPES: [(&str, &str); 11] = [
+    ("invalid type: ", ""),
+    ("invalid value: ", ""),
+    ("invalid length ", "a list of "),
+    ("unknown variant ", ""),
+    ("floating point", "the number"),
+    ("integer", "the number"),
+    ("u64", "a whole number, 0 or more"),
+    ("usize", "a whole number, 0 or more"),
+    ("f64", "a number"),
+    ("a boolean", "true or false"),
+    ("a sequence", "a list, as in [1, 2]"),
+];
+
+/// An error of serde in plain words, with the source of the value.
+fn wrong_type(error: &str, origins: &BTreeMap<String, String>) -> String {
+    let (reason, key) = error.trim().rsplit_once("\nin `").unwrap_or((error.trim(), ""));
+    let key = key.trim_end_matches('`');
+    let (found, expected) = reason.split_once(", expected ").unwrap_or(("", reason));
+    let plain = |text: &str| TYPES.iter().fold(text.to_owned(), |text, (serde, plain)| text.replace(serde, plain));
+    let expected = match plain(expected) {
+        table if table.starts_with("struct ") => format!("a table of keys, as in {key}.KEY"),
+        other => other,
+    };
+    let found = if found.is_empty() { String::new() } else { format!(", not {}", plain(found)) };
+    let below = || {
+        // the schedule's keys lie flat in their table
+        let is_below = |name: &str| name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'));
+        let sources = origins.iter().filter(|(name, source)| is_below(name) && source.starts_with("--"));
+        sources.map(|(_, source)| source.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let source = origins.get(key).cloned().unwrap_or_else(below);
+    let source = if source.is_empty() { "configuration" } else { &source };
+    format!("{source}: `{key}` must be {expected}{found}")
+}
+
+/// The key of the network that the images decide.
+const CHANNELS: &str = "unet.channels";
+
+/// Refuses channels that were set and differ from those of the images.
+pub fn check_channels(asked: Option<&(i64, String)>, channels: usize) -> Result<(), UsageError> {
+    match asked {
+        Some((asked, source)) if usize::try_from(*asked) != Ok(channels) => Err(UsageError(format!(
+            "{source}: unet.channels = {asked}, but the images have {channels} channel(s), which the network takes over: leave it \
+             out, or convert the images with data.channels = {asked}"
+        ))),
+        _ => Ok(()),
     }
 }
 
@@ -248,6 +318,9 @@ mod tests {
         assert!(error.contains("training.batch_size = 0"), "{error}");
         let mut layers = Layers::preset("digits").expect("a preset");
         layers.set("training.steps=many").expect("a key");
-        assert!(layers.resolve().expect_err("not a number").to_string().contains("steps"));
+        let error = layers.resolve().expect_err("not a number").to_string();
+        let expected =
+            "--set training.steps=many: `training.steps` must be a whole number, 0 or more, not string \"many\"";
+        assert_eq!(error, expected);
     }
 }

@@ -1,9 +1,10 @@
 //! `diffuse doctor`.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, path::PathBuf};
 
 use clap::Args;
 use data::{Account, LeftOut, LoadOptions, Loaded, Weight};
+use files::write_atomically;
 use serde_json::json;
 use train::{
     Config, TrainError,
@@ -12,6 +13,7 @@ use train::{
 
 use crate::{
     arguments::{CommonArguments, ConfigArguments},
+    config_layers::check_channels,
     read_data::open_data,
 };
 
@@ -22,6 +24,9 @@ pub struct DoctorArguments {
     /// Do not take the few steps that time and memory are estimated from
     #[arg(long)]
     no_steps: bool,
+    /// Write all findings, with every file that they are about, into this file
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArguments,
 }
@@ -31,12 +36,15 @@ const NAMED: usize = 5;
 
 pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     let (device_name, device) = arguments.common.open_device()?;
-    let config = arguments.layers.layers()?.resolve()?;
+    let layers = arguments.layers.layers()?;
+    let channels = layers.channels.clone();
+    let config = layers.resolve()?;
     // unreadable files are a finding, not an error
     let loaded = open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
     let mut found: Vec<Finding> = unreadable(&config, &loaded).into_iter().collect();
     found.extend(left_out(&config, &loaded.account));
     let Loaded { images, source, account, .. } = loaded;
+    check_channels(channels.as_ref(), images.channels())?;
     let config = config.resolved(&images);
     config.unet.check_image_size(images.height(), images.width()).map_err(TrainError::from)?;
     found.extend(check_data(&config, &images));
@@ -70,9 +78,19 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
             if measured.available_bytes.is_some() || device_name == "flex" { "main" } else { "device" }
         ));
     }
-    lines.extend(found.iter().map(|Finding { severity, text }| format!("{severity:<9} {text}")));
+    lines.extend(found.iter().map(|Finding { severity, text, .. }| format!("{severity:<9} {text}")));
     if found.is_empty() {
         lines.push("all       looks well".to_owned());
+    }
+    if let Some(path) = &arguments.report {
+        let items = |Finding { severity, text, items }: &Finding| {
+            let items: String = items.iter().map(|item| format!("  {item}\n")).collect();
+            format!("{severity}: {text}\n{items}")
+        };
+        write_atomically(path, found.iter().map(items).collect::<String>().as_bytes())?;
+        lines.push(format!("report    {}", path.display()));
+    } else if found.iter().any(|finding| finding.items.len() > 1) {
+        lines.push("report    all files that the findings are about: --report FILE, or --json".to_owned());
     }
     let json = json!({
         "device": device_name,
@@ -99,7 +117,8 @@ fn unreadable(config: &Config, loaded: &Loaded) -> Option<Finding> {
         "{count} images cannot be read: {names}{more}; mend or delete them, or set data.skip_unreadable = true"
     );
     let severity = if config.data.skip_unreadable { Severity::Warning } else { Severity::Problem };
-    (count > 0).then_some(Finding { severity, text })
+    let items = loaded.skipped.iter().map(|(path, reason)| format!("{}: {reason}", path.display())).collect();
+    (count > 0).then_some(Finding { severity, text, items })
 }
 
 /// What of the data is not used; litter is no finding.
@@ -114,7 +133,7 @@ fn left_out(config: &Config, account: &Account) -> Vec<Finding> {
         };
         let advice = "; if that is meant, set data.accept_left_out = true";
         let advice = if severity == Severity::Problem { advice } else { "" };
-        Some(Finding { severity, text: format!("{left_out}{advice}") })
+        Some(Finding::new(severity, format!("{left_out}{advice}")))
     };
     account.left_out.iter().filter_map(finding).collect()
 }
@@ -129,7 +148,7 @@ fn too_large(config: &Config, measured: Measurement) -> Option<Finding> {
         gigabytes(measured.memory_bytes?),
         gigabytes(measured.available_bytes?)
     );
-    Some(Finding { severity: Severity::Problem, text })
+    Some(Finding::new(Severity::Problem, text))
 }
 
 fn gigabytes(bytes: u64) -> String {

@@ -20,6 +20,7 @@ use serde_json::json;
 use crate::{
     UsageError,
     arguments::{ModelArguments, count},
+    class_names::Classes,
     model_images::{batch, load_options},
     read_data::{ColumnArguments, open_data},
 };
@@ -79,11 +80,11 @@ pub struct EditArguments {
     /// Number of steps of the whole chain; the model's own if not given
     #[arg(long)]
     steps: Option<usize>,
-    /// The class of the images; none if not given
-    #[arg(long)]
-    class: Option<usize>,
+    /// The class of the images, by its name or number; none if not given
+    #[arg(long, value_name = "NAME|NUMBER", allow_hyphen_values = true)]
+    class: Option<String>,
     /// Scale of classifier-free guidance, with a class
-    #[arg(long)]
+    #[arg(long, requires = "class", allow_negative_numbers = true)]
     guidance: Option<f64>,
     /// Where the grid goes: the images given, then those made
     #[arg(long, value_name = "FILE", default_value = "edit.png")]
@@ -107,6 +108,7 @@ struct Editor<'a> {
     arguments: &'a EditArguments,
     model: Model,
     device: Device,
+    class: Option<usize>,
     /// Noise levels of the whole chain.
     levels: Vec<NoiseLevel>,
     noise: Noise,
@@ -117,22 +119,19 @@ struct Editor<'a> {
 impl<'a> Editor<'a> {
     fn open(arguments: &'a EditArguments) -> anyhow::Result<Self> {
         let (model, device) = arguments.model.open()?;
-        let classes = model.header.unet.classes;
-        if let Some(class) = arguments.class.filter(|class| *class >= classes) {
-            let known = if classes == 0 { "none".to_owned() } else { format!("0 to {}", classes - 1) };
-            bail!("the class {class} does not exist; the classes of this model: {known}");
-        }
+        let classes = Classes::new(&model.header.classes, model.header.unet.classes);
+        let class = arguments.class.as_deref().map(|class| classes.label(class)).transpose()?;
         let sampling = &model.header.sampling;
         let steps = arguments.steps.unwrap_or(sampling.steps);
         let levels = model.header.schedule.build()?.levels(sampling.spacing, steps)?;
         let clip = sampling.clip.then_some(1.0);
-        Ok(Self { arguments, model, device, levels, noise: Noise::new(arguments.model.seed), clip })
+        Ok(Self { arguments, model, device, class, levels, noise: Noise::new(arguments.model.seed), clip })
     }
 
     /// The network as a denoiser of `count` images of the class.
     fn denoiser(&self, count: usize) -> anyhow::Result<Box<dyn Denoiser + '_>> {
         let unconditional = NetworkDenoiser::new(&self.model, None);
-        let Some(class) = self.arguments.class else { return Ok(Box::new(unconditional)) };
+        let Some(class) = self.class else { return Ok(Box::new(unconditional)) };
         let labels = Tensor::<1, Int>::from_data(TensorData::new(vec![class as i64; count], [count]), &self.device);
         let conditional = NetworkDenoiser::new(&self.model, Some(labels));
         let scale = self.arguments.guidance.unwrap_or(self.model.header.sampling.guidance);

@@ -17,6 +17,7 @@ use pipeline::{Request, generate};
 use serde::Serialize;
 
 use crate::{
+    UsageError,
     arguments::{ModelArguments, count},
     evaluation_cache::{Cache, sha256},
     model_images::load_options,
@@ -25,7 +26,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct EvaluateArguments {
-    /// The reference: images like those that the model was trained on, labeled unless --inception is given
+    /// The reference: images like those that the model was trained on
     #[arg(long, value_name = "NAME|PATH")]
     data: String,
     #[command(flatten)]
@@ -43,9 +44,10 @@ pub struct EvaluateArguments {
     /// Number of reference images at most, spread evenly over the data
     #[arg(long, default_value_t = 5000, value_parser = count(4..))]
     references: usize,
-    /// Epochs of the classifier whose features are compared
-    #[arg(long, default_value_t = 12)]
-    classifier_epochs: usize,
+    /// Epochs of the classifier whose features are compared, which learns the classes of the reference or, without labels, the
+    /// rotations of its images; 12, or 3 of rotations (more of few images), if not given
+    #[arg(long)]
+    classifier_epochs: Option<usize>,
     /// Nearest neighbors that span a neighborhood, for precision and recall
     #[arg(long, alias = "neighbours", default_value_t = 3, value_parser = count(1..))]
     neighbors: usize,
@@ -60,6 +62,8 @@ const NEAR_COPY_QUANTILE: f64 = 0.01;
 #[derive(Debug, Serialize)]
 struct Report {
     extractor: String,
+    /// Reasons to trust the figures less.
+    warnings: Vec<String>,
     count: usize,
     reference: String,
     references: usize,
@@ -95,6 +99,15 @@ struct Classes {
     class_entropy: f64,
     /// Share of samples in the class that was asked for; None for a model without classes.
     called_as_asked: Option<f64>,
+}
+
+/// Labels of a model as those of the reference: by name where both have names, since other data may number them otherwise. A class
+/// that the reference lacks is none of its labels.
+fn in_reference(labels: &[usize], model: &Model, images: &ImageSet) -> Vec<usize> {
+    let names = &model.header.classes;
+    let Some(known) = images.class_names().filter(|_| !names.is_empty()) else { return labels.to_vec() };
+    let by_name = |label: &usize| known.iter().position(|name| *name == names[*label]).unwrap_or(usize::MAX);
+    labels.iter().map(by_name).collect()
 }
 
 /// Counts the classes of the samples and compares them with those that were asked for.
@@ -143,23 +156,82 @@ impl Extractor {
     }
 }
 
-/// The classifier of the reference, trained once.
-fn trained(
-    arguments: &EvaluateArguments,
-    images: &ImageSet,
-    cache: &Cache,
-    device: &Device,
-) -> anyhow::Result<DigitClassifier> {
-    let (seed, epochs) = (arguments.model.seed, arguments.classifier_epochs);
-    let key = format!("classifier 1; seed {seed}; epochs {epochs}; images {}", images.content_hash());
-    let state = cache.get_or(&key, &DigitClassifier::PARAMETERS, || {
-        eprintln!("training the classifier on {} images of {}", images.len(), images.name());
-        Ok(DigitClassifier::train(images, seed, epochs, device)?.state())
-    })?;
-    match DigitClassifier::from_state(shape(images), state, device) {
-        Some(classifier) => Ok(classifier),
-        None => Ok(DigitClassifier::train(images, seed, epochs, device)?),
+/// Images, with repetitions, of which a classifier of rotations sees each rotation.
+const ROTATED_IMAGES: usize = 5000;
+
+/// The task that a classifier of the reference learns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    /// The classes.
+    Classes,
+    /// The rotations of images without labels.
+    Rotations,
+}
+
+impl Task {
+    /// The task for these images: a classifier needs at least two classes.
+    fn of(images: &ImageSet) -> Self {
+        if images.labels().is_some() && images.classes() > 1 { Self::Classes } else { Self::Rotations }
     }
+
+    /// The epochs for this number of images.
+    fn epochs(self, arguments: &EvaluateArguments, images: usize) -> usize {
+        let of_few = ROTATED_IMAGES / images;
+        arguments.classifier_epochs.unwrap_or(if self == Self::Classes { 12 } else { of_few.clamp(3, 50) })
+    }
+
+    /// The classifier of the reference, trained once.
+    fn trained(
+        self,
+        arguments: &EvaluateArguments,
+        images: &ImageSet,
+        cache: &Cache,
+        device: &Device,
+    ) -> anyhow::Result<DigitClassifier> {
+        let (seed, epochs) = (arguments.model.seed, self.epochs(arguments, images.len()));
+        let (name, what, train): (_, _, fn(&ImageSet, u64, usize, &Device) -> _) = match self {
+            Self::Classes => ("classifier", "", DigitClassifier::train),
+            Self::Rotations => ("rotations", " to tell rotations", DigitClassifier::train_on_rotations),
+        };
+        let key = format!("{name} 1; seed {seed}; epochs {epochs}; images {}", images.content_hash());
+        let state = cache.get_or(&key, &DigitClassifier::PARAMETERS, || {
+            eprintln!("training the classifier{what} on {} images of {}", images.len(), images.name());
+            Ok(train(images, seed, epochs, device)?.state())
+        })?;
+        match DigitClassifier::from_state(shape(images), state, device) {
+            Some(classifier) => Ok(classifier),
+            None => Ok(train(images, seed, epochs, device)?),
+        }
+    }
+
+    /// The extractor of a report.
+    fn extractor(self, arguments: &EvaluateArguments, images: usize) -> String {
+        let (epochs, seed) = (self.epochs(arguments, images), arguments.model.seed);
+        match self {
+            Self::Classes => {
+                format!("classifier of {FEATURES} features, trained for {epochs} epochs on the reference, seed {seed}")
+            }
+            Self::Rotations => format!(
+                "classifier of rotations (RotNet) of {FEATURES} features, trained for {epochs} epochs on the reference, which has no \
+                 classes, seed {seed}; not comparable with distances in other features"
+            ),
+        }
+    }
+}
+
+/// Reasons to trust the distances less: a covariance of fewer images than features is singular.
+fn warnings(dim: usize, samples: usize, references: usize) -> Vec<String> {
+    let few = |what: &str, count: usize, flag: &str| {
+        let text = format!(
+            "{count} {what} are not more than the {dim} features: their covariance is singular, and the Fréchet distance is biased; compare \
+             it with equal numbers only, look at the kernel distance, which is not biased, or raise {flag}"
+        );
+        (count <= dim).then_some(text)
+    };
+    [few("samples", samples, "--count"), few("reference images", references, "the data and --references")]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Channels, height and width.
@@ -195,20 +267,25 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     let images = open_data(&arguments.data, &options)?.images;
     let cache = Cache::new(!arguments.no_cache);
     let inception = arguments.inception.as_ref().map(|path| Extractor::read(path, &device)).transpose()?;
-    let classifier = match images.labels() {
-        Some(_) => Some(trained(&arguments, &images, &cache, &device)?),
-        None if inception.is_some() => None,
-        None => bail!(
-            "the data `{}` has no labels, so that no classifier can learn them: give --inception FILE to compare without",
-            images.name()
-        ),
+    let task = Task::of(&images);
+    // with Inception, a classifier is needed for the classes alone
+    let classifier = if task == Task::Classes || inception.is_none() {
+        Some(task.trained(&arguments, &images, &cache, &device)?)
+    } else {
+        if arguments.classifier_epochs.is_some() {
+            let text = "--classifier-epochs changes nothing with --inception and data without classes: leave it out";
+            return Err(UsageError(text.to_owned()).into());
+        }
+        None
     };
 
     let references = pixels(&images);
     let request = Request::even(arguments.count, model.header.unet.classes);
     let samples = draw(&model, &request, arguments.model.seed)?;
     let judged = classifier.as_ref().map(|classifier| classifier.classify(&samples)).transpose()?;
-    let classes = judged.as_ref().map(|judged| classes_of(judged, request.labels.as_deref()));
+    let asked = request.labels.as_ref().map(|labels| in_reference(labels, &model, &images));
+    let judged_classes = judged.as_ref().filter(|_| task == Task::Classes);
+    let classes = judged_classes.map(|judged| classes_of(judged, asked.as_deref()));
     let features = match (&inception, classifier.zip(judged)) {
         (Some(extractor), _) => {
             eprintln!("looking at {} images with Inception", images.len() + arguments.count);
@@ -220,16 +297,16 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
             }
         }
         (None, Some((classifier, judged))) => Features {
-            extractor: format!(
-                "classifier of {FEATURES} features, trained for {} epochs on the reference, seed {}",
-                arguments.classifier_epochs, arguments.model.seed
-            ),
+            extractor: task.extractor(&arguments, images.len()),
             dim: FEATURES,
             samples: judged.features,
             references: classifier.classify(&references)?.features,
         },
         (None, None) => bail!("there is neither a classifier nor Inception to compare with"),
     };
+    for warning in warnings(features.dim, arguments.count, images.len()) {
+        eprintln!("warning: {warning}");
+    }
     eprintln!("comparing");
     let report = compare(&arguments, &images, features, classes, (&samples, &references))?;
     arguments.model.common.print(&report, lines(&report))
@@ -260,6 +337,7 @@ fn compare(
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     Ok(Report {
         extractor: features.extractor,
+        warnings: warnings(dim, arguments.count, images.len()),
         count: arguments.count,
         reference: format!("{} (the part that models are trained on)", images.name()),
         references: images.len(),
@@ -289,7 +367,7 @@ fn lines(report: &Report) -> String {
             let most = (*classes as f64).log2();
             format!("{classes_covered} of {classes} drawn, entropy {class_entropy:.2} of {most:.2} bits; {asked}")
         }
-        None => "not known: the reference has no labels".to_owned(),
+        None => "not known: the reference has no labels of at least two classes".to_owned(),
     };
     [
         format!("extractor    {}", report.extractor),

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod average_command;
+mod class_names;
 mod classifier_command;
 mod completions_command;
 mod config_command;
@@ -78,6 +79,9 @@ enum Command {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct UsageError(String);
+
+/// Exit code of a training that went to its end and diverged: its model is of no use.
+const DIVERGED: u8 = 3;
 
 /// Exit code of a command that was stopped by Ctrl-C and saved its work.
 const INTERRUPTED: u8 = 130;

@@ -12,6 +12,7 @@ use pipeline::NetworkDenoiser;
 use serde_json::{Value, json};
 
 use crate::{
+    UsageError,
     arguments::{ModelArguments, count, load_model},
     model_images::{batch, load_options},
     read_data::{ColumnArguments, open_data},
@@ -41,13 +42,15 @@ pub struct NllArguments {
     /// bound: an upper bound by all timesteps; flow: the probability-flow ODE
     #[arg(long, value_enum, default_value_t = Method::Bound)]
     method: Method,
-    /// Tolerance of the flow's adaptive solver
-    #[arg(long, default_value_t = 1e-3)]
-    tolerance: f64,
+    /// Tolerance of the flow's adaptive solver; 0.001 if not given
+    #[arg(long)]
+    tolerance: Option<f64>,
     #[command(flatten)]
     model: ModelArguments,
 }
 
+/// Tolerance of the flow without `--tolerance`.
+const TOLERANCE: f64 = 1e-3;
 /// Number of ranges of timesteps that the terms of a bound are summed over for printing.
 const RANGES: usize = 10;
 
@@ -60,6 +63,12 @@ struct Report {
 }
 
 pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
+    if arguments.tolerance.is_some() && arguments.method != Method::Flow {
+        return Err(UsageError(
+            "--tolerance is of --method flow: the bound has no solver; leave one of them out".to_owned(),
+        )
+        .into());
+    }
     let (_, device) = arguments.model.common.open_device()?;
     let device = if arguments.method == Method::Flow { device.autodiff() } else { device };
     let model = load_model(&arguments.model.path, &device)?;
@@ -69,7 +78,7 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
     let noise = Noise::new(arguments.model.seed);
     let Report { method, bits, mut json, mut lines } = match arguments.method {
         Method::Bound => bound(&model, &images, &noise, &device)?,
-        Method::Flow => flow(&model, &images, arguments.tolerance, &noise, &device)?,
+        Method::Flow => flow(&model, &images, arguments.tolerance.unwrap_or(TOLERANCE), &noise, &device)?,
     };
     let (count, name) = (bits.len(), images.name());
     let (mean, error) = mean_and_error(&bits);

@@ -13,7 +13,7 @@ use checkpoint::{GuidanceKind, ImageFormat, Model, SamplerKind, SamplingConfig};
 use clap::{Args, ValueEnum};
 use classifier::NoisedClassifier;
 use noise::Noise;
-use picture::{DeepPixels, PictureError, Pixels, save_gif, save_png, save_png_sixteen_bits, strip};
+use picture::{DeepPixels, PictureError, Pixels, labeled_grid, save_gif, save_png, save_png_sixteen_bits, strip};
 use pipeline::{GenerateError, Guide, Request, generate_guided, grid_columns, pictures, previews, sample_grid};
 use sampler::{Classifier, Observer};
 use schedule::Spacing;
@@ -22,6 +22,7 @@ use serde_json::json;
 use crate::{
     UsageError,
     arguments::{ModelArguments, count, load_model},
+    class_names::Classes,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -57,13 +58,13 @@ pub struct SampleArguments {
     #[arg(long)]
     spacing: Option<Spacing>,
     /// Randomness of DDIM: 0 is deterministic, 1 is DDPM
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     eta: Option<f64>,
-    /// Only this class; all in equal parts if not given
-    #[arg(long)]
-    class: Option<usize>,
+    /// Only this class, by its name or number; all in equal parts if not given
+    #[arg(long, value_name = "NAME|NUMBER", allow_hyphen_values = true)]
+    class: Option<String>,
     /// Scale of classifier-free guidance; 1 is none
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     guidance: Option<f64>,
     /// Guidance only where sigma lies between these two
     #[arg(long, num_args = 2, value_names = ["LEAST", "MOST"])]
@@ -72,13 +73,13 @@ pub struct SampleArguments {
     #[arg(long, value_name = "SHARE")]
     guidance_rescale: Option<f64>,
     /// Guide by CFG++, with a scale from 0 to 1
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["weaker", "guidance_interval", "guidance_rescale"])]
     cfg_plus_plus: bool,
     /// Guide by a weaker model of the same images (autoguidance) instead of the unconditional network
     #[arg(long, value_name = "RUN|FILE")]
     weaker: Option<PathBuf>,
     /// Guide the unconditional network by a classifier of noised images (from diffuse classifier); --guidance is its scale
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["weaker", "cfg_plus_plus"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["weaker", "cfg_plus_plus", "guidance_interval", "guidance_rescale"])]
     classifier: Option<PathBuf>,
     /// Number of images that go through the network at a time: fewer take less memory and give the same images
     #[arg(long)]
@@ -89,6 +90,9 @@ pub struct SampleArguments {
     /// Kinds of files to write
     #[arg(long, value_delimiter = ',', default_value = "grid")]
     save: Vec<Output>,
+    /// Write the class of each row of the grid beside it
+    #[arg(long)]
+    row_labels: bool,
     #[command(flatten)]
     model: ModelArguments,
 }
@@ -115,11 +119,21 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
     let weaker = arguments.weaker.as_ref().map(|path| load_model(path, &device)).transpose()?;
     let classifier = arguments.classifier.as_ref().map(|path| NoisedClassifier::load(path, &device)).transpose()?;
     if let Some(classifier) = &classifier {
-        check_guide(classifier, &model, arguments.class)?;
+        check_guide(classifier, &model)?;
     }
     // a classifier brings classes to a model without
     let classes = classifier.as_ref().map_or(model.header.unet.classes, NoisedClassifier::classes);
-    let request = arguments.request(classes, indices.clone());
+    arguments.check_used(&model.header.sampling, classes)?;
+    let names = model.header.classes.clone();
+    let names = Classes::new(&names, classes);
+    let class = arguments.class.as_deref().map(|class| names.label(class)).transpose()?;
+    let has_class_rows = class.is_none() && classes > 0;
+    if arguments.row_labels && !(has_class_rows && arguments.shard.is_none() && arguments.save.contains(&Output::Grid))
+    {
+        let text = "--row-labels needs a grid with a row for each class: a model with classes, --save grid, and neither --class nor --shard";
+        return Err(UsageError(text.to_owned()).into());
+    }
+    let request = arguments.request(class, classes, indices.clone());
 
     let format = model.header.image;
     if format.preview_channels.is_some() && arguments.save.contains(&Output::Png) {
@@ -139,17 +153,15 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
             frames.entry(step.index).or_default().push(format.cropped(step.x_t.clone()));
         }
     })?;
-    let columns = if arguments.class.is_none() && classes > 0 {
-        grid_columns(arguments.count, classes)
-    } else {
-        grid_columns(indices.len(), 0)
-    };
+    let columns = if has_class_rows { grid_columns(arguments.count, classes) } else { grid_columns(indices.len(), 0) };
     let frames = frames.into_values().map(|batches| previews(Tensor::cat(batches, 0), &format));
     let drawing = Drawing {
         folder: &arguments.out,
         format,
         indices,
         labels: request.labels,
+        classes: &names,
+        row_labels: arguments.row_labels,
         columns,
         pictures: pictures(images.clone())?,
         deep: if format.bits == 16 { Some(deep_pictures(images, format)?) } else { None },
@@ -161,7 +173,12 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         drawing.save(*output, &mut files)?;
     }
     let lines: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
-    arguments.model.common.print(json!({ "count": drawing.pictures.len(), "files": files }), lines.join("\n"))
+    let mut json = json!({ "count": drawing.pictures.len(), "files": files });
+    if let Some(labels) = &drawing.labels {
+        json["classes"] = labels.iter().map(|label| names.name(*label)).collect();
+        json["class_names"] = names.all().into();
+    }
+    arguments.model.common.print(json, lines.join("\n"))
 }
 
 impl SampleArguments {
@@ -200,9 +217,42 @@ impl SampleArguments {
         }
     }
 
+    /// Refuses options that would change nothing.
+    fn check_used(&self, options: &SamplingConfig, classes: usize) -> Result<(), UsageError> {
+        let refuse = |text: String| Err(UsageError(text));
+        let sampler = options.sampler;
+        if self.eta.is_some() && sampler != SamplerKind::Ddim {
+            return refuse(format!(
+                "--eta is an option of ddim, which --sampler {sampler} does not use: leave it out, or take --sampler ddim"
+            ));
+        }
+        let has_guide = self.weaker.is_some() || classes > 0;
+        let flags = [
+            ("--guidance", self.guidance.is_some()),
+            ("--cfg-plus-plus", self.cfg_plus_plus),
+            ("--guidance-interval", self.guidance_interval.is_some()),
+            ("--guidance-rescale", self.guidance_rescale.is_some()),
+        ];
+        if let Some((flag, _)) = flags.iter().find(|(_, is_given)| *is_given && !has_guide) {
+            return refuse(format!(
+                "{flag} changes nothing: this model was trained without classes; leave it out, or guide by --weaker or --classifier"
+            ));
+        }
+        let needs_scale = [
+            ("--guidance-interval", self.guidance_interval.is_some()),
+            ("--guidance-rescale", self.guidance_rescale.is_some()),
+            ("--weaker", self.weaker.is_some()),
+        ];
+        let is_without = options.guidance == 1.0 && self.guidance.is_none();
+        if let Some((flag, _)) = needs_scale.iter().find(|(_, is_given)| *is_given && is_without) {
+            return refuse(format!("{flag} changes nothing without guidance: give its scale, as in --guidance 2"));
+        }
+        Ok(())
+    }
+
     /// The images `indices` of all.
-    fn request(&self, classes: usize, indices: Range<usize>) -> Request {
-        let labels = match self.class {
+    fn request(&self, class: Option<usize>, classes: usize, indices: Range<usize>) -> Request {
+        let labels = match class {
             Some(class) => Some(vec![class; self.count]),
             None => Request::even(self.count, classes).labels,
         };
@@ -234,7 +284,7 @@ fn draw(
 }
 
 /// Checks that a classifier was trained on the noise levels and the format of images of a model.
-fn check_guide(classifier: &NoisedClassifier, model: &Model, class: Option<usize>) -> anyhow::Result<()> {
+fn check_guide(classifier: &NoisedClassifier, model: &Model) -> anyhow::Result<()> {
     let alike = |format: ImageFormat| ImageFormat { preview_channels: None, ..format };
     if alike(classifier.image()) != alike(model.header.image) || *classifier.schedule() != model.header.schedule {
         bail!(
@@ -242,12 +292,7 @@ fn check_guide(classifier: &NoisedClassifier, model: &Model, class: Option<usize
              model with diffuse classifier"
         );
     }
-    match class {
-        Some(class) if class >= classifier.classes() => {
-            Err(GenerateError::Class { class, classes: classifier.classes() }.into())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Images with 16 bits from a batch in [-1, 1].
@@ -263,6 +308,9 @@ struct Drawing<'a> {
     /// Numbers of the images.
     indices: Range<usize>,
     labels: Option<Vec<usize>>,
+    classes: &'a Classes<'a>,
+    /// Whether the rows of the grid are labeled.
+    row_labels: bool,
     /// Columns of the grid.
     columns: usize,
     pictures: Vec<Pixels>,
@@ -281,10 +329,10 @@ impl Drawing<'_> {
         };
         let grid = |pictures: &[Pixels]| sample_grid(pictures, self.columns);
         match output {
-            Output::Grid => save_png(&grid(&self.shown()?)?, path("grid.png"))?,
+            Output::Grid => save_png(&self.grid()?, path("grid.png"))?,
             Output::Png => {
                 for (position, index) in self.indices.clone().enumerate() {
-                    let file = path(&format!("{index:05}.png"));
+                    let file = path(&self.file_name(position, index));
                     match &self.deep {
                         Some(deep) => save_png_sixteen_bits(&deep[position], file)?,
                         None => save_png(&self.pictures[position], file)?,
@@ -309,6 +357,31 @@ impl Drawing<'_> {
     fn shown(&self) -> Result<Cow<'_, [Pixels]>, PictureError> {
         let Some(channels) = self.format.preview_channels else { return Ok(Cow::Borrowed(&self.pictures)) };
         self.pictures.iter().map(|picture| picture.shown(channels)).collect::<Result<Vec<_>, _>>().map(Cow::Owned)
+    }
+
+    /// The grid, with the class of each row if that was asked for.
+    fn grid(&self) -> anyhow::Result<Pixels> {
+        let shown = self.shown()?;
+        let Some(labels) = self.labels.as_ref().filter(|_| self.row_labels) else {
+            return Ok(sample_grid(&shown, self.columns)?);
+        };
+        // rows are of one class each, but for the last of a count that the classes do not divide
+        let name = |row: &[usize]| {
+            let (first, last) = (row.first().copied().unwrap_or(0), row.last().copied().unwrap_or(0));
+            if first == last { self.classes.name(first) } else { format!("{} …", self.classes.name(first)) }
+        };
+        let names: Vec<String> = labels.chunks(self.columns.max(1)).map(name).collect();
+        let scale = shown.first().map_or(1, Pixels::display_scale);
+        Ok(labeled_grid(&shown, self.columns, 2, scale, &names)?)
+    }
+
+    /// The name of the file of one image: its number, and its class where it has a name.
+    fn file_name(&self, position: usize, index: usize) -> String {
+        let label = self.labels.as_ref().and_then(|labels| labels.get(position));
+        match label.and_then(|label| self.classes.in_file_name(*label)) {
+            Some(class) => format!("{index:05}-{class}.png"),
+            None => format!("{index:05}.png"),
+        }
     }
 
     fn save_npz(&self, file: &Path) -> anyhow::Result<()> {

@@ -19,16 +19,16 @@ use data::{DataError, ImageSet, LoadOptions, Loaded, Split};
 use indicatif::{ProgressBar, ProgressStyle};
 use parallel::{Placement, ProcessGroup};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::json;
+use serde_json::{Value, json};
 use train::{
-    Config, Control, Event, Mean, MixedPrecision, Outcome, Run, RunFiles, TrainError, Trainer,
+    Change, Config, Control, Event, Mean, MixedPrecision, Outcome, Run, RunFiles, TrainError, Trainer,
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
 use crate::{
-    INTERRUPTED,
+    DIVERGED, INTERRUPTED,
     arguments::{CommonArguments, ConfigArguments},
-    config_layers::Layers,
+    config_layers::check_channels,
     print_result,
     read_data::open_data,
 };
@@ -83,8 +83,15 @@ fn run_in_group(
     if arguments.resume {
         resumed = Some(rank.broadcast(|| directory_to_resume(arguments.run.as_deref()))?);
     }
-    let config = rank.config(&arguments.layers, resumed.as_deref())?;
-    let data = rank.open_data(&config)?;
+    let (config, channels) = rank.config(&arguments.layers, resumed.as_deref())?;
+    let data = match rank.open_data(&config) {
+        Err(error) if resumed.is_some() && matches!(error.downcast_ref(), Some(DataError::NoSuchData { .. })) => {
+            let advice = "the data of the run is not there; if it lies elsewhere now, name the place with --data";
+            return Err(error.context(advice));
+        }
+        data => data?,
+    };
+    check_channels(channels.as_ref(), data.images.channels())?;
     let trainer = Trainer::new(config, data.images.clone(), &rank.device)?.distributed(Arc::clone(group))?;
     rank.describe(&trainer, &data)?;
     if arguments.dry_run {
@@ -93,14 +100,21 @@ fn run_in_group(
         }
         return Ok(ExitCode::SUCCESS);
     }
+    let is_resumed = resumed.is_some();
     let mut run = match (resumed, &arguments.run) {
         (Some(directory), _) => Run::resume(trainer, &directory)?,
         (None, Some(directory)) => Run::create(trainer, directory)?,
-        (None, None) => Run::create(trainer, &rank.broadcast(|| next_directory(&arguments.layers.preset))?)?,
+        (None, None) => Run::create(trainer, &rank.broadcast(|| next_directory(arguments.layers.preset()))?)?,
     };
     run.held_out = data.held_out;
     run.environment = environment(&rank.device_name, &**group);
     rank.describe_run(&run);
+    if is_resumed && rank.broadcast(|| Ok(run.is_complete()))? {
+        if group.is_main() {
+            report_complete(arguments, &run)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     stop_on_signals(stop, group.is_main())?;
     let outcome = rank.train(&mut run, stop)?;
     if !outcome.finished {
@@ -109,7 +123,7 @@ fn run_in_group(
     if group.is_main() {
         report(arguments, &run.files, &outcome)?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(outcome.divergence.map_or(ExitCode::SUCCESS, |_| ExitCode::from(DIVERGED)))
 }
 
 /// This process among those that train together.
@@ -158,16 +172,31 @@ impl Rank {
         Ok(serde_json::from_slice(&self.group.broadcast(value)?)?)
     }
 
-    /// The configuration of a run that is resumed, or else of the preset, with the layers over it.
-    fn config(&self, arguments: &ConfigArguments, resumed: Option<&Path>) -> anyhow::Result<Config> {
-        let layers = match resumed {
-            Some(directory) => {
-                let kept = self.broadcast(|| Ok(toml::to_string(&Run::config_of(directory)?)?))?;
-                arguments.lay_over(Layers::of(&toml::from_str(&kept)?, "the run")?)?
-            }
-            None => arguments.layers()?,
+    /// The configuration of a run that is resumed, or else of the preset, with the layers over it; and the channels that were set,
+    /// with their source.
+    fn config(
+        &self,
+        arguments: &ConfigArguments,
+        resumed: Option<&Path>,
+    ) -> anyhow::Result<(Config, Option<(i64, String)>)> {
+        let Some(directory) = resumed else {
+            let layers = arguments.layers()?;
+            let channels = layers.channels.clone();
+            let mut config = layers.resolve()?;
+            config.data.path = absolute_data(&config.data.path, None);
+            return Ok((config, channels));
         };
-        layers.resolve()
+        let kept = self.broadcast(|| Ok(toml::to_string(&Run::config_of(directory)?)?))?;
+        let kept: Config = toml::from_str(&kept)?;
+        let layers = arguments.layers_over_run(&kept)?;
+        let channels = layers.channels.clone();
+        let mut config = layers.resolve()?;
+        // a run without a hash is known by the path alone
+        if kept.data.content_hash.is_some() {
+            let of_run = (config.data.path == kept.data.path).then_some(directory);
+            config.data.path = absolute_data(&config.data.path, of_run);
+        }
+        Ok((config, channels))
     }
 
     /// Opens the images that are trained on and those that are held out. Rank 0 decodes them first, then the first rank of
@@ -277,7 +306,7 @@ impl Rank {
         self.log(format_args!("steps       {} of {images_in_step} images", training.steps));
         let mut findings = check_data(config, images);
         findings.extend(check_schedule(config, &config.diffusion.schedule.build()?));
-        for Finding { severity, text } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
+        for Finding { severity, text, .. } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
             self.log(format_args!("{severity}: {text}"));
         }
         Ok(())
@@ -292,6 +321,9 @@ impl Rank {
             self.log(format_args!("note: {ENDED_ABRUPTLY}"));
         }
         self.log(format_args!("run         {}", run.files.directory.display()));
+        for Change { key, before, now } in &run.changes {
+            self.log(format_args!("changed     {key}: {before} in the run, {now} now"));
+        }
         if run.trainer.steps_done() > 0 {
             self.log(format_args!("going on after step {}", run.trainer.steps_done()));
         }
@@ -338,12 +370,58 @@ fn stop_on_signals(stop: &Arc<AtomicBool>, is_main: bool) -> anyhow::Result<()> 
 
 /// Prints the result of a training.
 fn report(arguments: &TrainArguments, files: &RunFiles, outcome: &Outcome) -> anyhow::Result<()> {
-    let Outcome { steps, seconds, loss, .. } = outcome;
-    eprintln!("{steps} steps in {seconds:.1} s, loss {loss:.5}");
-    let (run, model, grid) = (&files.directory, files.model(), files.grid());
-    let text = format!("run    {}\nmodel  {}\ngrid   {}", run.display(), model.display(), grid.display());
-    let json = json!({ "run": run, "model": model, "grid": grid, "steps": steps, "seconds": seconds, "loss": loss });
-    arguments.common.print(json, text)
+    let Outcome { steps, seconds, loss, divergence, .. } = outcome;
+    if loss.is_nan() {
+        // an earlier process ended before it wrote all files
+        eprintln!("{steps} steps were done before; the files of the end are written");
+    } else {
+        eprintln!("{steps} steps in {seconds:.1} s, loss {loss:.5}");
+    }
+    if let Some(divergence) = divergence {
+        eprintln!("warning: {divergence}");
+    }
+    let mut json = result_of(files);
+    (json["steps"], json["seconds"], json["loss"]) = ((*steps).into(), (*seconds).into(), (*loss).into());
+    if let Some(divergence) = divergence {
+        json["divergence"] = divergence.to_string().into();
+    }
+    arguments.common.print(json, lines_of(files))
+}
+
+/// Says that a resumed run is complete, and prints its files.
+fn report_complete(arguments: &TrainArguments, run: &Run) -> anyhow::Result<()> {
+    let (done, files) = (run.trainer.steps_done(), &run.files);
+    eprintln!(
+        "nothing to do: all {done} steps of this run are done, and nothing was changed; for more: diffuse train --resume --run {} \
+         --steps STEPS, with more than {done}",
+        files.directory.display()
+    );
+    let mut json = result_of(files);
+    (json["steps"], json["seconds"], json["loss"]) = (done.into(), 0.0.into(), Value::Null);
+    arguments.common.print(json, lines_of(files))
+}
+
+/// The files of a run that is at its end.
+fn result_of(files: &RunFiles) -> Value {
+    json!({ "run": files.directory, "model": files.model(), "grid": files.grid() })
+}
+
+fn lines_of(files: &RunFiles) -> String {
+    let (run, model, grid) = (files.directory.display(), files.model(), files.grid());
+    format!("run    {run}\nmodel  {}\ngrid   {}", model.display(), grid.display())
+}
+
+/// The path of data from the root on, so that the run can be resumed in any folder; a known name, and a path that does not exist,
+/// unchanged. A relative path of a run, which earlier versions kept, is also looked for in the folders around the run.
+fn absolute_data(given: &str, run: Option<&Path>) -> String {
+    if given.is_empty() || data::manifest::find(given).is_some() {
+        return given.to_owned();
+    }
+    let run = run.and_then(|run| run.canonicalize().ok());
+    let around = run.iter().flat_map(|run| run.ancestors().skip(1)).map(|folder| folder.join(given));
+    let found = std::iter::once(PathBuf::from(given)).chain(around).find(|path| path.exists());
+    let absolute = found.and_then(|path| std::path::absolute(path).ok()?.into_os_string().into_string().ok());
+    absolute.unwrap_or_else(|| given.to_owned())
 }
 
 /// Lines of the report about the computer and the program.

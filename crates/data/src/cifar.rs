@@ -129,8 +129,8 @@ impl Gathered {
             let expected = format!("expected [{}, {IMAGE}]", labels.len());
             return Err(format!("has {} labels and an array `data` of shape {shape:?}, {expected}", labels.len()));
         }
-        let images = labels.into_iter().zip(images.chunks_exact(IMAGE)).enumerate();
-        images.map(|(number, (label, planes))| self.add_image(number, label, planes, kind.classes)).collect()
+        let mut images = labels.into_iter().zip(images.chunks_exact(IMAGE)).enumerate();
+        images.try_for_each(|(number, (label, planes))| self.add_image(number, label, planes, kind.classes))
     }
 
     fn add_image(&mut self, number: usize, label: i64, planes: &[u8], classes: usize) -> Result<(), String> {

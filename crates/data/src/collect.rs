@@ -20,6 +20,7 @@ use crate::options::LoadOptions;
 use crate::pixels::{Pixels, allocate_free};
 use crate::range::{Extremes, Range};
 use crate::remark::{Pictures, Remark};
+use crate::titles::Titles;
 use crate::transform::Value;
 
 /// A file that cannot be read, and the reason.
@@ -333,6 +334,13 @@ impl Collection<'_> {
             .with_alpha(content.has_alpha);
         let source = self.source;
         content.remarks.iter().for_each(|remark| remark.say(&mut self.account, &|index| source.title(index)));
+        // of an array the index is the name
+        let images = match self.source.uniform() {
+            Some(_) => images,
+            None => {
+                images.with_titles(Titles::new(self.root, content.kept.iter().map(|&index| self.source.title(index))))
+            }
+        };
         Ok(Loaded { images, skipped, account: self.account, source: self.root.display().to_string(), cached })
     }
 

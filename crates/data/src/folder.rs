@@ -1,4 +1,4 @@
-//! A folder of images: recursive, in order of path. [`Tree`] finds the splits and the classes.
+//! A folder of images: recursive, in order of path. Its splits and classes are found as those of an archive.
 
 use std::path::{Path, PathBuf};
 
@@ -93,6 +93,10 @@ fn find(root: &Path) -> Result<(Vec<PathBuf>, Vec<Unreadable>), DataError> {
                 }
             }
             Ok(entry) if entry.file_type().is_dir() => {}
+            // to open a pipe may block
+            Ok(entry) if is_image(entry.path()) && !entry.file_type().is_file() => {
+                unreadable.push((entry.into_path(), "is no regular file".to_string()));
+            }
             Ok(entry) => paths.push(relative(entry.path())),
             Err(error) => {
                 let path = error.path().unwrap_or(root).to_path_buf();
@@ -281,6 +285,10 @@ mod tests {
         let skip = LoadOptions { skip_unreadable: true, ..LoadOptions::default() };
         let loaded = load("skipped", root.path(), &skip).unwrap();
         assert_eq!((loaded.images.labels(), loaded.skipped.len()), (Some([0, 1].as_slice()), 1));
+        // titles are of the pictures that were kept, also in a subset
+        let last = loaded.images.subset([1]);
+        assert_eq!((last.title(0), last.title(1)), (loaded.images.title(1), None));
+        assert!(last.title(0).is_some_and(|title| Path::new(&title).is_file()), "{:?}", last.title(0));
 
         std::fs::remove_file(root.path().join("metadata.csv")).unwrap();
         let error = load("none", root.path(), &breed).unwrap_err().to_string();
@@ -497,5 +505,25 @@ mod tests {
         assert_eq!(load_default(&root).unwrap().images.len(), 2);
         std::os::unix::fs::symlink(root.path(), root.path().join("a/loop")).unwrap();
         assert!(load_default(&root).unwrap_err().to_string().contains("loop"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn folders_that_are_passed_over_are_not_looked_into_and_links_to_nowhere_are_named() {
+        use std::os::unix::fs::symlink;
+        let root = tempfile::tempdir().unwrap();
+        write(&root, "1.png", &gray(2, 2, 1));
+        write(&root, ".wine/x", b"");
+        symlink(root.path(), root.path().join(".wine/loop")).unwrap();
+        symlink("/no/such/notes.txt", root.path().join("notes.txt")).unwrap();
+        let loaded = load_default(&root).unwrap();
+        assert_eq!(loaded.images.len(), 1);
+        assert!(loaded.account.lines().contains(&"notes.txt left out: no pictures".to_string()));
+        let socket = std::os::unix::net::UnixListener::bind(root.path().join("2.png")).unwrap();
+        assert!(load_default(&root).unwrap_err().to_string().contains("2.png: is no regular file"));
+        drop(socket);
+        std::fs::remove_file(root.path().join("2.png")).unwrap();
+        symlink("/no/such/picture.png", root.path().join("3.png")).unwrap();
+        assert!(load_default(&root).unwrap_err().to_string().contains("1 of 2 images"));
     }
 }

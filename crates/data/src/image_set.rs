@@ -16,6 +16,7 @@ use crate::levels::{Levels, check_depth};
 use crate::options::{LoadOptions, Padding};
 use crate::pixels::{Pixels, allocate};
 use crate::range::Range;
+use crate::titles::Titles;
 use crate::transform::{self, Raster, Value};
 
 /// Images of a block of the content hash.
@@ -73,6 +74,8 @@ pub struct ImageSet {
     classes: usize,
     class_names: Option<Vec<String>>,
     source_sizes: Option<Arc<BTreeMap<(usize, usize), usize>>>,
+    /// The names of the pictures in `pixels`.
+    titles: Option<Arc<Titles>>,
     /// (height, width) without the border of [`Padding`].
     content_size: (usize, usize),
     /// The cached [`ImageSet::content_hash`].
@@ -161,6 +164,7 @@ impl ImageSet {
             classes,
             class_names,
             source_sizes: None,
+            titles: None,
             content_size: (height, width),
             content_hash: Arc::default(),
         })
@@ -250,6 +254,20 @@ impl ImageSet {
     /// (height, width) without the border of [`Padding`].
     pub fn content_size(&self) -> (usize, usize) {
         self.content_size
+    }
+
+    /// The file, or the place in a file, of image `index`; None of arrays, where the index says it.
+    pub fn title(&self, index: usize) -> Option<String> {
+        let row = match &self.rows {
+            Some(rows) => *rows.get(index)? as usize,
+            None => index,
+        };
+        self.titles.as_ref()?.get(row)
+    }
+
+    /// Adds the names of all pictures.
+    pub(crate) fn with_titles(self, titles: Titles) -> Self {
+        Self { titles: Some(Arc::new(titles)), ..self }
     }
 
     /// The values of image `index`, `[height, width, channels]`: a byte each, or two, the less significant first, where

@@ -70,6 +70,7 @@ mod tarred;
 #[cfg(test)]
 mod testing;
 mod tiff;
+mod titles;
 pub mod transform;
 mod tree;
 mod webdataset;

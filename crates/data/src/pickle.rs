@@ -376,7 +376,7 @@ mod tests {
 
     #[test]
     fn batches_of_either_python_are_read() {
-        let data: Vec<u8> = (0..2 * 3072u32).map(|at| (at * 7 >> 2) as u8).collect();
+        let data: Vec<u8> = (0..2 * 3072u32).map(|at| ((at * 7) >> 2) as u8).collect();
         for python3 in [false, true] {
             let bytes = cifar_pickle(python3, "labels", &[3, 250], &data);
             let pickle = read(&bytes).unwrap();

@@ -392,7 +392,7 @@ impl Source for Parts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Cursor, repeat};
+    use std::io::repeat;
 
     use super::*;
     use crate::options::Split;
@@ -600,9 +600,7 @@ mod tests {
         assert!(open(&write(&root, "whole.tar", &bytes), &LoadOptions::default()).is_ok());
         let mut refused = 0;
         for mutated in mutations(&bytes, 1000) {
-            let mut stream = Cursor::new(mutated.clone());
             refused += usize::from(open(&write(&root, "damaged.tar", &mutated), &LoadOptions::default()).is_err());
-            let _ = crate::recognize::recognize(&mut stream);
         }
         assert!(refused > 100, "only {refused} of 1000 were refused");
     }

@@ -189,6 +189,21 @@ impl DigitClassifier {
         Ok(Self { network: network.valid(), image, classes, device: device.clone() })
     }
 
+    /// Trains on images without labels: to tell how an image is turned, by 0, 90, 180 or 270 degrees, or by 0 or 180 where it is not
+    /// square (RotNet, Gidaris et al. 2018, arXiv:1803.07728). To do so it learns features of what the images show. An epoch sees
+    /// each image once in each rotation.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), but for labels.
+    pub fn train_on_rotations(
+        images: &ImageSet,
+        seed: u64,
+        epochs: usize,
+        device: &Device,
+    ) -> Result<Self, MetricsError> {
+        Self::train(&rotated(images)?, seed, epochs, device)
+    }
+
     /// Classifies images of the size that it was trained on.
     ///
     /// # Shapes
@@ -262,6 +277,31 @@ impl DigitClassifier {
     pub fn image(&self) -> [usize; 3] {
         self.image
     }
+}
+
+/// Each image in each rotation, with the rotation as its label.
+fn rotated(images: &ImageSet) -> Result<ImageSet, MetricsError> {
+    let (height, width, channels) = (images.height(), images.width(), images.channels());
+    let quarters: &[u32] = if height == width { &[0, 1, 2, 3] } else { &[0, 2] };
+    let mut pixels = Vec::with_capacity(quarters.len() * images.len() * images.image_len());
+    for index in 0..images.len() {
+        let image = images.bytes(index);
+        for quarter in quarters {
+            for (row, column) in (0..height).flat_map(|row| (0..width).map(move |column| (row, column))) {
+                let (from_row, from_column) = match quarter {
+                    0 => (row, column),
+                    1 => (column, width - 1 - row),
+                    2 => (height - 1 - row, width - 1 - column),
+                    _ => (height - 1 - column, row),
+                };
+                pixels.extend_from_slice(&image[(from_row * width + from_column) * channels..][..channels]);
+            }
+        }
+    }
+    let labels = (0..images.len()).flat_map(|_| 0..quarters.len() as u32).collect();
+    let shape = [quarters.len() * images.len(), height, width, channels];
+    let name = images.name();
+    ImageSet::new(name, pixels, shape, Some(labels), None).map_err(|_| MetricsError::NoLabels { name: name.to_owned() })
 }
 
 /// The shifted images at these positions of the run, `[batch, channels, height, width]`, and their labels, one-hot `[batch,
@@ -393,6 +433,30 @@ mod tests {
         assert_eq!(many.called().len(), CLASSIFY_AT_A_TIME + 1);
         let apart = difference(&many.features[CLASSIFY_AT_A_TIME * FEATURES..], &last.features);
         assert!(apart < 1e-4, "{apart}");
+    }
+
+    #[test]
+    fn rotations_are_told_without_labels() {
+        let tall = ImageSet::new("tall", vec![1, 2, 3, 4, 5, 6], [1, 3, 2, 1], None, None).unwrap();
+        let both = rotated(&tall).unwrap();
+        assert_eq!((both.image(0), both.image(1)), ([1, 2, 3, 4, 5, 6].as_slice(), [6, 5, 4, 3, 2, 1].as_slice()));
+        let square = ImageSet::new("square", vec![1, 2, 3, 4], [1, 2, 2, 1], None, None).unwrap();
+        let four = rotated(&square).unwrap();
+        // counterclockwise
+        let expected: [&[u8]; 4] = [&[1, 2, 3, 4], &[2, 4, 1, 3], &[4, 3, 2, 1], &[3, 1, 4, 2]];
+        assert_eq!([0, 1, 2, 3].map(|index| four.image(index)), expected);
+        assert_eq!(four.labels(), Some([0, 1, 2, 3].as_slice()));
+
+        // features in which digits are near digits, and noise is not
+        let digits = digits();
+        let judge = DigitClassifier::train_on_rotations(&digits.subset(0..500), 0, 2, &Device::flex()).unwrap();
+        let features = |images: &ImageSet| judge.classify(&pixels(images)).unwrap().features;
+        let known = features(&digits.subset(1000..1300));
+        let same = crate::frechet_distance(&features(&digits.subset(2000..2300)), &known, FEATURES).unwrap();
+        let noise: Vec<u8> = (0..300u32 * 784).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let noise = ImageSet::new("noise", noise, [300, 28, 28, 1], None, None).unwrap();
+        let other = crate::frechet_distance(&features(&noise), &known, FEATURES).unwrap();
+        assert!(other > 10.0 * same, "{other} of noise, {same} of digits");
     }
 
     #[test]

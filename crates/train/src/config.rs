@@ -458,6 +458,17 @@ impl Config {
         self.unet.validate()?;
         let schedule = self.diffusion.schedule.build()?;
         schedule.levels(sampling.spacing, sampling.steps)?;
+        if self.diffusion.objective == Objective::Epsilon && schedule.level(schedule.timesteps() - 1).alpha_bar == 0.0 {
+            let family = self.diffusion.schedule.family.name();
+            return Err(TrainError::NotTogether {
+                what: format!(
+                    "diffusion.objective = epsilon with a schedule ({family}) that ends in pure noise \
+                     (diffusion.zero_terminal_snr)"
+                ),
+                advice: "sampling begins there, where the noise says nothing of the image, and would give black images; set \
+                         diffusion.objective = \"v\" or diffusion.zero_terminal_snr = false",
+            });
+        }
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::Serialize;
 
-use crate::config::{Config, RateSchedule, TrainingConfig};
+use crate::config::{Config, TrainingConfig};
 
 /// The key that identifies the images of a run.
 const CONTENT_HASH: &str = "data.content_hash";
@@ -26,20 +26,21 @@ pub(crate) fn difference(kept: &Config, asked: &Config) -> String {
     };
     let mut kept = kept.clone();
     let (old, new) = (&mut kept.data, &asked.data);
-    // runs of earlier versions have none
     if old.content_hash.is_none() {
+        // runs of earlier versions have none
         old.content_hash = new.content_hash.clone();
-    } else if old.content_hash == new.content_hash {
-        // the same images in another place
+    } else {
+        // the images matter, not their place
         old.path = new.path.clone();
-        (old.image_column, old.label_column) = (new.image_column.clone(), new.label_column.clone());
-        (old.skip_unreadable, old.accept_left_out) = (new.skip_unreadable, new.accept_left_out);
+        if old.content_hash == new.content_hash {
+            (old.image_column, old.label_column) = (new.image_column.clone(), new.label_column.clone());
+            (old.skip_unreadable, old.accept_left_out) = (new.skip_unreadable, new.accept_left_out);
+        }
     }
     let (old, new) = (&mut kept.training, &asked.training);
-    // more steps, where the rate does not depend on their number
-    if (old.rate_schedule, new.rate_schedule) == (RateSchedule::Constant, RateSchedule::Constant) {
-        old.steps = new.steps;
-    }
+    // the rate may change on the way: the history of the run has it
+    (old.learning_rate, old.rate_schedule, old.warmup_steps) = (new.learning_rate, new.rate_schedule, new.warmup_steps);
+    old.steps = new.steps;
     // the same step in less memory, or faster, up to rounding
     (old.gradient_checkpointing, old.tf32) = (new.gradient_checkpointing, new.tf32);
     let images_in_step =
@@ -52,26 +53,45 @@ pub(crate) fn difference(kept: &Config, asked: &Config) -> String {
 
 /// The keys in which two configurations differ, a line each; `whose` names the two.
 pub(crate) fn differences<T: Serialize>(one: &T, other: &T, whose: [&str; 2]) -> String {
-    let value = |config: &T| toml::Value::try_from(config).ok();
-    let mut lines = String::new();
-    compare("", value(one).as_ref(), value(other).as_ref(), whose, &mut lines);
-    lines
+    let [one_is, other_is] = whose;
+    let line = |Change { key, before, now }: Change| {
+        let what = if key == CONTENT_HASH { " the images are others:" } else { "" };
+        format!("  {key}:{what} {before} {one_is}, {now} {other_is}\n")
+    };
+    changes(one, other).into_iter().map(line).collect()
 }
 
-fn compare(key: &str, kept: Option<&toml::Value>, asked: Option<&toml::Value>, whose: [&str; 2], lines: &mut String) {
-    if kept == asked {
+/// A key with another value than before; a value as TOML, or `not set`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Change {
+    /// The key, with dots.
+    pub key: String,
+    /// The value before.
+    pub before: String,
+    /// The value now.
+    pub now: String,
+}
+
+/// The keys in which two configurations differ.
+pub(crate) fn changes<T: Serialize>(before: &T, now: &T) -> Vec<Change> {
+    let value = |config: &T| toml::Value::try_from(config).ok();
+    let mut found = Vec::new();
+    compare("", value(before).as_ref(), value(now).as_ref(), &mut found);
+    found
+}
+
+fn compare(key: &str, before: Option<&toml::Value>, now: Option<&toml::Value>, found: &mut Vec<Change>) {
+    if before == now {
         return;
     }
-    if let (Some(toml::Value::Table(kept)), Some(toml::Value::Table(asked))) = (kept, asked) {
-        let names: BTreeSet<&String> = kept.keys().chain(asked.keys()).collect();
+    if let (Some(toml::Value::Table(before)), Some(toml::Value::Table(now))) = (before, now) {
+        let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
         for name in names {
             let path = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-            compare(&path, kept.get(name), asked.get(name), whose, lines);
+            compare(&path, before.get(name), now.get(name), found);
         }
         return;
     }
     let show = |value: Option<&toml::Value>| value.map_or("not set".to_owned(), ToString::to_string);
-    let [one, other] = whose;
-    let what = if key == CONTENT_HASH { " the images are others:" } else { "" };
-    lines.push_str(&format!("  {key}:{what} {} {one}, {} {other}\n", show(kept), show(asked)));
+    found.push(Change { key: key.to_owned(), before: show(before), now: show(now) });
 }

@@ -50,14 +50,24 @@ pub struct Finding {
     pub severity: Severity,
     /// The finding with its figures, and what to do.
     pub text: String,
+    /// Everything that it is about, a line each, such as all files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<String>,
+}
+
+impl Finding {
+    /// A finding without items.
+    pub fn new(severity: Severity, text: String) -> Self {
+        Self { severity, text, items: Vec::new() }
+    }
 }
 
 fn note(text: String) -> Finding {
-    Finding { severity: Severity::Note, text }
+    Finding::new(Severity::Note, text)
 }
 
 fn warning(text: String) -> Finding {
-    Finding { severity: Severity::Warning, text }
+    Finding::new(Severity::Warning, text)
 }
 
 /// Classes with fewer images than this are hardly learned.
@@ -88,14 +98,18 @@ fn check_copies(_: &Config, images: &ImageSet) -> Vec<Finding> {
             None => alike.push(index),
         }
     }
+    let name = |index: usize| images.title(index).unwrap_or_else(|| format!("image {index}"));
     let Some((first, second)) = copies.first() else { return Vec::new() };
     let severity = if copies.len() * 20 > total { Severity::Warning } else { Severity::Note };
     let text = format!(
-        "{} of {total} images are copies of others (the first: {second} of {first}); images that occur often are memorized, so delete \
-         the copies",
-        copies.len()
+        "{} of {total} images are copies of others (the first: {} of {}); images that occur often are memorized, so delete the copies",
+        copies.len(),
+        name(*second),
+        name(*first)
     );
-    vec![Finding { severity, text }]
+    let items =
+        copies.iter().map(|(first, second)| format!("{} is a copy of {}", name(*second), name(*first))).collect();
+    vec![Finding { severity, text, items }]
 }
 
 fn check_sizes(config: &Config, images: &ImageSet) -> Vec<Finding> {
@@ -188,7 +202,7 @@ pub fn check_schedule(config: &Config, schedule: &Schedule) -> Vec<Finding> {
         let text = "the last timestep is pure noise (zero_terminal_snr), where a prediction of epsilon has no information about the image: \
                     set diffusion.objective = \"v\""
             .to_owned();
-        found.push(Finding { severity: Severity::Problem, text });
+        found.push(Finding::new(Severity::Problem, text));
     } else if objective == Objective::Epsilon && last.signal_scale() < 1e-3 {
         found.push(note(format!(
             "at the last timestep errors of epsilon are multiplied by {:.0} in x_0; samplers that clip x_0 tolerate it, others need \
@@ -311,7 +325,9 @@ mod tests {
         config.training.steps = 1;
         let same = ImageSet::new("same", vec![7; 4 * 16], [4, 4, 4, 1], None, None).unwrap();
         let text = texts(check_data(&config, &same));
-        assert!(text.contains("warning: 3 of 4 images are copies") && text.contains("no labels"), "{text}");
+        assert!(text.contains("warning: 3 of 4 images are copies of others (the first: image 1 of image 0)"), "{text}");
+        assert!(text.contains("no labels"), "{text}");
+        assert_eq!(check_data(&config, &same)[0].items.last().unwrap(), "image 3 is a copy of image 0");
         config.training.steps = 1_000_000;
         assert!(texts(check_data(&config, &same)).contains("memorization"));
         config.training.steps = 1;

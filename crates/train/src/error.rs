@@ -99,6 +99,14 @@ pub enum TrainError {
         /// The step in which it was found.
         non_finite: Box<NonFiniteStep>,
     },
+    /// A state that is not finite, or does not fit f32.
+    #[error("{source}. The training has diverged: start again with training.learning_rate = {rate_to_try}")]
+    UnusableState {
+        /// The value that is not finite.
+        source: CheckpointError,
+        /// The learning rate to try.
+        rate_to_try: f64,
+    },
     /// A run directory that cannot be used.
     #[error("the run directory {} cannot be used: {reason}", path.display())]
     RunDirectory {
@@ -106,6 +114,17 @@ pub enum TrainError {
         path: PathBuf,
         /// The reason, and what to do.
         reason: String,
+    },
+    /// Fewer steps than are done.
+    #[error(
+        "the run has done {done} steps, and training.steps = {steps} (--steps) is fewer: nothing is left to do, and nothing was changed. \
+         To go on, ask for more than {done}; for a model of {steps} steps, start a new run"
+    )]
+    StepsDone {
+        /// The number of steps done.
+        done: u64,
+        /// The number of steps of the configuration.
+        steps: u64,
     },
     /// A configuration that differs from that of the run.
     #[error(
@@ -167,4 +186,11 @@ pub enum TrainError {
     /// A picture that cannot be drawn.
     #[error(transparent)]
     Picture(#[from] PictureError),
+}
+
+impl TrainError {
+    /// Whether a state was refused because a value of it is not finite.
+    pub(crate) fn is_not_finite(&self) -> bool {
+        matches!(self, Self::Checkpoint(source) if source.is_not_finite())
+    }
 }

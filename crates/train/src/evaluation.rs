@@ -67,7 +67,7 @@ impl Trainer {
     }
 
     /// The noise level of image `index`: a timestep of quartile `index` mod 4.
-    fn evaluation_level(&self, index: usize) -> NoiseLevel {
+    pub(crate) fn evaluation_level(&self, index: usize) -> NoiseLevel {
         let (timesteps, quartile) = (self.schedule.timesteps(), index % QUARTILES);
         let (start, end) = (quartile * timesteps / QUARTILES, (quartile + 1) * timesteps / QUARTILES);
         let draws = self.noise.stream(Purpose::Evaluation);

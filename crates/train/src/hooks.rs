@@ -10,6 +10,7 @@ use pipeline::{Request, generate, grid_columns, previews, sample_grid};
 
 use crate::{
     config::TrainingConfig,
+    divergence::{median, saturated_share},
     error::TrainError,
     events::EventFile,
     post_hoc::Snapshot,
@@ -122,6 +123,11 @@ impl<'a> Session<'a> {
     pub(crate) fn mean_loss(&self) -> f64 {
         self.losses.iter().sum::<f64>() / self.losses.len() as f64
     }
+
+    /// The median of the last losses, which a spike does not move; None if no step was taken.
+    pub(crate) fn usual_loss(&self) -> Option<f64> {
+        median(self.losses.iter().copied())
+    }
 }
 
 impl Run {
@@ -205,13 +211,16 @@ impl Run {
         Ok(())
     }
 
-    /// Draws `sampling.count` samples from the averaged weights, one row for each class where there are classes.
-    pub(crate) fn draw_grid(&self, path: &Path) -> Result<(), TrainError> {
+    /// Draws `sampling.count` samples from the averaged weights, one row for each class where there are classes, and returns the
+    /// share of their values that are saturated.
+    pub(crate) fn draw_grid(&self, path: &Path) -> Result<f64, TrainError> {
         let model = self.trainer.model();
         let (count, classes) = (self.trainer.config.sampling.count, model.header.unet.classes);
         let noise = Noise::new(self.trainer.config.training.seed);
         let images = generate(&model, &Request::even(count, classes), &noise, &mut |_| ())?;
-        Ok(save_png(&sample_grid(&previews(images, &model.header.image)?, grid_columns(count, classes))?, path)?)
+        let share = saturated_share(images.to_data().iter::<f32>());
+        save_png(&sample_grid(&previews(images, &model.header.image)?, grid_columns(count, classes))?, path)?;
+        Ok(share)
     }
 }
 

@@ -28,6 +28,7 @@ mod batch;
 mod config;
 mod difference;
 mod distributed;
+mod divergence;
 pub mod doctor;
 mod draw;
 mod ema;
@@ -60,6 +61,8 @@ pub use config::{
     Config, DataConfig, DiffusionConfig, ImageSize, MixedPrecision, OptimizerKind, PRESETS, RateSchedule,
     TrainingConfig,
 };
+pub use difference::Change;
+pub use divergence::Divergence;
 pub use ema::{Ema, EmaConfig};
 pub use error::TrainError;
 pub use evaluation::{Evaluation, Losses};

@@ -43,6 +43,7 @@ pub fn write_report(files: &RunFiles, environment: &[String]) -> Result<(), Trai
         held_out_losses(files)?,
         other_curves(&lines)?,
         skipped_steps(&lines),
+        changes(files),
         format!("<h2>Configuration</h2>\n<pre>{}</pre>\n", escaped(&config)),
         format!("<h2>Environment</h2>\n<pre>{}</pre>\n</body></html>\n", escaped(&environment.join("\n"))),
     ];
@@ -134,6 +135,19 @@ fn skipped_steps(lines: &[Value]) -> String {
         return String::new();
     }
     format!("<h2>Skipped steps</h2>\n<ul>{}</ul>\n", items.join("\n"))
+}
+
+/// The changes of the configuration on the way.
+fn changes(files: &RunFiles) -> String {
+    let text = |value: &Value| escaped(value.as_str().unwrap_or_default());
+    let mut items = String::new();
+    for line in json_lines(&files.history()) {
+        for change in line["changes"].as_array().into_iter().flatten() {
+            let [key, before, now] = [&change["key"], &change["before"], &change["now"]].map(text);
+            items.push_str(&format!("<li>after step {}: {key} from {before} to {now}</li>\n", line["step"]));
+        }
+    }
+    if items.is_empty() { items } else { format!("<h2>Changes of the configuration</h2>\n<ul>{items}</ul>\n") }
 }
 
 /// A chart as SVG; empty without points.

@@ -7,10 +7,12 @@ use std::{
 
 use data::ImageSet;
 use files::{Action, FileError, create_folder};
+use serde_json::json;
 
 use crate::{
     config::Config,
-    difference::difference,
+    difference::{Change, changes, difference},
+    divergence::Divergence,
     error::TrainError,
     evaluation::Evaluation,
     non_finite::NonFiniteStep,
@@ -70,6 +72,8 @@ pub struct Outcome {
     pub loss: f64,
     /// Seconds of this process.
     pub seconds: f64,
+    /// The signs that a finished run diverged; None if it went well, and on other ranks than 0.
+    pub divergence: Option<Divergence>,
 }
 
 /// A trainer with its run directory.
@@ -84,6 +88,8 @@ pub struct Run {
     pub environment: Vec<String>,
     /// Checkpoints that could not be read when the run was resumed, with the errors.
     pub passed_over: Vec<(PathBuf, TrainError)>,
+    /// What differs from the configuration of earlier steps; also a line of the run's history.
+    pub changes: Vec<Change>,
     /// Whether the previous process was killed while it trained: by a power cut, or by the system, which ran out of memory.
     pub ended_abruptly: bool,
     /// Locked while this process has the run; one byte long while it trains, which a killed process leaves behind.
@@ -120,20 +126,31 @@ impl Run {
     fn new(trainer: Trainer, files: RunFiles, lock: Option<File>, passed_over: Vec<(PathBuf, TrainError)>) -> Self {
         let ended_abruptly =
             lock.as_ref().and_then(|file| file.metadata().ok()).is_some_and(|metadata| metadata.len() > 0);
-        Self { trainer, files, held_out: None, environment: Vec::new(), passed_over, ended_abruptly, lock }
+        Self {
+            trainer,
+            files,
+            held_out: None,
+            environment: Vec::new(),
+            passed_over,
+            changes: Vec::new(),
+            ended_abruptly,
+            lock,
+        }
     }
 
     /// Continues the run in a directory from its newest checkpoint that can be read, with a trainer of the same configuration;
-    /// keys that may differ are then updated in `config.toml`. In a group only rank 0 reads the directory, and broadcasts the state;
+    /// keys that may differ are then updated in `config.toml`, and the change is recorded in the history. Of a run that
+    /// [is complete](Self::is_complete), nothing is changed. In a group only rank 0 reads the directory, and broadcasts the state;
     /// the number of ranks may differ from that of earlier steps.
     ///
     /// # Errors
     /// [`TrainError::OtherConfiguration`] if the configuration differs from that of `config.toml`, or of the checkpoint;
-    /// [`TrainError::RunDirectory`] if there is no run.
+    /// [`TrainError::RunDirectory`] if there is no run; [`TrainError::StepsDone`] if more steps are done than the configuration has.
     pub fn resume(mut trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let files = RunFiles { directory: directory.to_owned() };
         if !trainer.group.is_main() {
             trainer.broadcast_state(None)?;
+            trainer.check_steps_done()?;
             return Ok(Self::new(trainer, files, None, Vec::new()));
         }
         let kept = Self::config_of(directory)?;
@@ -142,10 +159,12 @@ impl Run {
             return Err(TrainError::OtherConfiguration { path: directory.to_owned(), difference });
         }
         let lock = files.lock()?;
-        let (mut passed_over, mut resumed) = (Vec::new(), None);
+        let (mut passed_over, mut resumed, mut before) = (Vec::new(), None, kept.clone());
         for (_, path) in files.all_checkpoints() {
-            match trainer.load_state(&path) {
-                Ok(()) => {
+            match trainer.load_state_and_config(&path) {
+                Ok(config) => {
+                    // `config.toml` may have been changed by hand since
+                    before = config.unwrap_or(before);
                     resumed = Some(path);
                     break;
                 }
@@ -159,11 +178,28 @@ impl Run {
             return Err(passed_over.swap_remove(0).1);
         }
         trainer.broadcast_state(resumed.as_deref())?;
-        if kept != *trainer.config() {
-            files.write_config(trainer.config())?;
+        trainer.check_steps_done()?;
+        let mut run = Self::new(trainer, files, lock, passed_over);
+        run.files.drop_lines_after(run.trainer.steps_done())?;
+        if run.is_complete() {
+            return Ok(run);
         }
-        files.drop_lines_after(trainer.steps_done())?;
-        Ok(Self::new(trainer, files, lock, passed_over))
+        run.changes = changes(&before, run.trainer.config());
+        if !run.changes.is_empty() {
+            run.files.record(&json!({ "step": run.trainer.steps_done(), "changes": run.changes }))?;
+        }
+        if kept != *run.trainer.config() {
+            run.files.write_config(run.trainer.config())?;
+        }
+        Ok(run)
+    }
+
+    /// Whether all steps are done, and the files of the end of the run are written. On other ranks than 0, whether all steps are
+    /// done.
+    pub fn is_complete(&self) -> bool {
+        let is_done = self.trainer.steps_done() >= self.trainer.config().training.steps;
+        let are_written = !self.ended_abruptly && self.files.model().exists() && self.files.grid().exists();
+        is_done && (are_written || !self.trainer.group.is_main())
     }
 
     /// The configuration of the run in a directory.

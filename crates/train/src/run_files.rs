@@ -31,6 +31,11 @@ impl RunFiles {
     pub fn metrics(&self) -> PathBuf {
         self.directory.join("metrics.jsonl")
     }
+    /// Changes of the configuration when the run was resumed, one JSON object a line: `step`, after which they hold, and `changes`,
+    /// each with `key`, `before` and `now`.
+    pub fn history(&self) -> PathBuf {
+        self.directory.join("history.jsonl")
+    }
     /// Held-out losses, one JSON object a line.
     pub fn evaluations(&self) -> PathBuf {
         self.directory.join("evaluations.jsonl")
@@ -97,6 +102,15 @@ impl RunFiles {
         Ok(write_atomically(&self.config(), toml::to_string(config).map_err(refuse)?.as_bytes())?)
     }
 
+    /// Adds a line to the history, unless it is the last one: a run may be resumed twice from the same state.
+    pub(crate) fn record(&self, line: &Value) -> Result<(), TrainError> {
+        let text = fs::read_to_string(self.history()).unwrap_or_default();
+        if text.lines().next_back().and_then(|last| serde_json::from_str(last).ok()).as_ref() == Some(line) {
+            return Ok(());
+        }
+        append_line(&self.history(), line)
+    }
+
     /// Deletes all training states but the newest `keep`.
     pub(crate) fn delete_old_checkpoints(&self, keep: usize) -> Result<(), TrainError> {
         for (_, old) in self.all_checkpoints().into_iter().skip(keep) {
@@ -119,7 +133,9 @@ impl RunFiles {
         for path in [self.metrics(), self.evaluations()] {
             let Ok(text) = fs::read_to_string(&path) else { continue };
             let kept: String = text.lines().filter(is_done).map(|line| format!("{line}\n")).collect();
-            write_atomically(&path, kept.as_bytes())?;
+            if kept != text {
+                write_atomically(&path, kept.as_bytes())?;
+            }
         }
         Ok(())
     }

@@ -181,17 +181,18 @@ impl TrainState {
         Ok(file::write(path, KEY, header, &tensors)?)
     }
 
-    /// Reads a state of the same configuration.
+    /// Reads a state of the same configuration, and returns the configuration of the step that it was written after, if it has one.
     ///
     /// # Errors
     /// [`CheckpointError`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
     /// configuration differs, if that would not continue the same run; then nothing was changed.
-    pub(crate) fn load(&mut self, config: &Config, path: &Path) -> Result<(), TrainError> {
+    pub(crate) fn load(&mut self, config: &Config, path: &Path) -> Result<Option<Config>, TrainError> {
         let file = TensorFile::read(path, KEY)?;
         let header: StateHeader = file.header_as(FORMAT_VERSION)?;
         // a configuration that this version cannot read is ignored: the tensors may still be good
-        if let Some(kept) = header.config.as_deref().and_then(|config| toml::from_str::<Config>(config).ok()) {
-            let difference = difference(&kept, config);
+        let kept = header.config.as_deref().and_then(|config| toml::from_str::<Config>(config).ok());
+        if let Some(kept) = &kept {
+            let difference = difference(kept, config);
             if !difference.is_empty() {
                 return Err(TrainError::OtherConfiguration { path: path.to_owned(), difference });
             }
@@ -214,7 +215,7 @@ impl TrainState {
         (self.step, self.optimizer.steps, self.ema.step) = (header.step, header.optimizer_steps, header.ema_step);
         (self.skipped, self.best, self.quartiles) = (header.skipped, header.best, header.quartiles);
         self.loss_scale = header.loss_scale.or(LossScale::new(config.training.mixed_precision));
-        Ok(())
+        Ok(kept)
     }
 
     /// Replaces all tensors by those of another state, in the order of [`tensors`](Self::tensors).

@@ -182,6 +182,12 @@ impl Trainer {
         self.state.step
     }
 
+    /// Refuses a configuration of fewer steps than are done.
+    pub(crate) fn check_steps_done(&self) -> Result<(), TrainError> {
+        let (done, steps) = (self.steps_done(), self.config.training.steps);
+        if done > steps { Err(TrainError::StepsDone { done, steps }) } else { Ok(()) }
+    }
+
     /// Whether convolutions round the factors of their products to TF32.
     pub fn uses_tf32(&self) -> bool {
         kernels::tensor_cores::uses_tf32(&self.device)
@@ -211,9 +217,14 @@ impl Trainer {
     /// [`TrainError::Checkpoint`] names the file and what is wrong with it, [`TrainError::OtherConfiguration`] the keys in which the
     /// configuration differs, if that would not continue the same run; then nothing was changed.
     pub fn load_state(&mut self, path: &Path) -> Result<(), TrainError> {
-        self.state.load(&self.config, path)?;
+        self.load_state_and_config(path).map(drop)
+    }
+
+    /// [`load_state`](Self::load_state); returns the configuration that led to the state, if the file has it.
+    pub(crate) fn load_state_and_config(&mut self, path: &Path) -> Result<Option<Config>, TrainError> {
+        let config = self.state.load(&self.config, path)?;
         self.queued = None;
-        Ok(())
+        Ok(config)
     }
 
     /// The averages of `training.post_hoc_ema` as models, each with its relative width; none unless snapshots are configured.

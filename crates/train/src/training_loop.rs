@@ -3,6 +3,7 @@
 use std::fs::File;
 
 use crate::{
+    divergence::rate_to_try,
     error::TrainError,
     hooks::{Hook, Session, hooks},
     non_finite::NonFiniteStep,
@@ -28,6 +29,10 @@ impl Run {
             Err(TrainError::Ranks(source)) if self.trainer.group.is_main() => {
                 self.save_checkpoint()?;
                 Err(TrainError::LostRanks { source, step: self.trainer.steps_done() })
+            }
+            Err(TrainError::Checkpoint(source)) if source.is_not_finite() => {
+                let rate_to_try = rate_to_try(self.trainer.config.training.learning_rate);
+                Err(TrainError::UnusableState { source, rate_to_try })
             }
             result => result,
         };
@@ -75,23 +80,33 @@ impl Run {
     fn finish(&mut self, mut session: Session<'_>) -> Result<Outcome, TrainError> {
         self.trainer.check_same_weights()?;
         let finished = self.trainer.steps_done() >= self.trainer.config.training.steps;
+        let mut divergence = None;
         if self.trainer.group.is_main() {
             // the model first: it is refused if it is not finite, and then the last good state stays
             self.trainer.model().save(&self.files.model())?;
-            let path = self.save_checkpoint()?;
-            session.tell(Event::Saved(&path));
+            let saved = self.save_checkpoint();
+            if let Ok(path) = &saved {
+                session.tell(Event::Saved(path));
+            }
             if finished {
                 session.tell(Event::Sampling);
-                self.draw_grid(&self.files.grid())?;
+                let saturated = self.draw_grid(&self.files.grid())?;
                 session.tell(Event::Grid(&self.files.grid()));
+                divergence = self.trainer.divergence(session.usual_loss(), Some(saturated));
             }
             write_report(&self.files, &self.environment)?;
+            match saved {
+                // moments that overflowed: the divergence tells more
+                Err(error) if divergence.is_none() || !error.is_not_finite() => return Err(error),
+                _ => {}
+            }
         }
         Ok(Outcome {
             finished,
             steps: self.trainer.steps_done(),
             loss: session.mean_loss(),
             seconds: session.seconds(),
+            divergence,
         })
     }
 

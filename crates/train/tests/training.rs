@@ -293,12 +293,12 @@ fn a_run_is_not_resumed_with_another_configuration() {
     let directory = folder.path().join("run");
     Run::create(trainer(small()), &directory).expect("a run");
     let mut config = small();
-    config.training.learning_rate = 1.0;
+    config.training.weight_decay = 1.0;
     config.training.log_every = 1;
     let Err(error) = Run::resume(trainer(config), &directory) else { panic!("it must be refused") };
     assert!(matches!(error, TrainError::OtherConfiguration { .. }));
     let text = error.to_string();
-    assert!(text.contains("training.learning_rate: 0.004 in the run, 1.0 now"), "{text}");
+    assert!(text.contains("training.weight_decay: 0.0 in the run, 1.0 now"), "{text}");
     assert!(!text.contains("log_every") && !text.contains("content_hash"), "{text}");
 }
 
@@ -318,16 +318,16 @@ fn a_config_toml_changed_by_hand_is_refused() {
     };
     // how often a checkpoint is written may change at any time
     resume("checkpoint_every = ", "checkpoint_every = 1").expect("the same run");
-    let Err(error) = resume("learning_rate = ", "learning_rate = 1") else { panic!("it must be refused") };
+    let Err(error) = resume("weight_decay = ", "weight_decay = 1") else { panic!("it must be refused") };
     assert!(matches!(error, TrainError::OtherConfiguration { .. }));
     let text = error.to_string();
-    for words in ["step-", "training.learning_rate: 0.004 in the run, 10.004 now", "config.toml"] {
+    for words in ["step-", "training.weight_decay: 0.0 in the run, 10.0 now", "config.toml"] {
         assert!(text.contains(words), "`{words}`: {text}");
     }
 }
 
 #[test]
-fn a_run_with_a_constant_rate_may_be_made_longer() {
+fn a_run_may_be_made_longer_with_another_rate_and_keeps_the_history() {
     use train::RateSchedule;
     let folder = tempfile::tempdir().expect("a folder");
     let with_steps = |steps, rate_schedule| {
@@ -352,8 +352,67 @@ fn a_run_with_a_constant_rate_may_be_made_longer() {
 
     let cosine = folder.path().join("cosine");
     train(Run::create(trainer(with_steps(3, RateSchedule::Cosine)), &cosine).expect("a run"));
-    let Err(error) = Run::resume(trainer(with_steps(6, RateSchedule::Cosine)), &cosine) else { panic!("another rate") };
-    assert!(error.to_string().contains("training.steps: 3 in the run, 6 now"), "{error}");
+    let mut slower = with_steps(6, RateSchedule::Linear);
+    slower.training.learning_rate = 1e-5;
+    let run = Run::resume(trainer(slower.clone()), &cosine).expect("another rate");
+    let changed: Vec<&str> = run.changes.iter().map(|change| change.key.as_str()).collect();
+    assert_eq!(changed, ["training.learning_rate", "training.rate_schedule", "training.steps"]);
+    drop(run);
+    // again from the same state: recorded once
+    train(Run::resume(trainer(slower.clone()), &cosine).expect("the same change"));
+    let history = std::fs::read_to_string(cosine.join("history.jsonl")).expect("a history");
+    let line: serde_json::Value = serde_json::from_str(&history).expect("one line");
+    assert_eq!((&line["step"], &line["changes"][0]["before"]), (&3.into(), &"0.004".into()));
+    let metrics = std::fs::read_to_string(cosine.join("metrics.jsonl")).expect("metrics");
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().expect("a line")).expect("JSON");
+    assert!(last["learning_rate"].as_f64().is_some_and(|rate| rate < 1e-5), "{last}");
+    assert!(std::fs::read_to_string(cosine.join("report.html")).expect("a report").contains("from 0.004 to 0.00001"));
+
+    // a complete run is not changed
+    let before = std::fs::read(cosine.join("config.toml")).expect("a configuration");
+    slower.sampling.count += 1;
+    let run = Run::resume(trainer(slower), &cosine).expect("a complete run");
+    assert!(run.is_complete() && run.changes.is_empty());
+    drop(run);
+    let Err(error) = Run::resume(trainer(with_steps(2, RateSchedule::Cosine)), &cosine) else { panic!("fewer steps") };
+    assert!(matches!(error, TrainError::StepsDone { done: 6, steps: 2 }), "{error}");
+    assert_eq!(std::fs::read(cosine.join("config.toml")).expect("a configuration"), before);
+}
+
+#[test]
+fn a_training_that_diverges_with_finite_numbers_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let outcome = |name: &str, learning_rate, objective| {
+        let mut config = small();
+        (config.training.steps, config.training.learning_rate) = (20, learning_rate);
+        config.diffusion.objective = objective;
+        let mut run = Run::create(trainer(config), &folder.path().join(name)).expect("a run");
+        run.train(&mut |_| Control::Continue).expect("trained")
+    };
+    for objective in [Objective::X0, Objective::Epsilon, Objective::V] {
+        assert_eq!(outcome(&format!("good {objective}"), 1e-3, objective).divergence, None);
+        let divergence = outcome(&format!("bad {objective}"), 1.0, objective).divergence.expect("a divergence");
+        assert_eq!(divergence.rate_to_try, 1e-3);
+        let text = divergence.to_string();
+        assert!(
+            text.contains("the loss of the last steps is") && text.contains("learning_rate = 0.001 instead of 1"),
+            "{text}"
+        );
+    }
+    for file in ["model.safetensors", "samples.png", "report.html", "checkpoints/step-0000020.safetensors"] {
+        assert!(folder.path().join("bad v").join(file).exists(), "{file}");
+    }
+}
+
+#[test]
+fn epsilon_is_not_predicted_from_pure_noise() {
+    let mut config = small();
+    config.diffusion.objective = Objective::Epsilon;
+    config.diffusion.schedule.zero_terminal_snr = true;
+    let error = config.validate().expect_err("no information").to_string();
+    assert!(error.contains("pure noise") && error.contains("diffusion.objective = \"v\""), "{error}");
+    config.diffusion.objective = Objective::V;
+    config.validate().expect("v is fine");
 }
 
 #[test]
