@@ -176,6 +176,8 @@ fn try_files_of_python(root: &Path) {
     for (name, factor) in [
         ("hugging_face.parquet", ANY),
         ("pandas.parquet", ANY),
+        ("gzip.parquet", ANY),
+        ("brotli.parquet", ANY),
         ("pictures.zip", ANY),
         ("arrays.npz", 1100),
         ("floats.npz", 1100),
@@ -211,6 +213,7 @@ fn try_tables_and_cache(root: &Path) {
     }
     for (name, text) in [
         ("metadata.csv", "file_name,label\na.png,cat\nb.png,dog\n"),
+        ("labels.csv", "id;class\na;cat\nb;dog\n"),
         ("metadata.jsonl", "{\"file_name\": \"b.png\", \"label\": 1}\n{\"file_name\": \"a.png\", \"label\": 0}\n"),
         ("dataset.json", "{\"labels\": [[\"a.png\", 1], [\"b.png\", 0]]}"),
     ] {

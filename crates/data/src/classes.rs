@@ -1,7 +1,7 @@
 //! The classes of pictures: by their folders, by numbers, or by names.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
@@ -14,13 +14,21 @@ use crate::layout::{common_parent, folder_at};
 pub(crate) struct Classes {
     pub labels: Option<Vec<u32>>,
     pub names: Option<Vec<String>>,
+    /// What was chosen that a user might not expect, for the account.
+    pub decision: Option<String>,
 }
 
 /// Classes at most: a column of more is one of something else.
-const MOST_CLASSES: i64 = 1 << 16;
+pub(crate) const MOST_CLASSES: usize = 1 << 16;
+
+/// Values from which on a class for nearly each of them is one of something else.
+const MANY: usize = 100;
+
+/// Numbers that are listed in a sentence.
+const LISTED: usize = 6;
 
 /// The class of a picture in a table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Value {
     Number(i64),
     Text(String),
@@ -91,21 +99,20 @@ impl Classes {
         names.sort_by(|left, right| natural(left.as_encoded_bytes(), right.as_encoded_bytes()));
         let numbers: HashMap<&OsString, u32> = names.iter().copied().zip(0..).collect();
         let labels = of_each.iter().map(|name| numbers[name]).collect();
-        Self { labels: Some(labels), names: Some(names.into_iter().map(|name| label(name)).collect()) }
+        Self { labels: Some(labels), names: Some(names.into_iter().map(|name| label(name)).collect()), decision: None }
     }
 
-    /// Numbers are labels; where any is not a number, they are names. `names`, where they are known, bound the numbers.
+    /// Whole numbers are labels; where any value is not one, they are names. `names`, where they are known, bound the numbers;
+    /// without them, numbers with gaps become the classes that they name, in order.
     ///
     /// # Errors
-    /// [`DataError::BadFile`] of `path` for a number that is out of range.
+    /// [`DataError::BadFile`] of `path` for a number that is out of range, and for too many classes.
     pub fn by_value(path: &Path, values: Vec<Value>, names: Option<Vec<String>>) -> Result<Self, DataError> {
-        let numbers: Option<Vec<i64>> = values
-            .iter()
-            .map(|value| match value {
-                Value::Number(number) => Some(*number),
-                Value::Text(text) => text.trim().parse().ok(),
-            })
-            .collect();
+        let number = |value: &Value| match value {
+            Value::Number(number) => Some(*number),
+            Value::Text(text) => whole_number(text),
+        };
+        let numbers: Option<Vec<i64>> = values.iter().map(number).collect();
         let Some(numbers) = numbers else {
             let text = |value| match value {
                 Value::Number(number) => number.to_string().into(),
@@ -117,12 +124,35 @@ impl Classes {
         if numbers.iter().all(|number| *number == -1) {
             return Ok(Self::default());
         }
-        let most = names.as_ref().map_or(MOST_CLASSES, |names| names.len() as i64);
+        let most = names.as_ref().map_or(i64::MAX, |names| names.len() as i64);
         if let Some(at) = numbers.iter().position(|number| !(0..most).contains(number)) {
-            let problem = format!("label {at} is {}, expected 0 to {}", numbers[at], most - 1);
+            let range =
+                names.map_or("0 or more".to_string(), |names| format!("0 to {}", names.len().saturating_sub(1)));
+            return Err(DataError::bad_file(path, format!("label {at} is {}, expected {range}", numbers[at])));
+        }
+        if names.is_some() {
+            let labels = numbers.into_iter().map(|number| number as u32).collect();
+            return Ok(Self { labels: Some(labels), names, decision: None });
+        }
+        Self::by_number(path, &numbers)
+    }
+
+    /// Numbers, 0 or more, are labels; with gaps, those that there are become the classes.
+    fn by_number(path: &Path, numbers: &[i64]) -> Result<Self, DataError> {
+        let distinct: BTreeSet<i64> = numbers.iter().copied().collect();
+        if distinct.len() > MOST_CLASSES {
+            let problem =
+                format!("has {} different labels, more than the {MOST_CLASSES} classes at most", distinct.len());
             return Err(DataError::bad_file(path, problem));
         }
-        Ok(Self { labels: Some(numbers.into_iter().map(|number| number as u32).collect()), names })
+        let classes: Vec<i64> = distinct.into_iter().collect();
+        let labels =
+            numbers.iter().filter_map(|number| classes.binary_search(number).ok()).map(|at| at as u32).collect();
+        if (0..).zip(&classes).all(|(at, class)| at == *class) {
+            return Ok(Self { labels: Some(labels), ..Self::default() });
+        }
+        let decision = Some(words_of_gaps(&classes));
+        Ok(Self { labels: Some(labels), names: Some(classes.iter().map(i64::to_string).collect()), decision })
     }
 }
 
@@ -139,6 +169,39 @@ fn is_storage(paths: &[PathBuf], folders: &[Option<&OsStr>]) -> bool {
             None => stem.len() == 5 && digits(stem).is_some_and(|of_image| of_image / 1000 * 1000 == number),
         }
     })
+}
+
+/// The reason why a column with this many different values in so many rows is none of classes.
+pub(crate) fn too_many_classes(distinct: usize, rows: usize) -> Option<String> {
+    if distinct > MOST_CLASSES {
+        return Some(format!("has more than {MOST_CLASSES} different values"));
+    }
+    (rows >= MANY && distinct * 10 > rows * 9).then(|| format!("has {distinct} different values in {rows} rows"))
+}
+
+/// The decision that these numbers became classes: ``labels 1 to 3 became the classes `1`, `2`, `3` ``.
+fn words_of_gaps(classes: &[i64]) -> String {
+    let (Some(first), Some(last)) = (classes.first(), classes.last()) else { return String::new() };
+    let listed = |numbers: &[i64]| numbers.iter().map(|number| format!("`{number}`")).collect::<Vec<_>>().join(", ");
+    let names = if classes.len() <= LISTED {
+        listed(classes)
+    } else {
+        format!("{}, …, `{last}`", listed(&classes[..LISTED / 2]))
+    };
+    let is_dense = last - first == classes.len() as i64 - 1;
+    let numbers = match classes.len() {
+        1 => format!("label {first} became the class"),
+        _ if is_dense => format!("labels {first} to {last} became the classes"),
+        count => format!("labels of {count} numbers from {first} to {last} became the classes"),
+    };
+    format!("{numbers} {names}")
+}
+
+/// The whole number of a text: `7`, and `7.0` as programs with numbers of one type write it.
+pub(crate) fn whole_number(text: &str) -> Option<i64> {
+    let text = text.trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.bytes().all(|digit| digit == b'0') { whole.parse().ok() } else { None }
 }
 
 /// The part of a file name before the first `_`; `None` without one.
@@ -325,16 +388,41 @@ mod tests {
         let numbers = |numbers: &[i64]| numbers.iter().map(|number| Value::Number(*number)).collect();
         let texts = |texts: &[&str]| texts.iter().map(|text| Value::Text((*text).into())).collect();
         let labels = |values, names| Classes::by_value(path, values, names).map(|classes| classes.labels);
-        assert_eq!(labels(numbers(&[2, 0]), None).unwrap(), Some(vec![2, 0]));
-        assert_eq!(labels(texts(&["2", " 0"]), None).unwrap(), Some(vec![2, 0]));
+        assert_eq!(labels(numbers(&[2, 0, 1]), None).unwrap(), Some(vec![2, 0, 1]));
+        assert_eq!(labels(texts(&["2", " 0", "1"]), None).unwrap(), Some(vec![2, 0, 1]));
         let named = Classes::by_value(path, texts(&["dog", "cat", "dog", "1"]), None).unwrap();
         assert_eq!(named.labels, Some(vec![2, 1, 2, 0]));
         assert_eq!(named.names, Some(vec!["1".to_string(), "cat".to_string(), "dog".to_string()]));
         assert_eq!(labels(numbers(&[-1, -1]), None).unwrap(), None);
+        assert_eq!(labels(texts(&["2.0", "0.", "1.00"]), None).unwrap(), Some(vec![2, 0, 1]));
         for bad in [numbers(&[0, -1]), numbers(&[1 << 40]), numbers(&[0, 2])] {
             let error = labels(bad, Some(vec!["a".into(), "b".into()])).unwrap_err().to_string();
             assert!(error.contains("expected 0 to 1"), "{error}");
         }
+    }
+
+    #[test]
+    fn numbers_with_gaps_are_the_classes_that_there_are() {
+        let classes = |numbers: &[i64]| {
+            let values = numbers.iter().map(|number| Value::Number(*number)).collect();
+            let classes = Classes::by_value(Path::new("table"), values, None).unwrap();
+            (classes.labels.unwrap(), classes.names.unwrap_or_default().join(" "), classes.decision.unwrap_or_default())
+        };
+        let of = |labels: &[u32], names: &str, decision: &str| (labels.to_vec(), names.into(), decision.into());
+        assert_eq!(classes(&[1, 0, 2, 0]), of(&[1, 0, 2, 0], "", ""));
+        assert_eq!(classes(&[3, 1, 2]), of(&[2, 0, 1], "1 2 3", "labels 1 to 3 became the classes `1`, `2`, `3`"));
+        assert_eq!(
+            classes(&[4000, 0, 7, 7]),
+            of(&[2, 0, 1, 1], "0 7 4000", "labels of 3 numbers from 0 to 4000 became the classes `0`, `7`, `4000`")
+        );
+        assert_eq!(classes(&[5, 5]), of(&[0, 0], "5", "label 5 became the class `5`"));
+        let (labels, _, decision) = classes(&(1..=26).collect::<Vec<_>>());
+        assert_eq!((labels[25], decision.as_str()), (25, "labels 1 to 26 became the classes `1`, `2`, `3`, …, `26`"));
+        let many = (0..=MOST_CLASSES as i64).map(Value::Number).collect();
+        let error = Classes::by_value(Path::new("table"), many, None).unwrap_err().to_string();
+        assert!(error.contains("65537 different labels"), "{error}");
+        let negative = Classes::by_value(Path::new("table"), vec![Value::Number(3), Value::Number(-2)], None);
+        assert!(negative.unwrap_err().to_string().contains("label 1 is -2, expected 0 or more"));
     }
 
     #[test]

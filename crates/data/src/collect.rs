@@ -325,7 +325,9 @@ impl Collection<'_> {
         let of_levels = content.levels.sentences(Range::given(options));
         content.decisions.iter().chain(&of_levels).for_each(|decision| self.account.decided(decision));
         let shape = [content.count, content.height, content.width, content.channels];
-        let Classes { labels, names } = self.classes;
+        let Classes { labels, names, decision } = self.classes;
+        let mut account = self.account;
+        decision.into_iter().for_each(|decision| account.decided(decision));
         // the classes of pictures that are left out count too
         let classes = labels.iter().flatten().max().map_or(0, |&largest| largest as usize + 1);
         let labels = labels.map(|labels| content.kept.iter().map(|&index| labels[index]).collect());
@@ -333,7 +335,7 @@ impl Collection<'_> {
             .with_source(classes, content.content_size, content.sizes.into_iter().collect())
             .with_alpha(content.has_alpha);
         let source = self.source;
-        content.remarks.iter().for_each(|remark| remark.say(&mut self.account, &|index| source.title(index)));
+        content.remarks.iter().for_each(|remark| remark.say(&mut account, &|index| source.title(index)));
         // of an array the index is the name
         let images = match self.source.uniform() {
             Some(_) => images,
@@ -341,7 +343,7 @@ impl Collection<'_> {
                 images.with_titles(Titles::new(self.root, content.kept.iter().map(|&index| self.source.title(index))))
             }
         };
-        Ok(Loaded { images, skipped, account: self.account, source: self.root.display().to_string(), cached })
+        Ok(Loaded { images, skipped, account, source: self.root.display().to_string(), cached })
     }
 
     /// The pictures that are missing from the source, and those of it that cannot be read.

@@ -18,6 +18,16 @@ pub(crate) fn sha256(mut stream: impl Read) -> std::io::Result<(u64, [u8; 32])> 
     }
 }
 
+/// The hash of a selection of the parts of a file, by their names in order: a part of the key of the cache.
+pub(crate) fn of_selection(names: impl Iterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hash = Sha256::new();
+    for name in names {
+        hash.update((name.as_ref().len() as u64).to_le_bytes());
+        hash.update(name);
+    }
+    hexadecimal(&hash.finalize())
+}
+
 /// Bytes as lower-case hexadecimal digits.
 pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

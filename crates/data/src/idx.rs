@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use files::Action;
 use flate2::read::MultiGzDecoder;
 
+use crate::account::Account;
 use crate::classes::{Classes, Value};
 use crate::disk::{self, list};
 use crate::error::DataError;
@@ -147,7 +148,7 @@ pub(crate) fn assemble(
     (images, images_path): (IdxArray, &Path),
     labels: Option<(IdxArray, &Path)>,
     class_names: Option<Vec<String>>,
-) -> Result<ImageSet, DataError> {
+) -> Result<(ImageSet, Account), DataError> {
     let bad = |problem: String| DataError::bad_file(images_path, problem);
     let shape = match *images.dimensions {
         [count, height, width] => [count, height, width, 1],
@@ -180,11 +181,17 @@ pub(crate) fn assemble(
             Classes::by_value(path, values, class_names)?
         }
     };
-    ImageSet::new(name, images.bytes, shape, classes.labels, classes.names)
+    let mut account = Account::default();
+    classes.decision.into_iter().for_each(|decision| account.decided(decision));
+    Ok((ImageSet::new(name, images.bytes, shape, classes.labels, classes.names)?, account))
 }
 
 /// Reads an images file and the labels file beside it, if there is one.
-pub(crate) fn load(name: &str, images: &Path, class_names: Option<Vec<String>>) -> Result<ImageSet, DataError> {
+pub(crate) fn load(
+    name: &str,
+    images: &Path,
+    class_names: Option<Vec<String>>,
+) -> Result<(ImageSet, Account), DataError> {
     let labels = labels_beside(images);
     let labels = labels.as_deref().map(|path| Ok::<_, DataError>((read(path)?, path))).transpose()?;
     assemble(name, (read(images)?, images), labels, class_names)
@@ -341,8 +348,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let images = write(&folder, "a-images-idx3-ubyte", &idx(&[2, 1, 1], &[5, 6]));
         let labels = write(&folder, "a-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[0, 3])));
-        let set = load("a", &images, None).unwrap();
-        assert_eq!((set.labels(), set.classes()), (Some([0, 3].as_slice()), 4));
+        let (set, account) = load("a", &images, None).unwrap();
+        assert_eq!(account.lines(), ["labels of 2 numbers from 0 to 3 became the classes `0`, `3`"]);
+        assert_eq!((set.labels(), set.class_names().unwrap().join(" ")), (Some([0, 1].as_slice()), "0 3".into()));
 
         let names = Some(vec!["x".into(), "y".into()]);
         let error = load("a", &images, names).unwrap_err().to_string();
@@ -356,7 +364,7 @@ mod tests {
         assert!(error.contains("name the images file"), "{error}");
 
         std::fs::remove_file(&labels).unwrap();
-        assert_eq!(load("a", &images, None).unwrap().labels(), None);
+        assert_eq!(load("a", &images, None).unwrap().0.labels(), None);
 
         let none = write(&folder, "b-images-idx3-ubyte", &idx(&[0, 28, 28], &[]));
         assert!(load("b", &none, None).unwrap_err().to_string().contains("no image"));
@@ -366,7 +374,7 @@ mod tests {
     fn color_images_have_four_dimensions() {
         let folder = tempfile::tempdir().unwrap();
         let images = write(&folder, "images-idx4-ubyte", &idx(&[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6]));
-        assert_eq!(load("rgb", &images, None).unwrap().channels(), 3);
+        assert_eq!(load("rgb", &images, None).unwrap().0.channels(), 3);
         let planar = write(&folder, "planar-images-idx4-ubyte", &idx(&[1, 3, 1, 2], &[1, 2, 3, 4, 5, 6]));
         assert!(load("planar", &planar, None).is_err());
     }

@@ -34,19 +34,21 @@ use crate::zipped;
 
 use layout::Layout;
 
-/// The usual names of an archive's arrays of images and of their labels, for training ...
-const TRAINING: [[&str; 2]; 8] = [
+/// The usual names of an archive's arrays of images and of their labels, in any letter case, for training ...
+const TRAINING: [[&str; 2]; 9] = [
     ["arr_0", "arr_1"],
     ["images", "labels"],
     ["image", "label"],
     ["x_train", "y_train"],
-    ["X_train", "y_train"],
     ["train_images", "train_labels"],
+    ["train_x", "train_y"],
+    ["train_data", "train_labels"],
     ["x", "y"],
     ["data", "labels"],
 ];
 /// ... and for testing.
-const TESTING: [[&str; 2]; 3] = [["x_test", "y_test"], ["X_test", "y_test"], ["test_images", "test_labels"]];
+const TESTING: [[&str; 2]; 4] =
+    [["x_test", "y_test"], ["test_images", "test_labels"], ["test_x", "test_y"], ["test_data", "test_labels"]];
 
 /// The usual names of labels beside images of another name.
 const LABELS: [&str; 9] = ["labels", "label", "y", "targets", "target", "classes", "class", "y_train", "train_labels"];
@@ -94,8 +96,8 @@ impl Place {
         work(self.read_header(&mut part, length)?, &mut part)
     }
 
-    /// Reads a header; the array has `bytes` bytes in its file, and its header must claim as many.
-    fn read_header(&self, reader: &mut dyn Read, bytes: u64) -> Result<Array, DataError> {
+    /// Reads the bytes of a header: the start of the file, the length and the text of that length.
+    fn header_bytes(&self, reader: &mut dyn Read) -> Result<Vec<u8>, DataError> {
         let failed = |error: std::io::Error| match error.kind() {
             ErrorKind::UnexpectedEof => self.bad("ends within its header; it is truncated, get it again".into()),
             _ => self.cannot_be_read(error),
@@ -121,6 +123,12 @@ impl Place {
             return Err(self.bad("its header has too many brackets for an array of numbers".into()));
         }
         start.extend(text);
+        Ok(start)
+    }
+
+    /// Reads a header; the array has `bytes` bytes in its file, and its header must claim as many.
+    fn read_header(&self, reader: &mut dyn Read, bytes: u64) -> Result<Array, DataError> {
+        let start = self.header_bytes(reader)?;
         let header = guarded(|| NpyHeader::from_reader(start.as_slice()))
             .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
             .map_err(|error| self.bad(format!("its header cannot be read: {error}")))?;
@@ -428,19 +436,23 @@ pub(crate) fn load_npy(
 
 /// The name of the labels of the array of images `images`, if that has a usual name.
 fn usual_labels(images: &str) -> Option<&'static str> {
-    TRAINING.iter().chain(&TESTING).find(|[usual, _]| *usual == images).map(|[_, labels]| *labels)
+    TRAINING.iter().chain(&TESTING).find(|[usual, _]| usual.eq_ignore_ascii_case(images)).map(|[_, labels]| *labels)
 }
 
 /// The array of labels beside one of images: `x_train.npy` and `y_train.npy`, `images.npy` and `labels.npy`, `cats.npy` and
-/// `cats_labels.npy`.
+/// `cats_labels.npy`, in any letter case.
 fn labels_beside(images: &Path) -> Option<PathBuf> {
-    let stem = images.file_stem()?.to_str()?;
+    let stem = images.file_stem()?.to_str()?.to_ascii_lowercase();
+    let folder = images.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut beside = disk::list(folder).ok()?;
+    beside.sort();
     [stem.replace("images", "labels"), format!("{stem}_labels")]
         .into_iter()
-        .chain(usual_labels(stem).map(String::from))
-        .filter(|name| name != stem)
-        .map(|name| images.with_file_name(format!("{name}.npy")))
-        .find(|path| path.is_file())
+        .chain(usual_labels(&stem).map(String::from))
+        .filter(|name| *name != stem)
+        .map(|name| format!("{name}.npy"))
+        .find_map(|name| beside.iter().find(|path| file_name(path).eq_ignore_ascii_case(&name) && path.is_file()))
+        .map(|path| images.with_file_name(path.file_name().unwrap_or_default()))
 }
 
 /// The arrays of an archive.
@@ -461,6 +473,12 @@ impl Archive<'_> {
         Some(Place { path, part: Some((self.path.to_path_buf(), *number)) })
     }
 
+    /// The array of a usual name, in any letter case.
+    fn usual(&self, usual: &str) -> Option<&str> {
+        let names = || self.arrays.iter().map(|(name, _)| name.as_str());
+        names().find(|name| *name == usual).or_else(|| names().find(|name| name.eq_ignore_ascii_case(usual)))
+    }
+
     fn named(&self, key: &'static str, name: &str) -> Result<Place, DataError> {
         let problem = || format!("{} has no array `{name}`; it has: {}", self.path.display(), self.names());
         self.find(name).ok_or_else(|| DataError::bad_option(key, problem()))
@@ -479,8 +497,8 @@ impl Archive<'_> {
             return Ok(given.clone());
         }
         let usual = if options.split == Split::Train { &TRAINING[..] } else { &TESTING[..] };
-        if let Some([images, _]) = usual.iter().find(|[images, _]| self.find(images).is_some()) {
-            return Ok((*images).to_string());
+        if let Some(images) = usual.iter().find_map(|[images, _]| self.usual(images)) {
+            return Ok(images.to_string());
         }
         if options.split == Split::Test {
             let problem = format!("{} has no array of test images; it has: {}", self.path.display(), self.names());
@@ -503,10 +521,10 @@ impl Archive<'_> {
             return Some(given.clone());
         }
         let count = self.first_side(images);
-        let is_as_many = |name: &&&str| count.is_some() && self.first_side(name) == count;
-        let other = LABELS.iter().filter(|name| **name != images && options.split == Split::Train).find(is_as_many);
-        let usual = usual_labels(images).filter(|name| self.find(name).is_some());
-        usual.or(other.copied()).map(String::from)
+        let is_as_many = |name: &&str| count.is_some() && self.first_side(name) == count;
+        let other = LABELS.iter().filter(|_| options.split == Split::Train).filter_map(|name| self.usual(name));
+        let usual = usual_labels(images).and_then(|name| self.usual(name));
+        usual.or_else(|| other.filter(|name| *name != images).find(is_as_many)).map(String::from)
     }
 
     /// The first number of the shape of an array.
@@ -516,8 +534,9 @@ impl Archive<'_> {
 
     /// Notes the arrays that are not used: neither `images` nor `labels`, nor those of the other split.
     fn leave_out(&self, images: &str, labels: Option<&str>, account: &mut Account) {
-        let of_split = |name: &str| TRAINING.iter().chain(&TESTING).flatten().any(|usual| *usual == name);
-        let is_split = TESTING.iter().flatten().any(|name| self.find(name).is_some());
+        let of_split =
+            |name: &str| TRAINING.iter().chain(&TESTING).flatten().any(|usual| usual.eq_ignore_ascii_case(name));
+        let is_split = TESTING.iter().flatten().any(|name| self.usual(name).is_some());
         let is_used = |name: &str| name == images || Some(name) == labels || (is_split && of_split(name));
         // labels under another name are no small loss
         let count = self.first_side(images).filter(|_| labels.is_none()).and_then(|count| usize::try_from(count).ok());
@@ -569,7 +588,8 @@ pub(crate) fn load_npz(
         archive.leave_out(&images, labels.as_deref().or(Some("")), &mut account);
     } else {
         archive.leave_out(&images, labels.as_deref(), &mut account);
-        let is_usual = labels.as_deref() == usual_labels(&images) || options.label_column.is_some();
+        let usual = usual_labels(&images).and_then(|name| archive.usual(name));
+        let is_usual = labels.as_deref() == usual || options.label_column.is_some();
         labels
             .iter()
             .filter(|_| !is_usual)

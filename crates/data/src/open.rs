@@ -19,7 +19,7 @@ use crate::range::Range;
 use crate::recognize::{Kind, is_tar_name, recognize, recognize_in_gzip};
 use crate::tarred::{self, Tars};
 use crate::webdataset::Shards;
-use crate::{cifar, columns, disk, folder, idx, numpy, stack, webdataset, zipped};
+use crate::{cifar, disk, folder, idx, numpy, parquet, stack, webdataset, zipped};
 
 /// Reads a dataset by its name or path; see [`open_with`]. Names are looked for in [`Places::from_environment`], and the
 /// decoded images of large datasets kept in [`Cache::from_environment`].
@@ -44,7 +44,7 @@ pub fn open_in(places: &Places, path_or_name: &str, options: &LoadOptions) -> Re
 /// A known name comes first (`./mnist` is a folder of that name); it is looked for in `places`, and `mnist-5k` is built in.
 /// A path is an IDX file (its labels are found beside it), a folder with IDX files, a batch of CIFAR-10 or CIFAR-100 in their
 /// binary or Python version, a folder or `.tar.gz` of them, a folder, `.zip` or `.tar` (plain, or packed with gzip, bzip2 or
-/// zstd) of images (with a `metadata.csv` or `.jsonl`, files `.cls` beside them, or sub-folders as classes), a folder of tars
+/// zstd) of images (with a table such as `metadata.csv`, files `.cls` beside them, or sub-folders as classes), a folder of tars
 /// (shards of WebDataset), a Parquet file or a folder of them, or a NumPy array (`.npy`, `.npz`). Where a name says nothing, the
 /// first bytes do. A `manifest.toml` beside IDX files has their class names. In a folder without any of them, one folder of IDX
 /// or CIFAR files is looked for, as torchvision makes it (`MNIST/raw`).
@@ -100,10 +100,7 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
     for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
         let images = match manifest.format {
             Format::Idx => match idx::images_in(folder, options.split)? {
-                Some(images) => {
-                    let images = idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?;
-                    Some((images, Account::default()))
-                }
+                Some(images) => Some(idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?),
                 None => None,
             },
             Format::Cifar10 => cifar::load_folder(&manifest.name, folder, options.split)?,
@@ -139,19 +136,20 @@ fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, D
     let [images, labels] =
         manifest::MNIST_5K.map(|(file, bytes)| idx::read_stream(bytes, bytes.len() as u64, Path::new(file)));
     let classes = Some(manifest.classes.clone());
-    let images = idx::assemble(&manifest.name, (images?, path), Some((labels?, path)), classes)?;
-    whole(images, Account::default(), path, options)
+    let (images, account) = idx::assemble(&manifest.name, (images?, path), Some((labels?, path)), classes)?;
+    whole(images, account, path, options)
 }
 
 fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
-        return whole(idx::load(name, &images, classes_beside(&images))?, Account::default(), path, options);
+        let (images, account) = idx::load(name, &images, classes_beside(&images))?;
+        return whole(images, account, path, options);
     }
     if let Some((images, account)) = cifar::load_folder(name, path, options.split)? {
         return whole(images, account, path, options);
     }
-    if let Some(files) = columns::files_in(path, options.split)? {
-        return columns::load(name, path, &files, options, context);
+    if let Some(files) = parquet::files_in(path, options.split)? {
+        return parquet::load(name, path, files, options, context);
     }
     match folder::load_with(name, path, options, context) {
         Err(error @ DataError::NothingFound { .. }) => open_below(name, path, options, context).unwrap_or(Err(error)),
@@ -242,10 +240,10 @@ fn open_file(name: &str, path: &Path, options: &LoadOptions, context: &ReadConte
     let (images, account) = match format {
         Kind::Zip => return zipped::load(name, path, options, context),
         Kind::Npy => return numpy::load_npy(name, path, options, context),
-        Kind::Parquet => return columns::load(name, path, &[path.to_path_buf()], options, context),
+        Kind::Parquet => return parquet::load(name, path, parquet::Files::of(path), options, context),
         Kind::Tar => return open_tar(name, path, options, context),
         Kind::Pickle => cifar::load_file(name, path)?,
-        Kind::Idx => (idx::load(name, path, classes_beside(path))?, Account::default()),
+        Kind::Idx => idx::load(name, path, classes_beside(path))?,
         other => return Err(DataError::bad_file(path, format!("is not an IDX file but {other}"))),
     };
     whole(images, account, path, options)
@@ -437,7 +435,8 @@ mod tests {
         let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
         for path in ["torch/MNIST/raw", "torch/MNIST", "torch"] {
             let images = open(path, &LoadOptions::default()).unwrap().images;
-            assert_eq!((images.image(0), images.labels()), ([1].as_slice(), Some([7].as_slice())), "{path}");
+            assert_eq!((images.image(0), images.labels()), ([1].as_slice(), Some([0].as_slice())), "{path}");
+            assert_eq!(images.class_names(), Some(["7".to_string()].as_slice()));
             assert_eq!(open(path, &test).unwrap().images.image(0), [2]);
         }
         write(&root, "torch/FashionMNIST/raw/train-images-idx3-ubyte", &idx(&[1, 1, 1], &[3]));

@@ -48,7 +48,7 @@ pub struct LoadOptions {
     /// The column of images in a table (Parquet), or their array in a file of several (npz); `None` finds it automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image_column: Option<String>,
-    /// The column of labels in a table (Parquet, `metadata.csv`, `metadata.jsonl`), or their array (npz); `None` finds it
+    /// The column of labels in a table (Parquet, CSV, JSON lines), or their array (npz); `None` finds it
     /// automatically.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
@@ -242,6 +242,7 @@ mod tests {
 
     #[test]
     fn unknown_keys_and_impossible_values_are_errors() {
+        assert_eq!(toml::from_str::<LoadOptions>("range = [0, 4095]").unwrap().range, Some([0.0, 4095.0]));
         assert!(toml::from_str::<LoadOptions>("sise = [1, 2]").unwrap_err().to_string().contains("sise"));
         for text in [
             "channels = 65",

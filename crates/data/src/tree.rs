@@ -13,7 +13,7 @@ use crate::error::DataError;
 use crate::hash::hexadecimal;
 use crate::layout::{Layout, common_parent, folder_at};
 use crate::listing::{Listing, Loss};
-use crate::metadata::{self, Metadata};
+use crate::metadata::{self, Listed};
 use crate::options::{ClassFrom, LoadOptions, Split};
 use crate::webdataset::{Labeled, Samples, may_label};
 
@@ -54,14 +54,6 @@ pub(crate) struct Pictures {
     pub account: Account,
 }
 
-/// A table of the pictures.
-struct Table {
-    path: PathBuf,
-    /// The folder that its rows are relative to.
-    part: PathBuf,
-    listed: Metadata,
-}
-
 impl Tree<'_> {
     /// The pictures of `options.split`. Where there is a table, they are those that it lists, with its classes; else their
     /// classes are those of a `dataset.json`, or their folders.
@@ -82,8 +74,8 @@ impl Tree<'_> {
         let held: Vec<PathBuf> = self.files.pictures.iter().filter(|path| layout.holds(path)).cloned().collect();
         // the folders that a table of these pictures may lie in
         let inner = common_parent(&held);
-        let table = self.find_table(&layout, &inner, options)?;
-        let part = table.as_ref().map_or(&layout.part, |table| &table.part).clone();
+        let found = metadata::find(&self, &inner, options);
+        let part = if matches!(found, Ok((Some(_), _))) { &inner } else { &layout.part }.clone();
         // to join an empty path would add a slash
         let folder = if part.as_os_str().is_empty() { root.to_path_buf() } else { root.join(&part) };
         self.unreadable.retain(|(path, _)| path.starts_with(&folder));
@@ -97,16 +89,16 @@ impl Tree<'_> {
             part,
             folder,
         };
-        let mut used = BTreeSet::new();
-        if let Some(table) = table {
-            pictures.list(&table.path, table.listed, &layout, self.exists);
-            used.insert(table.path);
-        } else if let Some(labeled) = self.find_labels_beside(&pictures, &layout, options)? {
-            pictures.take(labeled, &mut used);
-        } else if options.label_column.is_some() {
-            let names = metadata::NAMES.join(" or ");
-            let problem = format!("there is no table to take it from; put {names} into {}", pictures.folder.display());
-            return Err(DataError::bad_option("label_column", format!("{problem}, or leave it out")));
+        let mut used = metadata::known(&self, &inner);
+        // labels in files of their own are found where no table is
+        let is_listed = matches!(found, Ok((Some(_), _)));
+        match if is_listed { None } else { self.find_labels_beside(&pictures, &layout, options)? } {
+            Some(labeled) => pictures.take(labeled, &mut used),
+            None => {
+                let (listed, of_tables) = found?;
+                self.account.add(of_tables);
+                listed.into_iter().for_each(|listed| pictures.list(listed, root, &layout));
+            }
         }
         let labels = self.find_labels(&mut pictures, &inner, options, &mut used)?;
         pictures.classify(labels, &layout, options)?;
@@ -131,21 +123,9 @@ impl Tree<'_> {
         Err(DataError::nothing_found(self.root, found, LOOKED_FOR))
     }
 
-    /// The table of the pictures, which lies in the folder `inner` of all of them or in one around it; where it is around the
-    /// folder of the split, its rows of the split.
-    fn find_table(&self, layout: &Layout, inner: &Path, options: &LoadOptions) -> Result<Option<Table>, DataError> {
-        for folder in inner.ancestors() {
-            for path in metadata::NAMES.map(|name| folder.join(name)) {
-                if let Some(bytes) = (self.table)(&path)?
-                    && let Some(listed) = metadata::read(&self.root.join(&path), &bytes, options)?
-                {
-                    let within = layout.part.strip_prefix(folder).ok().filter(|part| !part.as_os_str().is_empty());
-                    let part = if within.is_some() { layout.part.clone() } else { folder.to_path_buf() };
-                    return Ok(Some(Table { path, part, listed: listed.within(within) }));
-                }
-            }
-        }
-        Ok(None)
+    /// The files that may be tables of the pictures.
+    pub(crate) fn tables(&self) -> impl Iterator<Item = &PathBuf> {
+        self.files.others.iter().filter(|path| metadata::may_be_table(path))
     }
 
     /// The pictures of several archives, of which each has a folder of its own here: they have no classes but those in files
@@ -244,20 +224,15 @@ impl Pictures {
     }
 
     /// Takes the pictures that a table lists, with its classes.
-    fn list(&mut self, table: &Path, listed: Metadata, layout: &Layout, exists: &dyn Fn(&Path) -> bool) {
-        let listed = listed.filter_map(|path| {
-            let inner = self.part.join(&path);
-            if !layout.holds(&inner) {
-                return None;
-            }
-            if exists(&inner) {
-                return Some(path);
-            }
-            self.unreadable.push((self.folder.join(path), format!("is listed in {}, but not there", table.display())));
-            None
-        });
-        self.paths = listed.files;
-        self.classes = listed.classes.unwrap_or_default();
+    fn list(&mut self, listed: Listed, root: &Path, layout: &Layout) {
+        let reason = format!("is listed in {}, but not there", listed.table.display());
+        self.unreadable.extend(listed.missing.into_iter().map(|path| (root.join(path), reason.clone())));
+        let is_held: Vec<bool> = listed.files.iter().map(|path| layout.holds(&self.part.join(path))).collect();
+        let held =
+            |labels: Vec<u32>| labels.into_iter().zip(&is_held).filter_map(|(label, held)| held.then_some(label));
+        let classes = listed.classes.unwrap_or_default();
+        self.classes = Classes { labels: classes.labels.map(|labels| held(labels).collect()), ..classes };
+        self.paths = listed.files.into_iter().zip(&is_held).filter_map(|(path, held)| held.then_some(path)).collect();
     }
 
     /// Takes pictures with their labels.

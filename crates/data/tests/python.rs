@@ -44,6 +44,13 @@ fn parquet_of_hugging_face_and_of_pandas() {
 }
 
 #[test]
+fn parquet_of_gzip_and_brotli() {
+    for name in ["gzip.parquet", "brotli.parquet"] {
+        check(name, &open(name, &LoadOptions::default()), 1, |index| index);
+    }
+}
+
+#[test]
 fn arrays_of_numpy() {
     check("npz", &open("arrays.npz", &LoadOptions::default()), 3, |index| index);
     let deep = open("deep.npy", &LoadOptions { sixteen_bits: true, ..LoadOptions::default() });
@@ -98,7 +105,7 @@ fn pickles_of_python() {
 fn tars_of_python() {
     for name in ["tar/webdataset.tar", "tar/small.tar.bz2"] {
         let images = seed(name);
-        assert_eq!((images.image(0), images.image(1)), ([1; 6].as_slice(), [2; 6].as_slice()), "{name}");
+        assert_eq!((images.image(0), images.image(1)), ([1; 2].as_slice(), [2; 2].as_slice()), "{name}");
         assert_eq!(images.labels(), Some([1, 0].as_slice()), "{name}");
     }
     for name in ["tar/pax.tar", "tar/gnu.tgz"] {

@@ -517,7 +517,26 @@ impl Config {
         }
     }
 }
+
 /// Whether the channels of the images are gray, RGB or RGBA.
 fn has_colors(images: &ImageSet) -> bool {
     matches!(images.channels(), 1 | 3) || images.has_alpha()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_range_of_the_data_is_checked_and_passed_on() {
+        let config =
+            |range: &str| toml::from_str::<Config>(&format!("[data]\nrange = {range}")).expect("a configuration");
+        let good = config("[0, 4095]");
+        assert!(good.validate().is_ok());
+        assert_eq!(good.load_options().range, Some([0.0, 4095.0]));
+        for bad in ["[1, 1]", "[4095, 0]", "[0, inf]", "[nan, 1]"] {
+            let error = config(bad).validate().expect_err(bad).to_string();
+            assert!(error.contains("data.range = [") && error.contains("lowest value comes first"), "{error}");
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl Axes {
 /// Whether a matrix of this size may be a picture, and is no table of flat ones.
 fn is_picture(height: u64, width: u64) -> bool {
     let is_square = |area: u64| area.isqrt().pow(2) == area && area.isqrt() >= LEAST_SIDE;
-    let is_flat = height != width && (is_square(width) || (width % 3 == 0 && is_square(width / 3)));
+    let is_flat = height != width && (is_square(width) || (width.is_multiple_of(3) && is_square(width / 3)));
     let (short, long) = (height.min(width), height.max(width));
     short >= LEAST_SIDE && long / short <= 8 && !is_flat
 }

@@ -83,23 +83,23 @@ fn labels_are_read_beside_or_within() {
     let labels = npy("<i8", "2,", &[3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     write(&folder, "y_train.npy", &labels);
     let path = write(&folder, "x_train.npy", &images(7));
-    assert_eq!(open(&path, &LoadOptions::default()).unwrap().images.labels(), Some([3, 1].as_slice()));
+    assert_eq!(open(&path, &LoadOptions::default()).unwrap().images.labels(), Some([1, 0].as_slice()));
 
     let column = npy(">i2", "2, 1", &[0, 2, 0, 0]);
     let arrays = [("x_test", images(20)), ("y_test", column), ("x_train", images(7)), ("y_train", labels)];
     let path = write(&folder, "all.npz", &npz(&arrays));
     let train = open(&path, &LoadOptions::default()).unwrap().images;
-    assert_eq!((train.image(0)[0], train.labels(), train.classes()), (7, Some([3, 1].as_slice()), 4));
+    assert_eq!((train.image(0)[0], train.labels(), train.classes()), (7, Some([1, 0].as_slice()), 2));
     let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
     let test = open(&path, &test).unwrap().images;
-    assert_eq!((test.image(0)[0], test.labels()), (20, Some([2, 0].as_slice())));
+    assert_eq!((test.image(0)[0], test.labels()), (20, Some([1, 0].as_slice())));
     let named = LoadOptions {
         image_column: Some("x_test".into()),
         label_column: Some("y_train".into()),
         ..LoadOptions::default()
     };
     let named = open(&path, &named).unwrap().images;
-    assert_eq!((named.image(0)[0], named.labels()), (20, Some([3, 1].as_slice())));
+    assert_eq!((named.image(0)[0], named.labels()), (20, Some([1, 0].as_slice())));
     let unlabeled = LoadOptions { class_from: ClassFrom::None, ..LoadOptions::default() };
     assert_eq!(open(&path, &unlabeled).unwrap().images.labels(), None);
 }
@@ -330,6 +330,13 @@ fn arrays_that_are_not_used_are_named() {
     let other = npz(&[("scans", images()), ("target", label()), ("weights", npy("<f4", "2,", &[0; 8]))]);
     let loaded = load(&folder, "scans.npz", &other);
     assert_eq!((loaded.images.labels(), loaded.account.decisions.len()), (Some([0, 1].as_slice()), 2));
+    // in any letter case
+    let loaded = load(&folder, "upper.npz", &npz(&[("X", images()), ("y", label())]));
+    assert_eq!((loaded.images.labels(), loaded.account), (Some([0, 1].as_slice()), Account::default()));
+    write(&folder, "Y_train.npy", &label());
+    let loaded = load(&folder, "X_train.npy", &images());
+    assert_eq!(loaded.images.labels(), Some([0, 1].as_slice()));
+    assert!(loaded.account.lines()[0].ends_with("Y_train.npy"));
     // labels that are not found are a doubt, unless none are wanted
     let path = write(&folder, "kinds.npz", &npz(&[("x", images()), ("kinds", label())]));
     let doubt = open(&path, &LoadOptions::default()).unwrap().account.doubts().next().unwrap().to_string();

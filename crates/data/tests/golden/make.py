@@ -12,6 +12,8 @@ from pathlib import Path
 import datasets
 import numpy
 import pandas
+import pyarrow
+import pyarrow.parquet
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -40,6 +42,11 @@ datasets.Dataset.from_dict(rows, features=features).to_parquet(HERE / "hugging_f
 
 frame = pandas.DataFrame({"picture": [png(image) for image in gray], "kind": [NAMES[label] for label in labels]})
 frame.to_parquet(HERE / "pandas.parquet")
+
+# pages of both versions, and labels as pandas has them that were missing once
+for name, version in [("gzip", "2.0"), ("brotli", "1.0")]:
+    table = pyarrow.table({"image": [png(image) for image in gray], "label": pyarrow.array(labels, pyarrow.float64())})
+    pyarrow.parquet.write_table(table, HERE / f"{name}.parquet", compression=name, data_page_version=version, row_group_size=4)
 
 numpy.savez_compressed(HERE / "arrays.npz", x_train=color.transpose(0, 3, 1, 2), y_train=numpy.array(labels))
 # 16 bits: 256 v + 255 - v
