@@ -140,7 +140,7 @@ fn bands_without_colors_are_learnt_and_sampled() {
     std::fs::create_dir(place.path("pictures")).expect("a folder");
     let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/image/bands.tiff");
     for number in 0..4 {
-        std::fs::copy(&seed, place.path(&format!("pictures/{number}.tiff"))).expect("written");
+        std::fs::copy(&seed, place.path(format!("pictures/{number}.tiff"))).expect("written");
     }
     let settings = ["training.class_labels=false", "data.image_size=8", "data.preview_channels=[4, 0, 2]"];
     let output = train(&place, "pictures", &settings);

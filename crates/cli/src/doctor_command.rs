@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, path::PathBuf};
 
 use clap::Args;
-use data::{Account, LeftOut, LoadOptions, Loaded, Weight};
+use data::{Account, DataError, LeftOut, LoadOptions, Loaded, Weight};
 use files::write_atomically;
 use serde_json::json;
 use train::{
@@ -39,8 +39,14 @@ pub fn run(arguments: DoctorArguments) -> anyhow::Result<()> {
     let layers = arguments.layers.layers()?;
     let channels = layers.channels.clone();
     let config = layers.resolve()?;
-    // unreadable files are a finding, not an error
-    let loaded = open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..config.load_options() })?;
+    let options = config.load_options();
+    let loaded = match open_data(&config.data.path, &options) {
+        // unreadable files are a finding, not an error
+        Err(DataError::Unreadable { .. }) => {
+            open_data(&config.data.path, &LoadOptions { skip_unreadable: true, ..options })?
+        }
+        opened => opened?,
+    };
     let mut found: Vec<Finding> = unreadable(&config, &loaded).into_iter().collect();
     found.extend(left_out(&config, &loaded.account));
     let Loaded { images, source, account, .. } = loaded;

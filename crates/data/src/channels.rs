@@ -58,6 +58,12 @@ impl Channels {
     pub fn that_carry_something(&self, seen: &Seen) -> (usize, Vec<Remark>) {
         let mut remarks = Vec::new();
         if !self.may_narrow || seen.count == 0 {
+            let some = &seen.transparent;
+            if some.count > 0 && matches!(self.count, 1 | 3) {
+                let choice =
+                    format!("{} of {} pictures have transparent pixels: laid on white", some.count, seen.count);
+                remarks.push(Remark::decided(choice, some.clone()));
+            }
             return (self.count, remarks);
         }
         let Seen { count, colored, transparent } = seen;

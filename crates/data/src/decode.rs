@@ -243,6 +243,9 @@ fn look_at(mut input: impl BufRead + Seek, format: Option<ImageFormat>) -> Resul
 }
 
 fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason> {
+    let reader = reader.with_guessed_format()?;
+    // its decoder gives alpha to every picture
+    let is_gif = reader.format() == Some(ImageFormat::Gif);
     let mut decoder = decoder(reader)?;
     let (width, height) = decoder.dimensions();
     let color = decoder.color_type();
@@ -252,7 +255,8 @@ fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason>
         std::mem::swap(&mut height, &mut width);
     }
     let sixteen_bits = color.bytes_per_pixel() > color.channel_count();
-    Ok(Header { height, width, channels: channels_of(color), sixteen_bits })
+    let channels = if is_gif { 3 } else { channels_of(color) };
+    Ok(Header { height, width, channels, sixteen_bits })
 }
 
 fn channels_of(color: image::ColorType) -> usize {

@@ -1,4 +1,5 @@
 //! Pictures that use little of their range, and `data.range`.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 

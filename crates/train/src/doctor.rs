@@ -179,7 +179,10 @@ fn check_passes(config: &Config, images: &ImageSet) -> Vec<Finding> {
     let (training, total) = (&config.training, images.len());
     let drawn = training.steps as f64 * (training.batch_size * training.gradient_accumulate_every) as f64;
     let passes = drawn / total.max(1) as f64;
-    if passes < 1.0 {
+    let batch = training.batch_size * training.gradient_accumulate_every;
+    if batch > total {
+        vec![warning(format!("a batch of {batch} is larger than the {total} images, which it repeats"))]
+    } else if passes < 1.0 {
         vec![warning(format!(
             "{drawn} images will be drawn of {total}: not every image is seen; train for more training.steps"
         ))]

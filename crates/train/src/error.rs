@@ -81,8 +81,9 @@ pub enum TrainError {
     },
     /// Too many steps that are not finite.
     #[error(
-        "the training has diverged: {lately} steps of the last hundred were skipped. The last: {non_finite}. Continue from a \
-         checkpoint with a lower training.learning_rate or a smaller training.max_gradient_norm"
+        "the training has diverged: {lately} steps of the last hundred were skipped. The last: {non_finite}. Start \
+         again, or go on from a checkpoint, with a lower training.learning_rate or a smaller training.max_gradient_norm (1 is usual, 0 is no \
+         limit)"
     )]
     Diverged {
         /// The last of these steps.
