@@ -45,6 +45,13 @@ fn problems_of_data_and_schedule_are_found_by_the_doctor_and_before_the_first_st
     let skip = ["train", "--dry-run", "--set", "data.skip_unreadable=true"];
     let trained = workplace.run(&[&skip, &base[..]].concat()).succeeded();
     assert!(trained.error.contains("warning: 7 of 7 images are smaller"), "{trained}");
+    // the doctor weighs what is left out as the training does
+    workplace.write("mixed/a.png", workplace.read("images/00000.png"));
+    workplace.write("mixed/b.heic", b"\0\0\0\x18ftypheic");
+    let looked = workplace.run(&["doctor", "--no-steps", "--data", "mixed"]).succeeded().output;
+    assert!(looked.contains("problem   mixed/b.heic") || looked.contains("problem   b.heic"), "{looked}");
+    assert!(looked.contains("data.accept_left_out = true"), "{looked}");
+    workplace.train_tiny(&["--data", "mixed", "--dry-run"]).refused(&["b.heic", "data.accept_left_out"]);
     workplace.run(&["doctor", "--data", "nowhere"]).refused(&["nowhere"]);
     workplace.run(&["doctor", "--set", "unet.dim=7"]).refused(&["dim"]);
 }

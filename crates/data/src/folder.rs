@@ -242,6 +242,22 @@ mod tests {
         assert_eq!(load("gif", root.path(), &options).unwrap().images.image(0), [255; 4]);
     }
 
+    /// The decoder of GIFs gives every one an alpha, which is no word of the file.
+    #[test]
+    fn a_gif_has_alpha_only_where_it_is_transparent() {
+        let root = tempfile::tempdir().unwrap();
+        write(&root, "a.gif", &encoded(RgbaImage::from_pixel(2, 1, Rgba([255, 0, 0, 255])), ImageFormat::Gif));
+        let loaded = load_default(&root).unwrap();
+        assert_eq!((loaded.images.channels(), loaded.account.lines().as_slice()), (3, [].as_slice()));
+        write(&root, "b.gif", &encoded(RgbaImage::from_pixel(2, 1, Rgba([255, 0, 0, 0])), ImageFormat::Gif));
+        let loaded = load_default(&root).unwrap();
+        assert_eq!((loaded.images.channels(), loaded.images.image(1)), (3, [255; 6].as_slice()));
+        assert!(loaded.account.lines()[0].contains("laid on white"), "{:?}", loaded.account);
+        let three = LoadOptions { channels: Some(3), ..LoadOptions::default() };
+        let lines = load("three", root.path(), &three).unwrap().account.lines();
+        assert!(lines[0].contains("1 of 2 pictures have transparent pixels: laid on white"), "{lines:?}");
+    }
+
     #[test]
     fn sub_folders_are_classes() {
         let root = tempfile::tempdir().unwrap();

@@ -179,21 +179,22 @@ fn check_passes(config: &Config, images: &ImageSet) -> Vec<Finding> {
     let (training, total) = (&config.training, images.len());
     let drawn = training.steps as f64 * (training.batch_size * training.gradient_accumulate_every) as f64;
     let passes = drawn / total.max(1) as f64;
+    let mut found = Vec::new();
     let batch = training.batch_size * training.gradient_accumulate_every;
     if batch > total {
-        vec![warning(format!("a batch of {batch} is larger than the {total} images, which it repeats"))]
-    } else if passes < 1.0 {
-        vec![warning(format!(
+        found.push(warning(format!("a batch of {batch} is larger than the {total} images, which it repeats")));
+    }
+    if passes < 1.0 {
+        found.push(warning(format!(
             "{drawn} images will be drawn of {total}: not every image is seen; train for more training.steps"
-        ))]
+        )));
     } else if passes > MANY_PASSES {
-        vec![note(format!(
+        found.push(note(format!(
             "each image is seen {passes:.0} times: check whether the held-out loss rises while that of trained images falls \
              (memorization)"
-        ))]
-    } else {
-        Vec::new()
+        )));
     }
+    found
 }
 
 /// Checks the schedule: the signal at its end, its number of timesteps, and objectives that do not go with it.
@@ -333,6 +334,7 @@ mod tests {
         assert_eq!(check_data(&config, &same)[0].items.last().unwrap(), "image 3 is a copy of image 0");
         config.training.steps = 1_000_000;
         assert!(texts(check_data(&config, &same)).contains("memorization"));
+        assert!(texts(check_data(&config, &same)).contains("is larger than the 4 images"));
         config.training.steps = 1;
         let rare = images(100, Some((0..100).map(|index| u32::from(index < 3)).collect()));
         let text = texts(check_data(&config, &rare));
