@@ -122,6 +122,14 @@ pub(super) fn spacing(#[comptime] gather: Gather) -> comptime_type!(usize) {
     })
 }
 
+/// Splits a sum over pixels into up to `wanted` parts of at least `least` pixels: the pixels of a part, a multiple of `depth`, and
+/// the number of parts.
+pub(super) fn split(pixels: usize, wanted: usize, least: usize, depth: usize) -> (usize, usize) {
+    let parts = wanted.clamp(1, pixels.div_ceil(least));
+    let pixels_of_part = pixels.div_ceil(parts).next_multiple_of(depth);
+    (pixels_of_part, pixels.div_ceil(pixels_of_part))
+}
+
 /// [`Geometry`] on the host.
 pub(super) struct Product {
     pub rows: usize,
@@ -136,6 +144,42 @@ pub(super) struct Product {
 }
 
 impl Product {
+    /// The product for y: rows are its pixels, columns its channels.
+    pub fn of_y(sizes: &Sizes) -> Self {
+        Self::new(sizes.pixels(), sizes.channels_out, sizes.output, sizes.input, sizes.channels_in)
+    }
+
+    /// The product for the gradient of x: rows are its pixels, columns its channels; of patches, rows are the pixels of y, and
+    /// columns the channels and taps of x.
+    pub fn of_x_gradient(sizes: &Sizes, gather: &Gather) -> Self {
+        let (rows, columns, image) = if gather.to_patches {
+            (sizes.pixels(), sizes.channels_in * sizes.kernel * sizes.kernel, sizes.output)
+        } else {
+            (sizes.batch * sizes.input[0] * sizes.input[1], sizes.channels_in, sizes.input)
+        };
+        Self::new(rows, columns, image, sizes.output, sizes.channels_out)
+    }
+
+    /// The product for the gradient of the weights: rows are channels of y, terms its pixels.
+    pub fn of_weight_gradient(sizes: &Sizes, columns: usize) -> Self {
+        Self::new(sizes.channels_out, columns, sizes.output, sizes.input, sizes.channels_in)
+    }
+
+    fn new(
+        rows: usize,
+        columns: usize,
+        [height, width]: [usize; 2],
+        [source_height, source_width]: [usize; 2],
+        channels: usize,
+    ) -> Self {
+        Self { rows, columns, column_tiles: 1, tiles: 1, height, width, source_height, source_width, channels }
+    }
+
+    /// The product in tiles down and across, for each of `parts` of a split sum.
+    pub fn in_tiles(self, [down, across]: [usize; 2], parts: usize) -> Self {
+        Self { column_tiles: across, tiles: down * across * parts, ..self }
+    }
+
     pub fn launch(&self) -> GeometryLaunch {
         GeometryLaunch::new(
             self.rows,

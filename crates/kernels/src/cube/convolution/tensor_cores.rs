@@ -24,7 +24,7 @@ use crate::{
     cube::{
         convolution::{
             Sizes,
-            gather::{Gather, Geometry, Product, offset, source_pixel, spacing},
+            gather::{Gather, Geometry, Product, offset, source_pixel, spacing, split},
             tiled,
         },
         launch::{argument, contiguous, cubes, element, empty},
@@ -265,6 +265,21 @@ fn multiply<F: Float, N: Size>(
     #[comptime] tile: Tile,
     #[comptime] layout: Layout,
 ) {
+    if comptime!(tile.emulated) {
+        multiply_emulated::<F, N>(factors, sums, tile, layout);
+    } else {
+        multiply_matrices::<F, N>(factors, sums, tile, layout);
+    }
+}
+
+/// [`multiply`] by the matrix instructions of the device.
+#[cube]
+fn multiply_matrices<F: Float, N: Size>(
+    factors: &Factors<F, N>,
+    sums: &mut Sums,
+    #[comptime] tile: Tile,
+    #[comptime] layout: Layout,
+) {
     let (row, column) = place_of_plane(tile);
     let [down, across] = comptime!(tile.squares());
     let vector = comptime!(tile.vector);
@@ -357,6 +372,30 @@ fn put_square(sums: &Sums, squares: &mut Shared<[f32]>, #[comptime] square: usiz
         let end = squares.len();
         cmma::store(&mut squares[start..end], sums.matrices.index(square), SQUARE_ROW as u32, MatrixLayout::RowMajor);
     }
+}
+
+/// The row and the first column, within the tile, of the [`CHANNELS`] numbers of a square that a unit writes, and their place in
+/// shared memory.
+#[cube]
+fn place_in_square(#[comptime] square: usize, #[comptime] tile: Tile) -> (usize, usize, usize) {
+    let (plane_row, plane_column) = place_of_plane(tile);
+    let [_, across] = comptime!(tile.squares());
+    let lane = UNIT_POS as usize % PLANE;
+    let row = plane_row + comptime!(square / across * SIDE) + lane / 2;
+    let column = plane_column + comptime!(square % across * SIDE) + lane % 2 * CHANNELS;
+    let start = UNIT_POS as usize / PLANE * comptime!(SIDE * SQUARE_ROW) + lane / 2 * SQUARE_ROW + lane % 2 * CHANNELS;
+    (row, column, start)
+}
+
+/// Numbers that follow each other, in f32.
+#[cube]
+fn vector_at<E: Float, N: Size>(numbers: &[E], start: usize, #[comptime] vector: usize) -> Vector<f32, N> {
+    let mut values = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for index in 0..vector {
+        values.insert(index, f32::cast_from(numbers[start + index]));
+    }
+    values
 }
 
 /// The products whose rows are pixels: y, and the gradient of x.
@@ -473,37 +512,26 @@ fn product_of_pixels<E: Float, F: Float, N: Size>(
             }
         }
         if multiplies {
-            if comptime!(tile.emulated) {
-                multiply_emulated::<F, N>(&factors, &mut sums, tile, layout);
-            } else {
-                multiply::<F, N>(&factors, &mut sums, tile, layout);
-            }
+            multiply::<F, N>(&factors, &mut sums, tile, layout);
             sync_cube();
         }
     }
 
-    let (plane_row, plane_column) = place_of_plane(tile);
     let [down, across] = comptime!(tile.squares());
-    let lane = UNIT_POS as usize % PLANE;
-    let start = UNIT_POS as usize / PLANE * comptime!(SIDE * SQUARE_ROW) + lane / 2 * SQUARE_ROW + lane % 2 * CHANNELS;
     #[unroll]
     for square in 0..comptime!(down * across) {
         put_square(&sums, &mut squares, square, tile);
         sync_cube();
-        let row = first_row + plane_row + comptime!(square / across * SIDE) + lane / 2;
-        let column = first_column + plane_column + comptime!(square % across * SIDE) + lane % 2 * CHANNELS;
+        let (row_of_tile, column_of_tile, start) = place_in_square(square, tile);
+        let row = first_row + row_of_tile;
+        let column = first_column + column_of_tile;
         if row < geometry.rows && column < geometry.columns {
             #[unroll]
             for part in 0..comptime!(CHANNELS / vector) {
                 let at = (row * geometry.columns + column) / vector + part;
-                let mut values = Vector::<f32, N>::new(0.0f32);
-                #[unroll]
-                for index in 0..vector {
-                    let mut value = squares[start + part * vector + index];
-                    if comptime!(with_bias) {
-                        value += f32::cast_from(bias[column + part * vector + index]);
-                    }
-                    values.insert(index, value);
+                let mut values = vector_at::<f32, N>(&squares, start + part * vector, vector);
+                if comptime!(with_bias) {
+                    values += vector_at::<E, N>(bias, column + part * vector, vector);
                 }
                 if comptime!(with_residual) {
                     values += Vector::<f32, N>::cast_from(residual[at]);
@@ -621,35 +649,24 @@ fn product_over_pixels<E: Float, F: Float, N: Size>(
             first_pixel += comptime!(tile.depth);
         }
         if multiplies {
-            if comptime!(tile.emulated) {
-                multiply_emulated::<F, N>(&factors, &mut sums, tile, layout);
-            } else {
-                multiply::<F, N>(&factors, &mut sums, tile, layout);
-            }
+            multiply::<F, N>(&factors, &mut sums, tile, layout);
             sync_cube();
         }
     }
 
-    let (plane_row, plane_column) = place_of_plane(tile);
     let [down, across] = comptime!(tile.squares());
-    let lane = UNIT_POS as usize % PLANE;
-    let start = UNIT_POS as usize / PLANE * comptime!(SIDE * SQUARE_ROW) + lane / 2 * SQUARE_ROW + lane % 2 * CHANNELS;
     #[unroll]
     for square in 0..comptime!(down * across) {
         put_square(&sums, &mut squares, square, tile);
         sync_cube();
-        let row = first_row + plane_row + comptime!(square / across * SIDE) + lane / 2;
-        let column = first_column + plane_column + comptime!(square % across * SIDE) + lane % 2 * CHANNELS;
+        let (row_of_tile, column_of_tile, start) = place_in_square(square, tile);
+        let row = first_row + row_of_tile;
+        let column = first_column + column_of_tile;
         if row < geometry.rows && column < geometry.columns {
             #[unroll]
             for vectors in 0..comptime!(CHANNELS / vector) {
-                let mut values = Vector::<f32, N>::new(0.0f32);
-                #[unroll]
-                for index in 0..vector {
-                    values.insert(index, squares[start + vectors * vector + index]);
-                }
                 let at = (part * geometry.rows + row) * geometry.columns + column;
-                parts[at / vector + vectors] = values;
+                parts[at / vector + vectors] = vector_at::<f32, N>(&squares, start + vectors * vector, vector);
             }
         }
         sync_cube();
@@ -724,29 +741,16 @@ pub(super) fn forward(
     residual: Option<&CubeTensor>,
 ) -> CubeTensor {
     let y = empty(x, sizes.output_shape(), x.dtype);
-    let (rows, columns) = (sizes.pixels(), sizes.channels_out);
-    let product = |tile: &Tile| {
-        let [row_tiles, column_tiles] = tile.count(rows, columns);
-        let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
-        let (tiles, channels) = (row_tiles * column_tiles, sizes.channels_in);
-        Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
-    };
-    launch_product_of_pixels(x, weight, [bias, residual], &y, Gather::new(sizes, false), [rows, columns], product);
+    launch_product_of_pixels(x, weight, [bias, residual], &y, Gather::new(sizes, false), Product::of_y(sizes));
     y
 }
 
 /// ẋ, `[batch, height, width, channels_in]`.
 pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &CubeTensor) -> CubeTensor {
     let x_gradient = empty(y_gradient, sizes.input_shape(), y_gradient.dtype);
-    let (rows, columns) = (sizes.batch * sizes.input[0] * sizes.input[1], sizes.channels_in);
-    let product = |tile: &Tile| {
-        let [row_tiles, column_tiles] = tile.count(rows, columns);
-        let ([height, width], [source_height, source_width]) = (sizes.input, sizes.output);
-        let (tiles, channels) = (row_tiles * column_tiles, sizes.channels_out);
-        Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
-    };
     let gather = Gather::new(sizes, true);
-    launch_product_of_pixels(y_gradient, weight, [None, None], &x_gradient, gather, [rows, columns], product);
+    let product = Product::of_x_gradient(sizes, &gather);
+    launch_product_of_pixels(y_gradient, weight, [None, None], &x_gradient, gather, product);
     x_gradient
 }
 
@@ -761,12 +765,12 @@ fn launch_product_of_pixels(
     [bias, residual]: [Option<&CubeTensor>; 2],
     result: &CubeTensor,
     gather: Gather,
-    [rows, columns]: [usize; 2],
-    product: impl Fn(&Tile) -> Product,
+    product: Product,
 ) {
     let (is_emulated, factor) = emulation(source.dtype);
-    let tile = Tile::of(rows, columns, source.dtype, is_emulated);
-    let product = product(&tile);
+    let tile = Tile::of(product.rows, product.columns, source.dtype, is_emulated);
+    let tiles = tile.count(product.rows, product.columns);
+    let product = product.in_tiles(tiles, 1);
     unsafe {
         product_of_pixels::launch_unchecked(
             &source.client,
@@ -801,21 +805,17 @@ pub(super) fn weight_gradient(
     let (rows, columns, pixels) = (sizes.channels_out, channels * taps, sizes.pixels());
     let (is_emulated, factor) = emulation(x.dtype);
     let tile = Tile::of(rows, columns, x.dtype, is_emulated);
-    let [row_tiles, column_tiles] = tile.count(rows, columns);
-    let tiles_of_part = row_tiles * column_tiles;
-    let count = (2 * BUSY).div_ceil(tiles_of_part).clamp(1, pixels.div_ceil(LEAST_PIXELS));
-    let pixels_of_part = pixels.div_ceil(count).next_multiple_of(tile.depth);
-    let count = pixels.div_ceil(pixels_of_part);
-    let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
-    let tiles = tiles_of_part * count;
-    let product = Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels };
+    let tiles = tile.count(rows, columns);
+    let tiles_of_part = tiles[0] * tiles[1];
+    let (pixels_of_part, count) = split(pixels, (2 * BUSY).div_ceil(tiles_of_part), LEAST_PIXELS, tile.depth);
+    let product = Product::of_weight_gradient(sizes, columns).in_tiles(tiles, count);
     let length = rows * columns;
     let parts = empty(x, [count * length], DType::F32);
     let result = empty(x, sizes.weight_shape(), x.dtype);
     unsafe {
         product_over_pixels::launch_unchecked(
             &x.client,
-            cubes(tiles),
+            cubes(product.tiles),
             CubeDim::new_1d(tile.units() as u32),
             tile.vector,
             argument(y_gradient),

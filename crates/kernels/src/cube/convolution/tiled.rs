@@ -12,7 +12,7 @@ use cubecl::{ir::ElemType, prelude::*};
 use crate::cube::{
     convolution::{
         Sizes,
-        gather::{Gather, Geometry, Product, offset, source_pixel, spacing},
+        gather::{Gather, Geometry, Product, offset, source_pixel, spacing, split},
     },
     launch::{aligned, argument, cubes, element, empty, part},
 };
@@ -390,25 +390,8 @@ pub(super) fn forward(
     let y = empty(x, sizes.output_shape(), x.dtype);
     let taps = sizes.kernel * sizes.kernel;
     let strides = [sizes.channels_in * taps, taps];
-    let geometry = |tile: &Tile| {
-        let (rows, columns) = (sizes.pixels(), sizes.channels_out);
-        let [row_tiles, column_tiles] = tile.count(rows, columns);
-        let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
-        let tiles = row_tiles * column_tiles;
-        let channels = sizes.channels_in;
-        Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels }
-    };
-    let tile = Tile::of(sizes.pixels(), sizes.channels_out);
-    launch_product_of_pixels(
-        x,
-        weight,
-        [bias, residual],
-        &y,
-        geometry(&tile),
-        strides,
-        Gather::new(sizes, false),
-        tile,
-    );
+    let product = Product::of_y(sizes);
+    launch_product_of_pixels(x, weight, [bias, residual], &y, product, strides, Gather::new(sizes, false));
     y
 }
 
@@ -418,26 +401,11 @@ pub(super) fn input_gradient(sizes: &Sizes, weight: &CubeTensor, y_gradient: &Cu
     let gather = Gather::new(sizes, true);
     let taps = sizes.kernel * sizes.kernel;
     let weight_channel = sizes.channels_in * taps;
-    let (rows, columns, [height, width], weight_column) = if gather.to_patches {
-        (sizes.pixels(), weight_channel, sizes.output, 1)
-    } else {
-        (sizes.batch * sizes.input[0] * sizes.input[1], sizes.channels_in, sizes.input, taps)
-    };
-    let tile = Tile::of(rows, columns);
-    let [row_tiles, column_tiles] = tile.count(rows, columns);
-    let [source_height, source_width] = sizes.output;
-    let (tiles, channels) = (row_tiles * column_tiles, sizes.channels_out);
-    let product = Product { rows, columns, column_tiles, tiles, height, width, source_height, source_width, channels };
-    launch_product_of_pixels(
-        y_gradient,
-        weight,
-        [None, None],
-        &x_gradient,
-        product,
-        [weight_column, weight_channel],
-        gather,
-        tile,
-    );
+    // of patches each column is a channel and a tap
+    let weight_column = if gather.to_patches { 1 } else { taps };
+    let product = Product::of_x_gradient(sizes, &gather);
+    let strides = [weight_column, weight_channel];
+    launch_product_of_pixels(y_gradient, weight, [None, None], &x_gradient, product, strides, gather);
     x_gradient
 }
 
@@ -477,22 +445,17 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
     let columns = channels * taps + usize::from(with_bias);
     let length = if with_bias { aligned(weights) + rows } else { weights };
     let (tile, pixels) = (Tile::of(rows, columns), sizes.pixels());
-    let [row_tiles, column_tiles] = tile.count(rows, columns);
-    let tiles = row_tiles * column_tiles;
-    let parts = BUSY.div_ceil(tiles).clamp(1, pixels.div_ceil(LEAST_PIXELS));
-    let pixels_of_part = pixels.div_ceil(parts).next_multiple_of(DEPTH);
-    let parts = pixels.div_ceil(pixels_of_part);
-    let ([height, width], [source_height, source_width]) = (sizes.output, sizes.input);
-    let all_tiles = tiles * parts;
-    let product =
-        Product { rows, columns, column_tiles, tiles: all_tiles, height, width, source_height, source_width, channels };
+    let tiles = tile.count(rows, columns);
+    let tiles_of_part = tiles[0] * tiles[1];
+    let (pixels_of_part, parts) = split(pixels, BUSY.div_ceil(tiles_of_part), LEAST_PIXELS, DEPTH);
+    let product = Product::of_weight_gradient(sizes, columns).in_tiles(tiles, parts);
     let result = empty(x, [length], x.dtype);
     let split = (parts > 1).then(|| empty(x, [parts * length], DType::F32));
     let target = split.as_ref().unwrap_or(&result);
     unsafe {
         product_over_pixels::launch_unchecked(
             &x.client,
-            cubes(all_tiles),
+            cubes(product.tiles),
             CubeDim::new_1d(UNITS as u32),
             tile.vectors()[0],
             tile.vectors()[1],
@@ -500,7 +463,7 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
             argument(x),
             argument(target),
             product.launch(),
-            tiles,
+            tiles_of_part,
             pixels,
             pixels_of_part,
             length,
@@ -526,7 +489,6 @@ fn over_pixels(sizes: &Sizes, x: &CubeTensor, y_gradient: &CubeTensor, with_bias
     result
 }
 
-#[expect(clippy::too_many_arguments, reason = "three factors, the result and how they lie")]
 fn launch_product_of_pixels(
     source: &CubeTensor,
     weight: &CubeTensor,
@@ -535,8 +497,10 @@ fn launch_product_of_pixels(
     product: Product,
     [weight_column, weight_channel]: [usize; 2],
     gather: Gather,
-    tile: Tile,
 ) {
+    let tile = Tile::of(product.rows, product.columns);
+    let tiles = tile.count(product.rows, product.columns);
+    let product = product.in_tiles(tiles, 1);
     unsafe {
         product_of_pixels::launch_unchecked(
             &source.client,
