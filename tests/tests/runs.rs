@@ -31,6 +31,15 @@ fn a_finite_divergence_is_no_success() {
     }
 }
 
+/// After two steps, one step of sampling saturates every pixel; that is no divergence.
+#[test]
+fn a_run_of_few_steps_is_not_judged_by_its_samples() {
+    let workplace = Workplace::new();
+    let few = ["--set", "sampling.steps=1", "--set", "training.evaluate_every=0", "--steps", "2"];
+    let finished = workplace.train_tiny(&few).succeeded();
+    assert!(!finished.error.contains("of no use"), "{finished}");
+}
+
 #[test]
 fn a_run_goes_on_from_any_folder_and_with_another_rate() {
     let workplace = animals();

@@ -18,6 +18,9 @@ const SATURATED: f32 = 0.999;
 const LEAST_PART: f64 = 0.02;
 /// ... and below this: images that are black and white themselves have few.
 const LEAST_SHARE: f64 = 0.02;
+/// Saturated samples alone say nothing before this many steps: a network begins with an output of about 0, whose samples are
+/// saturated too.
+const LEAST_STEPS: u64 = 100;
 /// The highest learning rate that is proposed.
 const USUAL_RATE: f64 = 1e-3;
 
@@ -111,7 +114,8 @@ impl Trainer {
         }
         compare("the loss of the averaged network", self.losses_of(&some).all.mean);
         let in_samples_alone = signs.is_empty();
-        if let Some(share) = saturated {
+        let has_learned = self.state.step >= LEAST_STEPS;
+        if let Some(share) = saturated.filter(|_| has_learned || !in_samples_alone) {
             let of_images = saturated_share(some.batch((0..some.len()).map(|index| (index, false))).into_iter());
             if is_saturated(share, of_images) {
                 signs.push(format!(
