@@ -148,8 +148,7 @@ fn three_channels(text: &str) -> Result<[usize; 3], String> {
 }
 
 fn draw_preview(images: &ImageSet, channels: Option<[usize; 3]>, path: &Path) -> anyhow::Result<()> {
-    let has_colors = matches!(images.channels(), 1 | 3) || images.has_alpha();
-    let channels = channels.or((!has_colors).then(|| ImageFormat::first_channels(images.channels())));
+    let channels = channels.or((!images.has_colors()).then(|| ImageFormat::first_channels(images.channels())));
     let stride = images.len().div_ceil(PREVIEW).max(1);
     let pictures = (0..images.len())
         .step_by(stride)

@@ -190,6 +190,11 @@ impl ImageSet {
         self.has_alpha
     }
 
+    /// Whether the channels are gray, RGB or RGBA, and not bands without colors.
+    pub fn has_colors(&self) -> bool {
+        transform::has_colors(self.channels, self.has_alpha)
+    }
+
     /// Rows of every image.
     pub fn height(&self) -> usize {
         self.height

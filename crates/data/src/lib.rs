@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 mod account;
+mod archive;
 mod cache;
 mod channels;
 mod cifar;

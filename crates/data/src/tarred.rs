@@ -17,19 +17,16 @@ use tar::{Archive, EntryType};
 use tempfile::SpooledTempFile;
 
 use crate::account::{Account, Weight, weight_of_pictures};
+use crate::archive::Archives;
 use crate::classes::inner_path;
-use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
-use crate::decode::{Encoded, LARGEST_FILE, Reason};
+use crate::decode::{LARGEST_FILE, Reason};
 use crate::disk::{self, file_name};
 use crate::error::DataError;
 use crate::formats::{FIRST_BYTES, is_image};
-use crate::listing::Listing;
 use crate::loaded::Loaded;
-use crate::metadata;
 use crate::options::LoadOptions;
 use crate::recognize::{Kind, recognize};
-use crate::tree::Tree;
 
 /// Bytes of unpacked archives that are kept in memory; more lie in a temporary file.
 const IN_MEMORY: usize = 256 << 20;
@@ -338,56 +335,16 @@ pub(crate) fn load(
     };
     // of a file that is there twice, the last counts, as where the archive is unpacked
     let places: BTreeMap<PathBuf, Place> = tars.files.iter().map(shown).collect();
-    let first_bytes = |inner: &Path| {
-        let start = places.get(inner).and_then(|place| tars.start(place, FIRST_BYTES as u64).ok());
-        start.unwrap_or_default()
-    };
-    let files = Listing::of(places.keys().cloned(), &first_bytes);
-    let table = |inner: &Path| {
-        let Some(place) = places.get(inner) else { return Ok(None) };
-        let bytes = tars.read(place, metadata::LARGEST).map(Some);
-        bytes.map_err(|reason| DataError::bad_file(&root.join(inner), reason.to_string()))
-    };
-    let exists = |inner: &Path| places.contains_key(inner);
-    let account = tars.account(files.pictures.len());
-    let tree = Tree { root, files, unreadable: Vec::new(), account, exists: &exists, table: &table };
-    let pictures = if are_shards { tree.shards(options)? } else { tree.pictures(options)? };
-    let key = pictures.key();
-    let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *places.get(&pictures.part.join(inner))?));
-    Collection {
-        name,
-        root: &pictures.folder,
-        files: tars.archives.iter().enumerate().map(|(at, (path, _))| (format!("{key} {at}"), path.clone())).collect(),
-        source: &Parts { tars, places: pictures.paths.iter().filter_map(place).collect() },
-        classes: pictures.classes,
-        unreadable: pictures.unreadable,
-        account: pictures.account,
+    Archives {
+        root,
+        paths: tars.archives.iter().map(|(path, _)| path.clone()).collect(),
+        are_shards,
+        places,
+        first_bytes: &|place| tars.start(place, FIRST_BYTES as u64).unwrap_or_default(),
+        read: &|place| tars.read(place, LARGEST_FILE),
+        account: &|used| tars.account(used),
     }
-    .load(options, context)
-}
-
-/// Pictures that are parts of archives.
-pub(crate) struct Parts<'a> {
-    pub tars: &'a Tars,
-    /// The paths, for messages, and the places.
-    pub places: Vec<(PathBuf, Place)>,
-}
-
-impl Source for Parts<'_> {
-    fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    fn title(&self, index: usize) -> PathBuf {
-        self.places[index].0.clone()
-    }
-
-    fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
-        indices.iter().try_for_each(|&index| {
-            let bytes = self.tars.read(&self.places[index].1, LARGEST_FILE);
-            visit(index, bytes.map_or_else(|reason| Encoded::Broken(reason.to_string()), Encoded::Bytes))
-        })
-    }
+    .load(name, options, context)
 }
 
 #[cfg(test)]

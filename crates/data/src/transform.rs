@@ -238,6 +238,11 @@ pub fn pad_to<V: Value>(picture: &Raster<V>, height: usize, width: usize, fill: 
     picture.with_pixels(pixels, height, width)
 }
 
+/// Whether channels are gray, RGB or RGBA, and not bands.
+pub(crate) fn has_colors(channels: usize, has_alpha: bool) -> bool {
+    matches!(channels, 1 | 3) || has_alpha
+}
+
 /// Converts a picture of 1 (gray), 3 (RGB) or 4 (RGBA) channels to one of these numbers.
 ///
 /// Of bands without colors, the first ones are kept. Gray is the luma of ITU-R BT.601, as of Pillow's `convert("L")`; color of a gray picture repeats the value; without alpha,
@@ -249,7 +254,7 @@ pub fn convert_channels<V: Value>(picture: &Raster<V>, channels: usize) -> Resul
     if channels == picture.channels {
         return Ok(picture.clone());
     }
-    let has_colors = matches!(picture.channels, 1 | 3) || picture.has_alpha;
+    let has_colors = has_colors(picture.channels, picture.has_alpha);
     if !has_colors && matches!(channels, 1 | 3) && channels < picture.channels {
         let pixels = picture.pixels.chunks_exact(picture.channels).flat_map(|pixel| &pixel[..channels]).copied();
         return Raster::new(pixels.collect(), picture.height, picture.width, channels);

@@ -3,14 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use crate::account::Account;
 use crate::classes::{Classes, label, prefixes_like_classes};
 use crate::collect::Unreadable;
 use crate::dataset_json;
 use crate::error::DataError;
-use crate::hash::hexadecimal;
+use crate::hash::of_selection;
 use crate::layout::{Layout, common_parent, folder_at};
 use crate::listing::{Listing, Loss};
 use crate::metadata::{self, Listed};
@@ -75,7 +73,8 @@ impl Tree<'_> {
         // the folders that a table of these pictures may lie in
         let inner = common_parent(&held);
         let found = metadata::find(&self, &inner, options);
-        let part = if matches!(found, Ok((Some(_), _))) { &inner } else { &layout.part }.clone();
+        let is_listed = matches!(found, Ok((Some(_), _)));
+        let part = if is_listed { &inner } else { &layout.part }.clone();
         // to join an empty path would add a slash
         let folder = if part.as_os_str().is_empty() { root.to_path_buf() } else { root.join(&part) };
         self.unreadable.retain(|(path, _)| path.starts_with(&folder));
@@ -91,7 +90,6 @@ impl Tree<'_> {
         };
         let mut used = metadata::known(&self, &inner);
         // labels in files of their own are found where no table is
-        let is_listed = matches!(found, Ok((Some(_), _)));
         match if is_listed { None } else { self.find_labels_beside(&pictures, &layout, options)? } {
             Some(labeled) => pictures.take(labeled, &mut used),
             None => {
@@ -215,12 +213,7 @@ impl Tree<'_> {
 impl Pictures {
     /// A name of the list of pictures: for the cache of an archive, of whose pictures the options choose.
     pub(crate) fn key(&self) -> String {
-        let mut list = Sha256::new();
-        for path in &self.paths {
-            list.update(self.part.join(path).as_os_str().as_encoded_bytes());
-            list.update([0]);
-        }
-        hexadecimal(&list.finalize())
+        of_selection(self.paths.iter().map(|path| self.part.join(path).into_os_string().into_encoded_bytes()))
     }
 
     /// Takes the pictures that a table lists, with its classes.

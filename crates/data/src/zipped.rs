@@ -12,17 +12,15 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use crate::account::{Account, Weight};
+use crate::archive::Archives;
 use crate::classes::inner_path;
-use crate::collect::{Collection, Source, Visitor};
 use crate::context::ReadContext;
-use crate::decode::{Encoded, LARGEST_FILE, Reason};
+use crate::decode::{LARGEST_FILE, Reason};
 use crate::disk;
 use crate::error::DataError;
 use crate::formats::FIRST_BYTES;
-use crate::listing::Listing;
 use crate::loaded::Loaded;
 use crate::options::LoadOptions;
-use crate::tree::Tree;
 
 /// A part of an archive that unpacks to more than this ...
 const SMALL: u64 = 64 << 20;
@@ -66,29 +64,19 @@ fn read(archive: &mut Archive, number: usize) -> Result<Vec<u8>, Reason> {
 pub(crate) fn load(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     let archive = open(path)?;
     let mut account = Account::default();
-    let numbers = files_in(&archive, &mut account);
+    let places = files_in(&archive, &mut account);
+    // it has one position from which it reads
     let archive = RefCell::new(archive);
-    let first_bytes = |inner: &Path| numbers.get(inner).map(|&at| first_bytes(&archive, at)).unwrap_or_default();
-    let files = Listing::of(numbers.keys().cloned(), &first_bytes);
-    let exists = |inner: &Path| numbers.contains_key(inner);
-    let table = |inner: &Path| {
-        let Some(&number) = numbers.get(inner) else { return Ok(None) };
-        let bytes = read(&mut archive.borrow_mut(), number);
-        bytes.map(Some).map_err(|reason| DataError::bad_file(&path.join(inner), reason.to_string()))
-    };
-    let pictures = Tree { root: path, files, unreadable: Vec::new(), account, exists: &exists, table: &table }
-        .pictures(options)?;
-    let place = |inner: &PathBuf| Some((pictures.folder.join(inner), *numbers.get(&pictures.part.join(inner))?));
-    Collection {
-        name,
-        root: &pictures.folder,
-        files: vec![(pictures.key(), path.to_path_buf())],
-        source: &Parts { archive: &archive, places: pictures.paths.iter().filter_map(place).collect() },
-        classes: pictures.classes,
-        unreadable: pictures.unreadable,
-        account: pictures.account,
+    Archives {
+        root: path,
+        paths: vec![path.to_path_buf()],
+        are_shards: false,
+        places,
+        first_bytes: &|number| first_bytes(&archive, *number),
+        read: &|number| read(&mut archive.borrow_mut(), *number),
+        account: &|_| account.clone(),
     }
-    .load(options, context)
+    .load(name, options, context)
 }
 
 /// The files of an archive by their paths, and their numbers in it; of several of one path the last one, as if they were
@@ -122,31 +110,6 @@ fn first_bytes(archive: &RefCell<Archive>, number: usize) -> Vec<u8> {
         let _ = part.take(FIRST_BYTES as u64).read_to_end(&mut bytes);
     }
     bytes
-}
-
-/// Pictures that are parts of an archive.
-struct Parts<'a> {
-    /// It has one position from which it reads.
-    archive: &'a RefCell<Archive>,
-    /// The path, for messages, and the number in the archive.
-    places: Vec<(PathBuf, usize)>,
-}
-
-impl Source for Parts<'_> {
-    fn len(&self) -> usize {
-        self.places.len()
-    }
-
-    fn title(&self, index: usize) -> PathBuf {
-        self.places[index].0.clone()
-    }
-
-    fn visit(&self, indices: &[usize], visit: &mut Visitor<'_>) -> Result<(), DataError> {
-        indices.iter().try_for_each(|&index| {
-            let bytes = read(&mut self.archive.borrow_mut(), self.places[index].1);
-            visit(index, bytes.map_or_else(|reason| Encoded::Broken(reason.to_string()), Encoded::Bytes))
-        })
-    }
 }
 
 #[cfg(test)]

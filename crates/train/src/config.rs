@@ -479,7 +479,7 @@ impl Config {
     pub(crate) fn check_preview_channels(&self, images: &ImageSet) -> Result<(), TrainError> {
         let Some(channels) = self.data.preview_channels else { return Ok(()) };
         let what = format!("data.preview_channels = {channels:?} and images of {} channels", images.channels());
-        if has_colors(images) {
+        if images.has_colors() {
             return Err(TrainError::NotTogether {
                 what,
                 advice: "leave it out: gray, RGB and RGBA are shown as they are",
@@ -506,7 +506,7 @@ impl Config {
                 content_height,
                 content_width,
                 bits: if images.sixteen_bits() { 16 } else { 8 },
-                preview_channels: (!has_colors(images))
+                preview_channels: (!images.has_colors())
                     .then(|| self.data.preview_channels.unwrap_or(ImageFormat::first_channels(images.channels()))),
             },
             classes: match self.unet.classes {
@@ -516,11 +516,6 @@ impl Config {
             sampling: self.sampling.clone(),
         }
     }
-}
-
-/// Whether the channels of the images are gray, RGB or RGBA.
-fn has_colors(images: &ImageSet) -> bool {
-    matches!(images.channels(), 1 | 3) || images.has_alpha()
 }
 
 #[cfg(test)]
