@@ -129,7 +129,7 @@ impl Account {
         let litter: usize = self.of_weight(Weight::Litter).map(|left_out| left_out.count).sum();
         if litter > 0 {
             let kinds: Vec<&str> = self.of_weight(Weight::Litter).map(|left_out| left_out.what.as_str()).collect();
-            lines.push(format!("{litter} files of systems and programs left out: {}", kinds.join(", ")));
+            lines.push(format!("{litter} files and folders of systems and programs left out: {}", kinds.join(", ")));
         }
         lines.extend(self.of_weight(Weight::Note).chain(self.of_weight(Weight::Doubt)).map(LeftOut::to_string));
         lines
@@ -172,7 +172,7 @@ mod tests {
             whole.lines(),
             [
                 "classes are the sub-folders",
-                "2 files of systems and programs left out: .DS_Store, Thumbs.db",
+                "2 files and folders of systems and programs left out: .DS_Store, Thumbs.db",
                 "readme.txt left out: is no picture",
                 "10 files .heic left out: this build reads no HEIC (0.heic, 1.heic, 2.heic, …)",
             ]

@@ -25,7 +25,7 @@ use crate::places::Places;
 use crate::remark::Remark;
 
 /// Raised when the same files and options would give other values, or the layout changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Length of the first line, padded with spaces: the lengths of the values and of the description, and the hash of the latter.
 const START: usize = 128;

@@ -240,7 +240,7 @@ fn files(count: usize) -> String {
     format!("{count} file{}", if count == 1 { "" } else { "s" })
 }
 
-/// What is said about TIFF files.
+/// What is said about TIFF files and animations.
 fn of_files(looks: &[(usize, Look)]) -> Vec<Remark> {
     let of = |choose: &dyn Fn(&crate::tiff::Layout) -> bool| {
         Pictures::of(looks.iter().filter(|(_, look)| look.tiff.as_ref().is_some_and(choose)).map(|(index, _)| *index))
@@ -268,6 +268,14 @@ fn of_files(looks: &[(usize, Look)]) -> Vec<Remark> {
                 .to_owned();
         remarks.push(Remark::LeftOut { what, reason, is_doubt, pictures: stacks });
     }
+    let animated = Pictures::of(looks.iter().filter(|(_, look)| look.frames > 1).map(|(index, _)| *index));
+    if animated.count > 0 {
+        let most = looks.iter().map(|(_, look)| look.frames).max().unwrap_or(0);
+        let which = if most == 2 { "frame 2".to_owned() } else { format!("frames 2 to {most}") };
+        let what = format!("{which} of {}", files(animated.count));
+        let reason = "of an animation the first frame is read; write its frames as pictures to use them all".to_owned();
+        remarks.push(Remark::LeftOut { what, reason, is_doubt: false, pictures: animated });
+    }
     let copied = of(&|layout| layout.copies > 0);
     if copied.count > 0 {
         let what = format!("smaller copies and masks in {}", files(copied.count));
@@ -290,7 +298,7 @@ mod tests {
 
     use super::*;
     use crate::options::Padding;
-    use crate::testing::{TiffPage, encoded, gray, tiff, write};
+    use crate::testing::{TiffPage, animated_gif, animated_png, animated_webp, encoded, gray, tiff, write};
     use crate::{Loaded, folder};
 
     fn load(root: &TempDir, options: &LoadOptions) -> Result<Loaded, DataError> {
@@ -318,6 +326,22 @@ mod tests {
     fn colored(seed: u8) -> Vec<u8> {
         let picture = RgbImage::from_fn(7, 9, |x, y| Rgb([(x * 31) as u8, (y * 20) as u8, seed]));
         encoded(picture, ImageFormat::Png)
+    }
+
+    #[test]
+    fn frames_of_animations_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        write(&root, "a.gif", &animated_gif(3));
+        write(&root, "b.webp", &animated_webp(5));
+        write(&root, "c.png", &animated_png(2));
+        write(&root, "d.png", &gray(2, 2, 1));
+        let loaded = load_default(&root);
+        assert_eq!((loaded.images.len(), loaded.account.doubts().count()), (4, 0));
+        let said = lines(&loaded);
+        let expected = "frames 2 to 5 of 3 files left out: of an animation the first frame is read; write its frames as pictures to \
+                        use them all (";
+        assert!(said.contains(expected) && said.contains("c.png)"), "{said}");
+        assert!(!said.contains("d.png"), "{said}");
     }
 
     #[test]

@@ -7,10 +7,11 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use crate::account::Account;
+use crate::account::{Account, Weight};
 use crate::disk::{self, list};
 use crate::error::DataError;
 use crate::image_set::ImageSet;
+use crate::listing::{Use, say_beside};
 use crate::manifest;
 use crate::options::Split;
 use crate::pickle::{self, is_pickle};
@@ -228,6 +229,24 @@ pub(crate) fn load_file(name: &str, path: &Path) -> Result<Read, DataError> {
     gathered.finish(name, path.parent().and_then(names_beside))
 }
 
+/// The use of the file at `path` where the batches of `split` in its folder are read.
+pub(crate) fn use_of(path: &Path, split: Split) -> Use {
+    let name = disk::file_name(path);
+    match part_of_file(path) {
+        Some(part) if part.split == split => Use::Used,
+        Some(_) => Use::other_split(split),
+        // the names of classes, which are known or read
+        None if NAMES.contains(&&*name) || name.starts_with("batches.meta") || name == "manifest.toml" => Use::Used,
+        None if is_published_archive(&name) => Use::Used,
+        None => Use::Unknown,
+    }
+}
+
+/// Whether a file is a published archive, by its name.
+fn is_published_archive(name: &str) -> bool {
+    name.starts_with("cifar-") && (name.ends_with("-binary.tar.gz") || name.ends_with("-python.tar.gz"))
+}
+
 /// The names of the hundred classes in a folder.
 fn names_beside(folder: &Path) -> Option<Vec<String>> {
     NAMES.iter().find_map(|name| names_in(&disk::read(&folder.join(name), LARGEST_NAMES).ok()?))
@@ -247,11 +266,7 @@ fn find(folder: &Path) -> Result<Option<Found>, DataError> {
         }
         let mut paths = list(&folder)?;
         paths.sort();
-        let is_archive = |path: &&PathBuf| {
-            let name = disk::file_name(path);
-            name.starts_with("cifar-") && (name.ends_with("-binary.tar.gz") || name.ends_with("-python.tar.gz"))
-        };
-        let archive = paths.iter().find(is_archive).cloned();
+        let archive = paths.iter().find(|path| is_published_archive(&disk::file_name(path))).cloned();
         let batches = paths.into_iter().filter_map(|path| part_of_file(&path).map(|part| (path, part))).collect();
         let batches = of_one_version(batches, |(_, part)| *part);
         if !batches.is_empty() {
@@ -283,16 +298,20 @@ pub(crate) fn load_folder(name: &str, folder: &Path, split: Split) -> Result<Opt
         None => Ok(None),
         Some(Found::Archive(archive)) => {
             let tars = Tars::open(std::slice::from_ref(&archive), None)?;
-            match load_archive(name, &archive, &tars, split)? {
-                None => gather(name, &archive, split, std::iter::empty(), None).map(Some),
-                images => Ok(images),
-            }
+            let (images, mut account) = match load_archive(name, &archive, &tars, split)? {
+                None => gather(name, &archive, split, std::iter::empty(), None)?,
+                Some(read) => read,
+            };
+            say_beside(&mut account, folder, &|path| use_of(path, split));
+            Ok(Some((images, account)))
         }
         Some(Found::Batches(within, batches)) => {
             let of_split = batches.into_iter().filter(|(_, part)| part.split == split);
             let of_split =
                 of_split.map(|(path, part)| disk::read(&path, LARGEST_BATCH).map(|bytes| (path, part, bytes)));
-            gather(name, folder, split, of_split, names_beside(&within)).map(Some)
+            let (images, mut account) = gather(name, folder, split, of_split, names_beside(&within))?;
+            say_beside(&mut account, &within, &|path| use_of(path, split));
+            Ok(Some((images, account)))
         }
     }
 }
@@ -311,12 +330,18 @@ pub(crate) fn load_archive(name: &str, path: &Path, tars: &Tars, split: Split) -
     batches.sort_by(|left, right| left.0.cmp(&right.0));
     let names = tars.files.iter().filter(|(inner, _)| NAMES.iter().any(|name| inner.ends_with(name)));
     let names = names.filter_map(|(_, place)| names_in(&tars.read(place, LARGEST_NAMES).ok()?)).next();
-    let of_split = batches.into_iter().filter(|(_, part, _)| part.split == split).map(|(shown, part, place)| {
+    let (of_split, others): (Vec<_>, Vec<_>) = batches.into_iter().partition(|(_, part, _)| part.split == split);
+    let of_split = of_split.into_iter().map(|(shown, part, place)| {
         let bytes =
             tars.read(&place, LARGEST_BATCH).map_err(|reason| DataError::bad_file(&shown, reason.to_string()))?;
         Ok((shown, part, bytes))
     });
-    gather(name, path, split, of_split, names).map(Some)
+    let (images, mut account) = gather(name, path, split, of_split, names)?;
+    if let Use::Not(reason) = Use::other_split(split) {
+        let others = others.iter().map(|(shown, ..)| disk::file_name(shown));
+        others.for_each(|other| account.leave_out(Weight::Note, "files of the data set", reason, other));
+    }
+    Ok(Some((images, account)))
 }
 
 #[cfg(test)]

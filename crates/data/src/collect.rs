@@ -158,7 +158,7 @@ impl Collection<'_> {
         let indices: Vec<usize> = evenly_spread(count, options.limit.unwrap_or(count)).collect();
         let (mut headers, mut broken) = (Vec::with_capacity(indices.len()), Vec::new());
         if let Some(header) = self.source.uniform() {
-            headers.extend(indices.iter().map(|&index| (index, Look { header, tiff: None })));
+            headers.extend(indices.iter().map(|&index| (index, header.into())));
         } else {
             let mut done = 0;
             self.in_chunks(&indices, CHUNK_PICTURES, &mut |chunk| {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::animation;
 use crate::disk;
 use crate::formats::{FIRST_BYTES, name_by_bytes};
 use crate::levels::{Levels, check_depth, stretched};
@@ -43,6 +44,15 @@ pub(crate) struct Look {
     pub header: Header,
     /// Of a TIFF file.
     pub tiff: Option<tiff::Layout>,
+    /// Frames of an animation, the first of which is read; 1 of other pictures.
+    pub frames: usize,
+}
+
+impl From<Header> for Look {
+    /// A picture without anything else to say.
+    fn from(header: Header) -> Self {
+        Self { header, tiff: None, frames: 1 }
+    }
 }
 
 impl Look {
@@ -125,7 +135,7 @@ impl Encoded {
                 }
                 Ok(look)
             }
-            Self::Bare(bare) => Ok(Look { header: bare.header, tiff: None }),
+            Self::Bare(bare) => Ok(bare.header.into()),
             Self::Broken(reason) => Err(reason.as_str().into()),
         }
     }
@@ -232,18 +242,21 @@ fn named(first: &[u8], reason: Reason) -> Reason {
 fn look_at(mut input: impl BufRead + Seek, format: Option<ImageFormat>) -> Result<Look, Reason> {
     let tiff = if tiff::is_tiff(input.fill_buf()?) { Some(tiff::layout(&mut input)?) } else { None };
     if let Some(header) = tiff.and_then(|layout| layout.header()) {
-        return Ok(Look { header, tiff });
+        return Ok(Look { tiff, ..header.into() });
     }
     input.rewind()?;
-    let mut reader = ImageReader::new(input);
+    let mut reader = ImageReader::new(&mut input);
     if let Some(format) = format {
         reader.set_format(format);
     }
-    Ok(Look { header: header_of(reader)?, tiff })
+    let reader = reader.with_guessed_format()?;
+    let format = reader.format();
+    let header = header_of(reader)?;
+    input.rewind()?;
+    Ok(Look { header, tiff, frames: animation::frames(input, format) })
 }
 
 fn header_of(reader: ImageReader<impl BufRead + Seek>) -> Result<Header, Reason> {
-    let reader = reader.with_guessed_format()?;
     // its decoder gives alpha to every picture
     let is_gif = reader.format() == Some(ImageFormat::Gif);
     let mut decoder = decoder(reader)?;
@@ -342,7 +355,12 @@ fn decoder<'a, R: BufRead + Seek + 'a>(reader: ImageReader<R>) -> Result<impl Im
     limits.max_alloc = Some(LARGEST_DECODED);
     let mut reader = reader.with_guessed_format()?;
     reader.limits(limits);
-    let decoder = reader.into_decoder()?;
+    let decoder = reader.into_decoder().map_err(|error| match error {
+        image::ImageError::Limits(_) => Reason::from(format!(
+            "is larger than {LARGEST_SOURCE_SIDE} pixels on a side, or decodes to more than {LARGEST_DECODED} bytes"
+        )),
+        error => error.into(),
+    })?;
     let ((width, height), bytes) = (decoder.dimensions(), decoder.total_bytes());
     if width == 0 || height == 0 {
         return Err(format!("has no pixel: {height}x{width}").into());

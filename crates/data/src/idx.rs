@@ -12,6 +12,7 @@ use crate::classes::{Classes, Value};
 use crate::disk::{self, list};
 use crate::error::DataError;
 use crate::image_set::ImageSet;
+use crate::listing::Use;
 use crate::options::Split;
 use crate::pixels::allocate;
 
@@ -209,6 +210,23 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
         .into_iter()
         .map(|candidate| images.with_file_name(candidate))
         .find(|candidate| candidate.is_file())
+}
+
+/// The use of the file at `path` where `images` of `split` are read, which lie in the same folder.
+pub(crate) fn use_of(path: &Path, images: &Path, split: Split) -> Use {
+    let labels = labels_beside(images);
+    let used = || std::iter::once(images).chain(labels.as_deref());
+    let unpacked = |path: &Path| path.to_string_lossy().trim_end_matches(".gz").to_ascii_lowercase();
+    let name = unpacked(path.file_name().unwrap_or_default().as_ref());
+    if used().any(|used| used == path) || name == "manifest.toml" {
+        Use::Used
+    } else if used().any(|used| unpacked(used) == unpacked(path)) {
+        Use::Not("the same file is there unpacked")
+    } else if name.contains("idx") && (name.contains("images") || name.contains("labels")) {
+        Use::other_split(split)
+    } else {
+        Use::Unknown
+    }
 }
 
 /// The IDX images file of `split` in `folder` (`train-images-idx3-ubyte`, `t10k-images.idx3-ubyte.gz`, …), or `None` where the

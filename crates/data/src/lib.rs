@@ -27,6 +27,7 @@
 #![deny(unsafe_code)]
 
 mod account;
+mod animation;
 mod archive;
 mod cache;
 mod channels;

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::account::{Account, LeftOut, Weight, weight_of_pictures};
+use crate::disk;
 use crate::formats::{self, Unread};
 use crate::litter;
+use crate::options::Split;
 
 /// Reads the first bytes of a file of the source, [`formats::FIRST_BYTES`] or fewer.
 pub(crate) type FirstBytes<'a> = dyn Fn(&Path) -> Vec<u8> + 'a;
@@ -18,6 +20,23 @@ pub(crate) enum Loss {
     Picture,
     /// With it, its class.
     Class,
+}
+
+/// The use of a file beside others of one data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Use {
+    Used,
+    /// It belongs to the data set and is not used, for this reason.
+    Not(&'static str),
+    /// It does not belong to it.
+    Unknown,
+}
+
+impl Use {
+    /// A file of another split than the one that is read.
+    pub(crate) fn other_split(read: Split) -> Self {
+        Self::Not(if read == Split::Train { "a split that is not trained on" } else { "another split" })
+    }
 }
 
 /// The files of a source by their paths in it, each sorted.
@@ -95,7 +114,8 @@ impl Listing {
                     let count = if is_class_lost { 0 } else { count };
                     let weight = weight_of_pictures(missed.len(), count, is_meant);
                     let them = if paths.len() == 1 { "it" } else { "them" };
-                    (format!("this build reads no {name}; convert {them}, e.g. with {converter}"), weight)
+                    let lost = if is_class_lost { ", without which whole classes are lost" } else { "" };
+                    (format!("this build reads no {name}{lost}; convert {them}, e.g. with {converter}"), weight)
                 }
                 None if formats::is_archive(paths[0]) => self.of_archives(&missed, is_meant),
                 None => ("no pictures".to_string(), Weight::Note),
@@ -124,6 +144,25 @@ impl Listing {
         let reason = "an archive within a folder is not read: unpack it, or name the archive itself as the data";
         (reason.to_string(), if is_meant { Weight::Note } else { Weight::Doubt })
     }
+}
+
+/// Adds the files of a folder beside those that were read as one data set to the account.
+pub(crate) fn say_beside(account: &mut Account, folder: &Path, use_of: &dyn Fn(&Path) -> Use) {
+    let mut others = Vec::new();
+    for path in disk::list(folder).unwrap_or_default().into_iter().filter(|path| path.is_file()) {
+        let name = disk::file_name(&path);
+        match use_of(&path) {
+            Use::Used => {}
+            Use::Not(reason) => account.leave_out(Weight::Note, "files of the data set", reason, name),
+            Use::Unknown => others.push(PathBuf::from(name)),
+        }
+    }
+    let listing = Listing::of(others, &|_| Vec::new());
+    for picture in &listing.pictures {
+        let reason = "the data set beside them is read; name another folder if they are meant";
+        account.leave_out(Weight::Note, "pictures", reason, picture.display());
+    }
+    account.add(listing.account(&BTreeSet::new(), 0, true, &|_| Loss::Nothing));
 }
 
 #[cfg(test)]
@@ -159,7 +198,7 @@ mod tests {
             listing.account(&used, 3, false, &|_| Loss::Picture).lines(),
             [
                 "files without an extension with the first bytes of a picture that is read are used: 1",
-                "2 files of systems and programs left out: .DS_Store, @eaDir",
+                "2 files and folders of systems and programs left out: .DS_Store, @eaDir",
                 "hidden files left out: their names begin with a dot; rename them if they are meant (a/.x.png)",
                 "LICENSE left out: no pictures",
                 "notes.txt left out: no pictures",

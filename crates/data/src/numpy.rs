@@ -25,6 +25,7 @@ use crate::disk::{self, file_name};
 use crate::error::DataError;
 use crate::guard::guarded;
 use crate::idx::LARGEST_GZIP_RATIO;
+use crate::listing::Use;
 use crate::loaded::Loaded;
 use crate::numbers::{Kind, NumberType};
 use crate::options::{ClassFrom, LoadOptions, Split};
@@ -534,15 +535,19 @@ impl Archive<'_> {
 
     /// Notes the arrays that are not used: neither `images` nor `labels`, nor those of the other split.
     fn leave_out(&self, images: &str, labels: Option<&str>, account: &mut Account) {
-        let of_split =
-            |name: &str| TRAINING.iter().chain(&TESTING).flatten().any(|usual| usual.eq_ignore_ascii_case(name));
-        let is_split = TESTING.iter().flatten().any(|name| self.usual(name).is_some());
-        let is_used = |name: &str| name == images || Some(name) == labels || (is_split && of_split(name));
+        let is_one_of =
+            |pairs: &[[&str; 2]], name: &str| pairs.iter().flatten().any(|pair| pair.eq_ignore_ascii_case(name));
+        let (read, other) =
+            if is_one_of(&TESTING, images) { (Split::Test, &TRAINING[..]) } else { (Split::Train, &TESTING[..]) };
+        let is_of_other_split = |name: &str| is_one_of(other, name) || is_of_validation(name);
+        let is_used = |name: &str| name == images || Some(name) == labels;
         // labels under another name are no small loss
         let count = self.first_side(images).filter(|_| labels.is_none()).and_then(|count| usize::try_from(count).ok());
         let like_labels = count.map_or_else(Vec::new, |count| self.like(|array| array.may_be_labels(count)));
         for (name, _) in self.arrays.iter().filter(|(name, _)| !is_used(name)) {
-            let (weight, reason) = if like_labels.contains(&name.as_str()) {
+            let (weight, reason) = if let (true, Use::Not(reason)) = (is_of_other_split(name), Use::other_split(read)) {
+                (Weight::Note, reason.to_string())
+            } else if like_labels.contains(&name.as_str()) {
                 (
                     Weight::Doubt,
                     format!(
@@ -558,6 +563,11 @@ impl Archive<'_> {
             account.leave_out(weight, format!("arrays of {}", file_name(self.path)), reason, name);
         }
     }
+}
+
+/// Whether an array is one of a validation split, by its name: `x_val`, `valid_images`.
+fn is_of_validation(name: &str) -> bool {
+    name.to_ascii_lowercase().split('_').any(|word| matches!(word, "val" | "valid" | "validation"))
 }
 
 /// Reads the array of images of the archive at `path`, and the array of labels, if there is one: those that the options name,

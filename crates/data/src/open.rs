@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::context::ReadContext;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
-use crate::listing::{Listing, Loss};
+use crate::listing::{Listing, Loss, say_beside};
 use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
@@ -100,7 +100,11 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
     for folder in folders.iter().filter(|folder| holds(folder, manifest)) {
         let images = match manifest.format {
             Format::Idx => match idx::images_in(folder, options.split)? {
-                Some(images) => Some(idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?),
+                Some(images) => {
+                    let (set, mut account) = idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?;
+                    say_beside(&mut account, folder, &|path| idx::use_of(path, &images, options.split));
+                    Some((set, account))
+                }
                 None => None,
             },
             Format::Cifar10 => cifar::load_folder(&manifest.name, folder, options.split)?,
@@ -142,8 +146,9 @@ fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, D
 
 fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
-        let (images, account) = idx::load(name, &images, classes_beside(&images))?;
-        return whole(images, account, path, options);
+        let (set, mut account) = idx::load(name, &images, classes_beside(&images))?;
+        say_beside(&mut account, path, &|file| idx::use_of(file, &images, options.split));
+        return whole(set, account, path, options);
     }
     if let Some((images, account)) = cifar::load_folder(name, path, options.split)? {
         return whole(images, account, path, options);
@@ -369,7 +374,18 @@ mod tests {
         write(&folder, "idx/train-images-idx3-ubyte.gz", &gzip(&idx(&[2, 1, 1], &[1, 2])));
         write(&folder, "idx/train-labels-idx1-ubyte.gz", &gzip(&idx(&[2], &[0, 1])));
         write(&folder, "idx/t10k-images-idx3-ubyte.gz", &gzip(&idx(&[1, 1, 1], &[9])));
-        assert_eq!(open("idx").unwrap().images.labels(), Some([0, 1].as_slice()));
+        write(&folder, "idx/notes.txt", b"hello");
+        write(&folder, "idx/preview.png", &gray(1, 1, 1));
+        let loaded = open("idx").unwrap();
+        assert_eq!(loaded.images.labels(), Some([0, 1].as_slice()));
+        for line in [
+            "files of the data set left out: a split that is not trained on (t10k-images-idx3-ubyte.gz)",
+            "pictures left out: the data set beside them is read; name another folder if they are meant (preview.png)",
+            "notes.txt left out: no pictures",
+        ] {
+            assert!(loaded.account.lines().contains(&line.to_string()), "{line}: {:?}", loaded.account.lines());
+        }
+        assert_eq!(loaded.account.doubts().count(), 0);
         assert_eq!(open("idx/t10k-images-idx3-ubyte.gz").unwrap().images.image(0), [9]);
         let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
         let images = open_in(&nowhere(), folder.path().join("idx").to_str().unwrap(), &test).unwrap().images;
@@ -377,7 +393,12 @@ mod tests {
 
         let record: Vec<u8> = std::iter::once(4).chain([8; 3072]).collect();
         write(&folder, "cifar/data_batch_1.bin", &record);
-        assert_eq!(open("cifar").unwrap().images.labels(), Some([4].as_slice()));
+        write(&folder, "cifar/test_batch.bin", &record);
+        write(&folder, "cifar/batches.meta.txt", b"airplane");
+        let loaded = open("cifar").unwrap();
+        assert_eq!(loaded.images.labels(), Some([4].as_slice()));
+        let of_test = "files of the data set left out: a split that is not trained on (test_batch.bin)";
+        assert_eq!(loaded.account.lines()[1..], [of_test]);
         assert_eq!(open("cifar/data_batch_1.bin").unwrap().images.labels(), Some([4].as_slice()));
 
         write(&folder, "pictures/a.pgm", b"P5 2 1 255\n\x01\x02");

@@ -42,6 +42,52 @@ pub(crate) fn gray(height: u32, width: u32, value: u8) -> Vec<u8> {
     encoded(GrayImage::from_pixel(width, height, Luma([value])), ImageFormat::Png)
 }
 
+/// A GIF of `count` frames of 2x2 pixels.
+pub(crate) fn animated_gif(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = gif::Encoder::new(&mut bytes, 2, 2, &[0, 0, 0, 255, 255, 255]).unwrap();
+    for frame in 0..count {
+        encoder.write_frame(&gif::Frame::from_indexed_pixels(2, 2, [(frame % 2) as u8; 4], None)).unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
+/// A PNG of `count` frames of 2x2 pixels; of one frame no animation.
+pub(crate) fn animated_png(count: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 2, 2);
+    if count > 1 {
+        encoder.set_animated(count as u32, 0).unwrap();
+    }
+    let mut writer = encoder.write_header().unwrap();
+    for frame in 0..count {
+        writer.write_image_data(&[frame as u8; 4]).unwrap();
+    }
+    writer.finish().unwrap();
+    bytes
+}
+
+/// A WebP of `count` frames of 2x2 pixels; of one frame no animation.
+pub(crate) fn animated_webp(count: usize) -> Vec<u8> {
+    let still = encoded(image::RgbImage::from_pixel(2, 2, image::Rgb([9, 9, 9])), ImageFormat::WebP);
+    if count == 1 {
+        return still;
+    }
+    let chunk = |name: &[u8; 4], content: &[u8]| {
+        [name.as_slice(), &(content.len() as u32).to_le_bytes(), content, &vec![0; content.len() % 2]].concat()
+    };
+    // flag of an animation; width and height less 1, in 3 bytes each
+    let mut chunks = chunk(b"VP8X", &[2, 0, 0, 0, 1, 0, 0, 1, 0, 0]);
+    chunks.extend(chunk(b"ANIM", &[0; 6]));
+    for _ in 0..count {
+        // x, y, width, height, duration, flags, then the chunk of the still picture
+        let frame = [&[0, 0, 0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 10, 0, 0, 0][..], &still[12..]].concat();
+        chunks.extend(chunk(b"ANMF", &frame));
+    }
+    [b"RIFF".as_slice(), &(4 + chunks.len() as u32).to_le_bytes(), b"WEBP", &chunks].concat()
+}
+
 /// A zip of files.
 pub(crate) fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::account::Account;
+use crate::account::{Account, Weight};
 use crate::classes::{Classes, label, prefixes_like_classes};
 use crate::collect::Unreadable;
 use crate::dataset_json;
@@ -191,14 +191,20 @@ impl Tree<'_> {
         options: &LoadOptions,
         used: &mut BTreeSet<PathBuf>,
     ) -> Result<Option<(PathBuf, dataset_json::Labels)>, DataError> {
-        if options.class_from != ClassFrom::Auto || pictures.classes.labels.is_some() {
-            return Ok(None);
-        }
         for folder in inner.ancestors() {
             let path = folder.join(dataset_json::NAME);
-            if self.files.others.binary_search(&path).is_ok()
-                && let Some(bytes) = (self.table)(&path)?
-            {
+            if self.files.others.binary_search(&path).is_err() {
+                continue;
+            }
+            if options.class_from != ClassFrom::Auto || pictures.classes.labels.is_some() {
+                let reason = if options.class_from == ClassFrom::Auto {
+                    "the labels come from another file"
+                } else {
+                    "`data.class_from` takes the classes from elsewhere"
+                };
+                pictures.account.leave_out(Weight::Note, path.display().to_string(), reason, path.display());
+                used.insert(path);
+            } else if let Some(bytes) = (self.table)(&path)? {
                 let labels = dataset_json::read(&bytes, folder, &path, &mut pictures.account);
                 used.insert(path.clone());
                 if let Some(labels) = labels {
@@ -316,9 +322,9 @@ impl Pictures {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Places;
     use crate::loaded::Loaded;
     use crate::testing::{archive, gray, write};
-    use crate::{Places, Weight};
 
     /// Pictures of these shades, and other files with these bytes.
     type Files<'a> = [(&'a str, Result<u8, &'a [u8]>)];
@@ -410,7 +416,7 @@ mod tests {
         assert_eq!(content(&loaded), "1 cat, 2 dog");
         let count = loaded.account.left_out.iter().filter(|left_out| left_out.weight == Weight::Litter).count();
         assert_eq!((count, loaded.account.lines().len()), (9, 1));
-        assert!(loaded.account.lines()[0].starts_with("9 files of systems and programs left out: "));
+        assert!(loaded.account.lines()[0].starts_with("9 files and folders of systems and programs left out: "));
     }
 
     #[test]
@@ -423,7 +429,9 @@ mod tests {
         assert_eq!(content(&loaded), "2 bee, 1 cow");
         let doubts: Vec<String> = loaded.account.doubts().map(ToString::to_string).collect();
         assert!(doubts[0].starts_with("bee/3.avif left out: this build reads no AVIF; convert"), "{doubts:?}");
-        assert!(doubts[1].starts_with("3 files .heic left out: this build reads no HEIC; convert"), "{doubts:?}");
+        let heic_lost =
+            "3 files .heic left out: this build reads no HEIC, without which whole classes are lost; convert";
+        assert!(doubts[1].starts_with(heic_lost), "{doubts:?}");
         // a few of many are a note, but not if a class is lost
         let many: Vec<String> = (0..200).map(|number| format!("cow/{number}.png")).collect();
         let mut more: Vec<(&str, Result<u8, &[u8]>)> = many.iter().map(|name| (name.as_str(), Ok(1))).collect();
@@ -533,7 +541,12 @@ mod tests {
             (content(&loaded).as_str(), loaded.account.lines()),
             ("1 1, 2 1, 3 0", vec!["labels are those of dataset.json".to_string()])
         );
-        assert_eq!(content(&load(&with(labeled), &from(ClassFrom::None)).unwrap()), "1 -, 2 -, 3 -");
+        let loaded = load(&with(labeled), &from(ClassFrom::None)).unwrap();
+        assert_eq!(content(&loaded), "1 -, 2 -, 3 -");
+        assert_eq!(
+            loaded.account.lines(),
+            ["dataset.json left out: `data.class_from` takes the classes from elsewhere"]
+        );
         assert_eq!(content(&load(&with(labeled), &from(ClassFrom::Folder)).unwrap()), "1 00000, 2 00000, 3 00001");
         let loaded = load(&with(r#"{"labels": null}"#), &auto()).unwrap();
         assert_eq!(content(&loaded), "1 -, 2 -, 3 -");

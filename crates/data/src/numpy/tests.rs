@@ -88,7 +88,10 @@ fn labels_are_read_beside_or_within() {
     let column = npy(">i2", "2, 1", &[0, 2, 0, 0]);
     let arrays = [("x_test", images(20)), ("y_test", column), ("x_train", images(7)), ("y_train", labels)];
     let path = write(&folder, "all.npz", &npz(&arrays));
-    let train = open(&path, &LoadOptions::default()).unwrap().images;
+    let loaded = open(&path, &LoadOptions::default()).unwrap();
+    let of_test = "2 arrays of all.npz left out: a split that is not trained on (x_test, y_test)";
+    assert!(loaded.account.lines().contains(&of_test.to_string()), "{:?}", loaded.account.lines());
+    let train = loaded.images;
     assert_eq!((train.image(0)[0], train.labels(), train.classes()), (7, Some([1, 0].as_slice()), 2));
     let test = LoadOptions { split: Split::Test, ..LoadOptions::default() };
     let test = open(&path, &test).unwrap().images;
@@ -323,8 +326,7 @@ fn arrays_that_are_not_used_are_named() {
     let parts =
         [("train_images", images()), ("train_labels", label()), ("val_images", images()), ("test_images", images())];
     let account = load(&folder, "medmnist.npz", &npz(&parts)).account;
-    let said = "arrays of medmnist.npz left out: hold neither the images nor their labels; `data.image_column` names \
-                other images (val_images)";
+    let said = "2 arrays of medmnist.npz left out: a split that is not trained on (val_images, test_images)";
     assert_eq!((account.lines(), account.doubts().count()), (vec![said.to_string()], 0));
     // images are found by their shape, labels by another usual name
     let other = npz(&[("scans", images()), ("target", label()), ("weights", npy("<f4", "2,", &[0; 8]))]);
