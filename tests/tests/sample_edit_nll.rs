@@ -139,6 +139,9 @@ fn likelihoods_are_printed() {
     let sum: f64 = json["terms"].as_array().into_iter().flatten().filter_map(|term| term.as_f64()).sum();
     let total = json["prior"].as_f64().map(|prior| prior + sum);
     assert!((total.expect("a prior") - json["bits_per_dimension"].as_f64().expect("bits")).abs() < 1e-9);
+    // one image has no standard error
+    let one = workplace.run(&["nll", RUN, "--data", "mnist-5k", "--train-split", "--count", "1"]).succeeded();
+    assert!(one.output.contains("(bound, 1 image of mnist-5k)") && !one.output.contains("NaN"), "{one}");
     let flow =
         workplace.run(&[&base[..], &["--json", "--method", "flow", "--tolerance", "0.1"]].concat()).succeeded().json();
     assert!(flow["nfe"].as_u64().is_some_and(|count| count > 6), "{flow}");
@@ -169,6 +172,22 @@ fn samples_are_evaluated() {
         assert!((0.0..=1.0).contains(&number(share)), "{share}: {json}");
     }
     let text = workplace.run(&base).succeeded().output;
+    // what few reference images cannot tell
+    let few = [
+        "evaluate",
+        RUN,
+        "--data",
+        "mnist-5k",
+        "--references",
+        "20",
+        "--count",
+        "20",
+        "--classifier-epochs",
+        "1",
+        "--json",
+    ];
+    let few = workplace.run(&few).succeeded().json();
+    assert!(few["near_copies"].is_null() && few["frechet_distance_of_references"].is_null(), "{few}");
     for word in ["extractor", "20, against 120 images of mnist-5k", "kernel", "near-copies"] {
         assert!(text.contains(word), "`{word}`: {text}");
     }

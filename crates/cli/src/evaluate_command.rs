@@ -68,8 +68,9 @@ struct Report {
     reference: String,
     references: usize,
     frechet_distance: f64,
-    /// Fréchet distance of as many reference images, spread evenly, to all: that of perfect samples.
-    frechet_distance_of_references: f64,
+    /// Fréchet distance of as many reference images, spread evenly, to all: that of perfect samples. None where there are no more
+    /// reference images than samples.
+    frechet_distance_of_references: Option<f64>,
     kernel_distance: f64,
     /// Half the width of its 95 % confidence interval.
     kernel_distance_confidence: f64,
@@ -85,8 +86,9 @@ struct Report {
     nearest_distance: f64,
     /// The same among the reference images.
     nearest_distance_of_references: f64,
-    /// Share of samples nearer to a reference image than the [`NEAR_COPY_QUANTILE`] of the distances among these.
-    near_copies: f64,
+    /// Share of samples nearer to a reference image than the [`NEAR_COPY_QUANTILE`] of the distances among these. None where there
+    /// are too few reference images for that quantile.
+    near_copies: Option<f64>,
 }
 
 /// Classes of the samples, according to a classifier of the reference.
@@ -342,7 +344,11 @@ fn compare(
         reference: format!("{} (the part that models are trained on)", images.name()),
         references: images.len(),
         frechet_distance: frechet_distance(&features.samples, &features.references, dim)?,
-        frechet_distance_of_references: frechet_distance(&some, &features.references, dim)?,
+        frechet_distance_of_references: if count < images.len() {
+            Some(frechet_distance(&some, &features.references, dim)?)
+        } else {
+            None
+        },
         kernel_distance: kernel.mean,
         kernel_distance_confidence: kernel.confidence,
         precision: manifold.precision,
@@ -352,12 +358,18 @@ fn compare(
         classes,
         nearest_distance: mean(&nearest),
         nearest_distance_of_references: mean(&null),
-        near_copies: nearest.iter().filter(|distance| **distance < threshold).count() as f64 / nearest.len() as f64,
+        near_copies: (null.len() as f64 * NEAR_COPY_QUANTILE >= 1.0)
+            .then(|| nearest.iter().filter(|distance| **distance < threshold).count() as f64 / nearest.len() as f64),
     })
 }
 
 fn lines(report: &Report) -> String {
     let Report { count, references, .. } = report;
+    let floor = report.frechet_distance_of_references.map(|floor| format!(" ({floor:.2} of as many reference images)"));
+    let near_copies = match report.near_copies {
+        Some(share) => format!("{:.1} % near-copies (of reference images: 1 %)", 100.0 * share),
+        None => format!("near-copies not told: {references} reference images are too few"),
+    };
     let classes = match &report.classes {
         Some(Classes { classes_covered, classes, class_entropy, called_as_asked }) => {
             let asked = match called_as_asked {
@@ -372,10 +384,7 @@ fn lines(report: &Report) -> String {
     [
         format!("extractor    {}", report.extractor),
         format!("samples      {count}, against {references} images of {}", report.reference),
-        format!(
-            "Fréchet      {:.2} ({:.2} of as many reference images)",
-            report.frechet_distance, report.frechet_distance_of_references
-        ),
+        format!("Fréchet      {:.2}{}", report.frechet_distance, floor.unwrap_or_default()),
         format!(
             "kernel       {:.4} +- {:.4} (95 % confidence)",
             report.kernel_distance, report.kernel_distance_confidence
@@ -384,10 +393,8 @@ fn lines(report: &Report) -> String {
         format!("recall       {:.3}, coverage {:.3}", report.recall, report.coverage),
         format!("classes      {classes}"),
         format!(
-            "nearest      {:.2} to the nearest reference image, {:.2} among these; {:.1} % near-copies (of reference images: 1 %)",
-            report.nearest_distance,
-            report.nearest_distance_of_references,
-            100.0 * report.near_copies
+            "nearest      {:.2} to the nearest reference image, {:.2} among these; {near_copies}",
+            report.nearest_distance, report.nearest_distance_of_references
         ),
     ]
     .join("\n")

@@ -87,7 +87,9 @@ pub fn run(arguments: NllArguments) -> anyhow::Result<()> {
     json["count"] = count.into();
     json["bits_per_dimension"] = mean.into();
     json["standard_error"] = error.into();
-    lines.insert(0, format!("bits/dim  {mean:.4} +- {error:.4} ({method}, {count} images of {name})"));
+    // one image has no standard error
+    let (error, noun) = if count > 1 { (format!(" +- {error:.4}"), "images") } else { (String::new(), "image") };
+    lines.insert(0, format!("bits/dim  {mean:.4}{error} ({method}, {count} {noun} of {name})"));
     arguments.model.common.print(json, lines.join("\n"))
 }
 
