@@ -244,7 +244,7 @@ fn try_models(root: &Path) {
     let device = Device::flex();
     let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
     let model =
-        Model { unet: unet.init(&device).expect("a network"), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
+        Model { unet: unet.init(&device).expect("a network").into(), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
     let path = root.join("model.safetensors");
     model.save(&path).expect("saved");
     try_all("model", &path, 40, &|| Model::load(&path, &device).is_ok());
@@ -260,7 +260,8 @@ fn try_models(root: &Path) {
 /// The configuration of a run directory.
 fn try_configuration(root: &Path) {
     let mut config = Config::preset("digits").expect("a preset");
-    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
     let directory = root.join("run");
     let trainer = Trainer::new(config, digits(), &Device::flex()).expect("a run");
     let run = Run::create(trainer, &directory).expect("a run");

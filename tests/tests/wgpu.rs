@@ -127,10 +127,11 @@ fn the_host_is_one_step_ahead() {
     use train::{Config, Trainer};
 
     let mut config = Config::preset("digits").expect("a preset");
-    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], vec![AttentionKind::Off]);
+    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], vec![AttentionKind::Off]);
     config.data.limit = Some(40);
     // its masks are prepared from the second step on
-    config.unet.dropout = 0.2;
+    config.unet.as_unet_mut().expect("lucidrains' network").dropout = 0.2;
     (config.training.batch_size, config.training.warmup_steps) = (4, 0);
     let trainer = |device: &str| {
         let images = data::open(&config.data.path, &config.load_options()).expect("the built-in digits").images;
@@ -213,7 +214,8 @@ fn two_ranks_learn_as_one_does() {
     use train::{Config, Trainer};
 
     let mut config = Config::preset("digits").expect("a preset");
-    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (16, vec![1, 2], vec![AttentionKind::Off; 2]);
+    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+    (unet.dim, unet.dim_mults, unet.attention) = (16, vec![1, 2], vec![AttentionKind::Off; 2]);
     config.data.limit = Some(16);
     (config.training.batch_size, config.training.warmup_steps, config.training.parallel_parts) = (4, 0, 1);
     let trainer = || {

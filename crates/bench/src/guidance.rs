@@ -87,7 +87,7 @@ pub fn run(arguments: &GuidanceArguments) -> anyhow::Result<()> {
     print_table_head(
         "guidance | scale | class asked for | confidence ratio | Fréchet | precision | density | recall | coverage | spread within a class",
     )?;
-    let request = Request::even(count, model.header.unet.classes);
+    let request = Request::even(count, model.header.unet.classes());
     let labels = request.labels.clone().context("the preset has no classes to guide to")?;
     let label_of = |index: usize| first.label(index).map(|label| label as usize);
     let real_labels: Vec<usize> = spread(count, first.len()).filter_map(label_of).collect();

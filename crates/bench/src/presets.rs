@@ -153,12 +153,12 @@ pub fn images_like(config: &Config) -> anyhow::Result<ImageSet> {
         // CIFAR-10's
         (None, None) => (32, 32),
     };
-    let channels = config.data.channels.unwrap_or(config.unet.channels);
+    let channels = config.data.channels.unwrap_or(config.unet.channels());
     let classes = if config.training.class_labels { 10 } else { 0 };
     noise_images([config.training.batch_size.max(10), height, width, channels], classes)
 }
 
 /// Samples of the classes in equal parts, `[count, channels, height, width]`.
 fn draw_classes(model: &Model, count: usize) -> anyhow::Result<Vec<f32>> {
-    draw(model, Guide::Itself, &Request::even(count, model.header.unet.classes), 0)
+    draw(model, Guide::Itself, &Request::even(count, model.header.unet.classes()), 0)
 }

@@ -107,7 +107,7 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
     let (guidance, sampling_steps) = (sampling.guidance, sampling.steps);
 
     eprintln!("drawing {count} samples in {sampling_steps} steps with guidance {guidance}");
-    let request = Request::even(count, model.header.unet.classes);
+    let request = Request::even(count, model.header.unet.classes());
     let (samples, sampling_seconds) = timed(|| draw(&model, Guide::Itself, &request, *seed));
     let samples = samples?;
     save_grid(&samples, &halves.first, &request, &arguments.out)?;
@@ -172,7 +172,7 @@ fn check_model(model: &Model, images: &ImageSet, path: &str) -> anyhow::Result<(
         "the model draws images of {found:?} (channels, height, width), but those of `{path}` are {expected:?}; choose the \
          preset that it was trained with by --preset"
     );
-    let (classes, expected) = (model.header.unet.classes, images.classes());
+    let (classes, expected) = (model.header.unet.classes(), images.classes());
     ensure!(
         classes == 0 || classes == expected,
         "the model knows {classes} classes, but `{path}` has {expected}; choose the preset that it was trained with by \

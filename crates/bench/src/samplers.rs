@@ -57,7 +57,7 @@ pub fn run(arguments: &SamplersArguments) -> anyhow::Result<()> {
         None => train(&config, &judge.halves.padded, &device, |_, _| Ok(()))?.0.model(),
     };
 
-    let request = Request::even(count, model.header.unet.classes);
+    let request = Request::even(count, model.header.unet.classes());
     print_table_head("sampler | spacing | steps | NFE | confidence ratio | class asked for | Fréchet")?;
     for (kind, spacing, all_steps) in CASES {
         if !arguments.only.is_empty() && !arguments.only.contains(&kind) {

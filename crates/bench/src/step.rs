@@ -16,7 +16,7 @@ use clap::Args;
 use data::memory::peak_bytes;
 use serde::{Deserialize, Serialize};
 use train::{Config, MixedPrecision, Trainer};
-use unet::{Condition, Unet, UnetConfig};
+use unet::{Condition, Network, UnetConfig};
 
 use crate::measurement::{noise_images, print, timed};
 
@@ -190,8 +190,8 @@ fn breakdown(arguments: &StepArguments) -> anyhow::Result<()> {
 /// A trainer as lucidrains': Adam, clipping at 1, an EMA update every 10 steps. The images are noise.
 pub fn trainer(case: &Case, precision: MixedPrecision, tf32: bool, device: &Device) -> anyhow::Result<Trainer> {
     let mut config = Config::default();
-    config.unet =
-        UnetConfig { dim: case.dim, dim_mults: case.dim_mults.to_vec(), channels: case.channels, ..config.unet };
+    let (dim, dim_mults, channels) = (case.dim, case.dim_mults.to_vec(), case.channels);
+    config.unet = UnetConfig { dim, dim_mults, channels, ..UnetConfig::default() }.into();
     config.training.batch_size = case.batch;
     (config.training.mixed_precision, config.training.tf32) = (precision, tf32);
     let images = noise_images([case.batch, case.side, case.side, case.channels], 0)?;
@@ -199,7 +199,7 @@ pub fn trainer(case: &Case, precision: MixedPrecision, tf32: bool, device: &Devi
 }
 
 /// One prediction without gradients, in the number format of the weights, until its values can be read.
-pub fn forward(unet: &Unet, case: &Case) -> anyhow::Result<()> {
+pub fn forward(unet: &Network, case: &Case) -> anyhow::Result<()> {
     let device = unet.device();
     let shape = [case.batch, case.channels, case.side, case.side];
     let t = Tensor::from_data(TensorData::new(vec![500f32; case.batch], [case.batch]), &device);

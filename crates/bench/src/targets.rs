@@ -9,6 +9,7 @@ use pipeline::{Guide, Request};
 use sampler::Variance;
 use schedule::{BetaSchedule, LevelDistribution, LossWeight, Objective, Spacing};
 use train::Config;
+use unet::UnetConfig;
 
 use crate::{
     judge::{EPOCHS, Halves, Judge},
@@ -51,17 +52,24 @@ const TARGETS: [(&str, Change); 12] = [
         config.diffusion.level_distribution = LevelDistribution::LogitNormal { mean: 0.0, deviation: 1.0 };
     }),
     ("x_0, immiscible noise", |config| config.diffusion.immiscible_noise = true),
-    ("x_0, self-conditioning", |config| config.unet.self_condition = true),
+    ("x_0, self-conditioning", |config| change(config, |unet| unet.self_condition = true)),
     ("x_0, averaged afterwards", |config| config.training.post_hoc_ema.snapshot_every = config.training.steps / 12),
 ];
 
 /// Relative widths of the post-hoc averages.
 const WIDTHS: [f64; 4] = [0.02, 0.05, 0.1, 0.2];
 
+/// Changes lucidrains' network, which the presets have.
+fn change(config: &mut Config, change: impl FnOnce(&mut UnetConfig)) {
+    if let Some(unet) = config.unet.as_unet_mut() {
+        change(unet);
+    }
+}
+
 /// The hybrid loss of Nichol and Dhariwal (2021, arXiv:2102.09672), and the sampler that uses the variance. Their loss has
 /// weight 1 for the mean.
 fn learned_variance(config: &mut Config) {
-    config.unet.learned_variance = true;
+    change(config, |unet| unet.learned_variance = true);
     config.diffusion.objective = Objective::Epsilon;
     config.diffusion.loss_weight = LossWeight::Uniform;
     config.sampling.sampler = SamplerKind::Ddpm;
@@ -119,7 +127,7 @@ pub fn run(arguments: &TargetsArguments) -> anyhow::Result<()> {
         for (name, model) in models {
             let sampling = &model.header.sampling;
             let (kind, nfe) = (sampling.sampler, sampling.sampler.nfe(sampling.steps));
-            let request = Request::even(count, model.header.unet.classes);
+            let request = Request::even(count, model.header.unet.classes());
             let verdict = judge.judge(&draw(&model, Guide::Itself, &request, seed)?, &request)?;
             let near = judge.manifold(&verdict.drawn)?;
             print(format!(

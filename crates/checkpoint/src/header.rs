@@ -5,19 +5,27 @@ use documented::DocumentedFields;
 use sampler::{SamplerKind, Variance};
 use schedule::{Objective, ScheduleConfig, Spacing};
 use serde::{Deserialize, Serialize};
-use unet::UnetConfig;
+use unet::NetworkConfig;
 
-/// Version of the format of model files; raised when an older build could misread a file.
-pub const FORMAT_VERSION: u32 = 1;
+/// The highest version of the format of model files that is read; raised when an older build could misread a file.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The version of the format of a model file: 1, and 2 for a network that builds of version 1 do not have.
+pub fn format_version(unet: &NetworkConfig) -> u32 {
+    match unet {
+        NetworkConfig::Unet(_) => 1,
+        NetworkConfig::Unet2d(_) => 2,
+    }
+}
 
 /// Everything that sampling needs besides the weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Header {
-    /// [`FORMAT_VERSION`] of the writer.
+    /// The [`format_version`] of the network.
     pub format_version: u32,
     /// The network.
-    pub unet: UnetConfig,
+    pub unet: NetworkConfig,
     /// The noise schedule.
     pub schedule: ScheduleConfig,
     /// The objective that the network was trained for.
@@ -32,9 +40,10 @@ pub struct Header {
 
 impl Header {
     /// A header with the defaults for everything but network and images.
-    pub fn new(unet: UnetConfig, image: ImageFormat) -> Self {
+    pub fn new(unet: impl Into<NetworkConfig>, image: ImageFormat) -> Self {
+        let unet = unet.into();
         Self {
-            format_version: FORMAT_VERSION,
+            format_version: format_version(&unet),
             unet,
             schedule: ScheduleConfig::default(),
             objective: Objective::V,

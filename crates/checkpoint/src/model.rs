@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use unet::{Unet, UnetConfig};
+use unet::Network;
 
 use crate::{
     CheckpointError,
@@ -18,7 +18,7 @@ const KEY: &str = "diffuse";
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The network.
-    pub unet: Unet,
+    pub unet: Network,
     /// Its description.
     pub header: Header,
 }
@@ -55,10 +55,9 @@ impl Model {
         // the size of the network is checked against the file before it is allocated; smaller differences are named by tensor
         let (claimed, there) = (4 * header.unet.parameters(), file.data_bytes() as u128);
         if claimed > 16 * there + (1 << 20) {
-            let UnetConfig { dim, dim_mults, .. } = &header.unet;
+            let sizes = header.unet.sizes();
             return Err(broken(format!(
-                "its network (dim {dim}, dim_mults {dim_mults:?}) has {claimed} bytes of weights, which do not fit the {there} of \
-                 the file"
+                "its network ({sizes}) has {claimed} bytes of weights, which do not fit the {there} of the file"
             )));
         }
         let unet = header.unet.init(device).map_err(network)?;
@@ -66,14 +65,14 @@ impl Model {
         let content_fits = (1..=image.height).contains(&image.content_height)
             && (1..=image.width).contains(&image.content_width)
             && image.height.max(image.width) <= 1 << 14;
-        if !content_fits || image.channels != header.unet.channels {
+        if !content_fits || image.channels != header.unet.channels() {
             return Err(broken(format!(
                 "its images {image:?} are not possible with {} channels",
-                header.unet.channels
+                header.unet.channels()
             )));
         }
-        if !header.classes.is_empty() && header.classes.len() != header.unet.classes {
-            let (names, classes) = (header.classes.len(), header.unet.classes);
+        if !header.classes.is_empty() && header.classes.len() != header.unet.classes() {
+            let (names, classes) = (header.classes.len(), header.unet.classes());
             return Err(broken(format!("it names {names} classes but its network has {classes}")));
         }
         let mut problem = None;

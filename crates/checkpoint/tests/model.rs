@@ -11,7 +11,7 @@ fn model() -> Model {
     let unet = config.init(&Device::flex()).expect("a possible network");
     let mut header = Header::new(config, ImageFormat { content_height: 6, ..ImageFormat::new(1, 8, 8) });
     (header.sampling.steps, header.sampling.guidance) = (3, 2.0);
-    Model { unet, header }
+    Model { unet: unet.into(), header }
 }
 
 fn error_of(path: &Path) -> String {

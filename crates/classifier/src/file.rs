@@ -6,7 +6,7 @@ use burn::{
     module::{Module, ModuleVisitor, Param},
     tensor::{Device, Tensor, TensorData},
 };
-use checkpoint::{CheckpointError, FORMAT_VERSION, ImageFormat, file};
+use checkpoint::{CheckpointError, ImageFormat, file};
 use noise::{Noise, Purpose};
 use schedule::ScheduleConfig;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,8 @@ use crate::{
 
 /// Entry of the metadata that holds the [`Header`].
 const KEY: &str = "diffuse-classifier";
+/// Version of the format; raised when an older build could misread a file.
+const FORMAT_VERSION: u32 = 1;
 /// Limit of the classes in a header, which a damaged file may exceed.
 const MAX_CLASSES: usize = 1 << 16;
 

@@ -10,7 +10,7 @@ use train::Config;
 
 use crate::{
     arguments::ConfigArguments,
-    config_layers::{OPTIONAL_KEYS, keys_of, table_of, value_at},
+    config_layers::{keys_of, optional_keys, table_of, value_at},
     print_result,
 };
 
@@ -59,7 +59,7 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
                 "# Keys that are deleted here are taken from the preset.".to_owned(),
             ];
             lines.extend(lines_of(&config, |key, line| {
-                let docs = Config::field_docs(key).unwrap_or("A parameter of the schedule.");
+                let docs = config.field_docs(key).unwrap_or("A parameter of the schedule.");
                 [vec![String::new()], comment(docs), vec![line]].concat()
             })?);
             write_atomically(&out, format!("{}\n", lines.join("\n")).as_bytes())?;
@@ -73,8 +73,8 @@ pub fn run(command: ConfigCommand) -> anyhow::Result<()> {
 fn lines_of(config: &Config, mut each: impl FnMut(&str, String) -> Vec<String>) -> anyhow::Result<Vec<String>> {
     let values = table_of(config)?;
     let mut keys = keys_of(&values);
-    let unset = |key: &&&str| value_at(&values, key).is_none();
-    keys.extend(OPTIONAL_KEYS.iter().filter(unset).map(|key| (*key).to_owned()));
+    let optional = optional_keys(config.unet.architecture());
+    keys.extend(optional.into_iter().filter(|key| value_at(&values, key).is_none()).map(str::to_owned));
     // a table comes before the tables in it
     keys.sort_by(|a, b| split(a).0.cmp(split(b).0));
     let mut lines = Vec::new();
@@ -141,7 +141,7 @@ mod tests {
             let family = ["s"];
             let lines = lines_of(&config, |key, line| {
                 let name = key.rsplit('.').next().unwrap_or(key);
-                assert!(Config::field_docs(key).is_some() || family.contains(&name) || name == "family", "{key}");
+                assert!(config.field_docs(key).is_some() || family.contains(&name) || name == "family", "{key}");
                 vec![line]
             });
             let text = lines.expect("lines").join("\n");

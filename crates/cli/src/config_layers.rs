@@ -7,11 +7,12 @@ use checkpoint::SamplerKind;
 use files::{Action, FileError};
 use toml::{Table, Value};
 use train::Config;
+use unet::{ARCHITECTURES, NetworkConfig};
 
 use crate::UsageError;
 
-/// Keys without a default.
-pub const OPTIONAL_KEYS: [&str; 11] = [
+/// Keys without a default, besides those of the network.
+const OPTIONAL_KEYS: [&str; 9] = [
     "data.image_size",
     "data.pad_to",
     "data.channels",
@@ -20,10 +21,15 @@ pub const OPTIONAL_KEYS: [&str; 11] = [
     "data.image_column",
     "data.label_column",
     "data.limit",
-    "unet.init_dim",
-    "unet.out_dim",
     "sampling.guidance_interval",
 ];
+
+/// Keys of lucidrains' network without a default.
+const OPTIONAL_UNET_KEYS: [&str; 2] = ["unet.init_dim", "unet.out_dim"];
+
+/// Keys of diffusers' network without a default.
+const OPTIONAL_UNET2D_KEYS: [&str; 4] =
+    ["unet.attention_head_dim", "unet.attn_norm_num_groups", "unet.time_embedding_dim", "unet.num_train_timesteps"];
 
 /// Keys that a run writes into its own configuration.
 const FILLED_IN: [&str; 1] = ["data.content_hash"];
@@ -31,6 +37,15 @@ const FILLED_IN: [&str; 1] = ["data.content_hash"];
 /// Parameters of the schedules; each schedule checks its own.
 const FAMILY_KEYS: [&str; 11] =
     ["beta_start", "beta_end", "beta", "s", "start", "end", "tau", "betas", "sigma_min", "sigma_max", "rho"];
+
+/// The key that chooses the network, and with it the other keys of its table.
+const ARCHITECTURE: &str = "unet.architecture";
+
+/// The keys without a default where this network is configured.
+pub fn optional_keys(architecture: &str) -> Vec<&'static str> {
+    let of_network: &[_] = if architecture == "unet2d" { &OPTIONAL_UNET2D_KEYS } else { &OPTIONAL_UNET_KEYS };
+    OPTIONAL_KEYS.iter().chain(of_network).copied().collect()
+}
 
 /// Layers of a configuration, the lowest first.
 pub struct Layers {
@@ -88,7 +103,10 @@ impl Layers {
 
     fn lay(&mut self, mut over: Table, source: &str) -> anyhow::Result<()> {
         rename_keys(&mut over, source)?;
-        check_keys(&over, source)?;
+        if let Some(value) = value_at(&over, ARCHITECTURE) {
+            self.set_architecture(value, source)?;
+        }
+        check_keys(&over, source, self.architecture())?;
         if let Some(value) = value_at(&over, CHANNELS)
             && (source.starts_with("--set") || value_at(&self.table, CHANNELS) != Some(value))
         {
@@ -96,6 +114,25 @@ impl Layers {
         }
         self.origins.extend(keys_of(&over).into_iter().map(|key| (key, source.to_owned())));
         merge(&mut self.table, over);
+        Ok(())
+    }
+
+    /// The network of the layers so far.
+    fn architecture(&self) -> &str {
+        value_at(&self.table, ARCHITECTURE).and_then(Value::as_str).unwrap_or(ARCHITECTURES[0])
+    }
+
+    /// Puts the defaults of another network in the place of the keys of the one before.
+    fn set_architecture(&mut self, value: &Value, source: &str) -> anyhow::Result<()> {
+        let Some(unet) = value.as_str().and_then(NetworkConfig::default_of) else {
+            let known = ARCHITECTURES.join(" or ");
+            return Err(UsageError(format!("{source}: {ARCHITECTURE} = {value} is not possible: it is {known}")).into());
+        };
+        if unet.architecture() != self.architecture() {
+            let mut defaults = table_of(&Config { unet, ..Config::default() })?;
+            self.table.extend(defaults.remove_entry("unet"));
+            self.origins.retain(|key, _| !key.starts_with("unet."));
+        }
         Ok(())
     }
 
@@ -137,6 +174,11 @@ const TYPES: [(&str, &str); 11] = [
 fn wrong_type(error: &str, origins: &BTreeMap<String, String>) -> String {
     let (reason, key) = error.trim().rsplit_once("\nin `").unwrap_or((error.trim(), ""));
     let key = key.trim_end_matches('`');
+    // the table of the network names the key itself
+    let (reason, key) = match reason.split_once(": ") {
+        Some((below, rest)) if key == "unet" && below.starts_with("unet.") => (rest, below),
+        _ => (reason, key),
+    };
     let (found, expected) = reason.split_once(", expected ").unwrap_or(("", reason));
     let plain = |text: &str| TYPES.iter().fold(text.to_owned(), |text, (serde, plain)| text.replace(serde, plain));
     let expected = match plain(expected) {
@@ -204,8 +246,8 @@ fn merge(base: &mut Table, over: Table) {
     }
 }
 
-fn check_keys(table: &Table, source: &str) -> anyhow::Result<()> {
-    let known = known_keys()?;
+fn check_keys(table: &Table, source: &str, architecture: &str) -> anyhow::Result<()> {
+    let known = known_keys(architecture)?;
     for key in keys_of(table) {
         let is_known = known.iter().any(|name| *name == key || name.starts_with(&format!("{key}.")));
         if !is_known {
@@ -225,9 +267,11 @@ fn similarity(known: &str, written: &str) -> f64 {
     strsim::jaro_winkler(known, written) + 2.0 * strsim::normalized_damerau_levenshtein(&last(known), &last(written))
 }
 
-fn known_keys() -> anyhow::Result<Vec<String>> {
-    let mut keys = keys_of(&table_of(&Config::default())?);
-    keys.extend(OPTIONAL_KEYS.iter().chain(&FILLED_IN).map(|key| (*key).to_owned()));
+fn known_keys(architecture: &str) -> anyhow::Result<Vec<String>> {
+    let unet = NetworkConfig::default_of(architecture).unwrap_or_default();
+    let mut keys = keys_of(&table_of(&Config { unet, ..Config::default() })?);
+    keys.extend(optional_keys(architecture).into_iter().chain(FILLED_IN).map(str::to_owned));
+    keys.push(ARCHITECTURE.to_owned());
     keys.extend(FAMILY_KEYS.iter().map(|key| format!("diffusion.{key}")));
     keys.sort();
     keys.dedup();
@@ -282,6 +326,33 @@ mod tests {
         assert_eq!(config.diffusion.schedule.family.name(), "linear");
         assert_eq!((config.training.steps, config.training.learning_rate), (7, 1.0));
         assert_eq!(config.data.path, "some/folder");
+    }
+
+    #[test]
+    fn another_network_drops_the_keys_of_the_one_before() {
+        let mut layers = Layers::preset("digits").expect("a preset");
+        let error = layers.set("unet.block_out_channels=[32]").expect_err("a key of the other network").to_string();
+        assert!(error.contains("there is no key `unet.block_out_channels`"), "{error}");
+        let error = layers.set("unet.architecture=transformer").expect_err("no such network").to_string();
+        assert!(error.contains("unet or unet2d"), "{error}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("other.toml");
+        let text = "[unet]\nlayers_per_block = 1\narchitecture = \"unet2d\"\nattention_head_dim = 8\n";
+        fs::write(&file, text).expect("written");
+        layers.file(&file).expect("a file");
+        let error = layers.set("unet.dim_mults=[1]").expect_err("a key of the network before").to_string();
+        assert!(error.contains("there is no key `unet.dim_mults`"), "{error}");
+        layers.set("unet.norm_num_group=16").expect_err("a misspelled key");
+        layers.set("unet.norm_num_groups=16").expect("a key");
+        let config = layers.resolve().expect("a configuration");
+        let NetworkConfig::Unet2d(unet) = config.unet else { panic!("{:?}", config.unet) };
+        let expected = unet::Unet2dConfig {
+            layers_per_block: 1,
+            attention_head_dim: Some(8),
+            norm_num_groups: 16,
+            ..unet::Unet2dConfig::default()
+        };
+        assert_eq!(unet, expected);
     }
 
     #[test]

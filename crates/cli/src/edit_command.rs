@@ -119,7 +119,7 @@ struct Editor<'a> {
 impl<'a> Editor<'a> {
     fn open(arguments: &'a EditArguments) -> anyhow::Result<Self> {
         let (model, device) = arguments.model.open()?;
-        let classes = Classes::new(&model.header.classes, model.header.unet.classes);
+        let classes = Classes::new(&model.header.classes, model.header.unet.classes());
         let class = arguments.class.as_deref().map(|class| classes.label(class)).transpose()?;
         let sampling = &model.header.sampling;
         let steps = arguments.steps.unwrap_or(sampling.steps);

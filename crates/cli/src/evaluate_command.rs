@@ -282,7 +282,7 @@ pub fn run(arguments: EvaluateArguments) -> anyhow::Result<()> {
     };
 
     let references = pixels(&images);
-    let request = Request::even(arguments.count, model.header.unet.classes);
+    let request = Request::even(arguments.count, model.header.unet.classes());
     let samples = draw(&model, &request, arguments.model.seed)?;
     let judged = classifier.as_ref().map(|classifier| classifier.classify(&samples)).transpose()?;
     let asked = request.labels.as_ref().map(|labels| in_reference(labels, &model, &images));

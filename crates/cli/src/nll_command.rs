@@ -185,7 +185,7 @@ fn labels(model: &Model, images: &ImageSet, range: Range<usize>, device: &Device
         }
     };
     let labels: Vec<i64> = range.filter_map(label_of).collect();
-    let are_known = !labels.is_empty() && labels.iter().all(|label| *label < header.unet.classes as i64);
+    let are_known = !labels.is_empty() && labels.iter().all(|label| *label < header.unet.classes() as i64);
     let shape = [labels.len()];
     are_known.then(|| Tensor::from_data(TensorData::new(labels, shape), device))
 }

@@ -109,7 +109,7 @@ pub fn run(arguments: PlanArguments) -> anyhow::Result<()> {
 
 /// Draws the same images with every sampler, spacing and number of steps, and compares them with the reference.
 fn try_all(arguments: &PlanArguments, mut model: Model) -> anyhow::Result<Vec<Trial>> {
-    let request = Request::even(arguments.count, model.header.unet.classes);
+    let request = Request::even(arguments.count, model.header.unet.classes());
     let draw = |model: &Model| -> anyhow::Result<(Vec<f32>, f64)> {
         let started = Instant::now();
         let images = generate(model, &request, &Noise::new(arguments.model.seed), &mut |_| ())?;

@@ -122,7 +122,7 @@ pub fn run(arguments: SampleArguments) -> anyhow::Result<()> {
         check_guide(classifier, &model)?;
     }
     // a classifier brings classes to a model without
-    let classes = classifier.as_ref().map_or(model.header.unet.classes, NoisedClassifier::classes);
+    let classes = classifier.as_ref().map_or(model.header.unet.classes(), NoisedClassifier::classes);
     arguments.check_used(&model.header.sampling, classes)?;
     let names = model.header.classes.clone();
     let names = Classes::new(&names, classes);

@@ -287,7 +287,7 @@ impl Rank {
         let border =
             if is_padded { format!(" padded to {}x{}", images.height(), images.width()) } else { String::new() };
         let depth = if images.sixteen_bits() { " of 16 bits" } else { "" };
-        let classes = config.unet.classes;
+        let classes = config.unet.classes();
         let classes = if classes > 0 { format!(", {classes} classes") } else { String::new() };
         self.log(format_args!(
             "data        {} ({}): {} images, {height}x{width}{border}, {} channel(s){depth}{classes}",

@@ -69,11 +69,13 @@ fn join_heads(x: Tensor<4>) -> Tensor<3> {
 
 /// See [`attention`](crate::attention).
 pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
-    let ([batch, ..], [_, heads, _, head_dim]) = (qkv.dims(), memory.dims());
-    let [q, k, v] = split_heads(qkv, heads, head_dim);
-    let [memory_k, memory_v] = split_memory(memory, batch);
-    let k = Tensor::cat(vec![memory_k, k], 2);
-    let v = Tensor::cat(vec![memory_v, v], 2);
+    let ([batch, ..], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
+    let [q, mut k, mut v] = split_heads(qkv, heads, head_dim);
+    if count > 0 {
+        let [memory_k, memory_v] = split_memory(memory, batch);
+        k = Tensor::cat(vec![memory_k, k], 2);
+        v = Tensor::cat(vec![memory_v, v], 2);
+    }
     let scores = (q * (head_dim as f64).powf(-0.5)).matmul(k.transpose());
     join_heads(activation::softmax(scores, 3).matmul(v))
 }

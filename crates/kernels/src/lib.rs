@@ -258,7 +258,7 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 ///
 /// # Shapes
 /// - `qkv`: `[batch, positions, 3 heads head_dim]`: q of all heads, then k, then v
-/// - `memory`: `[2 (key, value), heads, memory, head_dim]`
+/// - `memory`: `[2 (key, value), heads, memory, head_dim]`, where `memory` may be 0
 /// - result: `[batch, positions, heads head_dim]`
 pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     let ([batch, positions, _], [_, heads, count, head_dim]) = (qkv.dims(), memory.dims());
@@ -266,6 +266,21 @@ pub fn attention(qkv: Tensor<3>, memory: Tensor<4>) -> Tensor<3> {
     assert_shape!(memory, [2, heads, count, head_dim]);
     return_if_ours!(attention::Attention, qkv, memory);
     composed::attention(qkv, memory)
+}
+
+/// [`attention`] among the positions alone.
+///
+/// # Shapes
+/// - `qkv`: `[batch, positions, 3 heads head_dim]`: q of all heads, then k, then v
+/// - result: `[batch, positions, heads head_dim]`
+///
+/// # Panics
+/// If the width of `qkv` is not a multiple of three times `heads`.
+pub fn self_attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [_, _, width] = qkv.dims();
+    assert!(heads > 0 && width.is_multiple_of(3 * heads), "{heads} heads of q, k and v do not divide {width} channels");
+    let memory = Tensor::zeros([2, heads, 0, width / (3 * heads)], (&qkv.device(), qkv.dtype()));
+    attention(qkv, memory)
 }
 
 /// Linear attention: keys are normalized over positions, queries over channels, so that `k v^T` is computed once

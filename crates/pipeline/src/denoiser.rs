@@ -7,13 +7,13 @@ use checkpoint::Model;
 use noise::{Prediction, network_input, network_times};
 use sampler::{Denoiser, Guided, NoiseLevel};
 use schedule::Objective;
-use unet::{Condition, Unet};
+use unet::{Condition, Network};
 
 /// A trained network as a [`Denoiser`]: which samplers, likelihoods and editing call.
 #[derive(Clone, Debug)]
 pub struct NetworkDenoiser<'a> {
     /// The network.
-    pub unet: &'a Unet,
+    pub unet: &'a Network,
     /// The objective that it was trained for.
     pub objective: Objective,
     /// Class of each image of the batch, `[batch]`; None is the null class.
@@ -69,7 +69,7 @@ impl Denoiser for GuidedInOneBatch<'_> {
         let Some(labels) = labels.as_ref().filter(|_| self.0.needs_both(level)) else {
             return self.0.denoise(x_t, level, self_condition);
         };
-        let null = labels.full_like(unet.config().classes as i64);
+        let null = labels.full_like(unet.classes() as i64);
         let both =
             NetworkDenoiser { labels: Some(Tensor::cat(vec![labels.clone(), null], 0)), ..self.0.conditional.clone() };
         let twice = |x: &Tensor<4>| Tensor::cat(vec![x.clone(), x.clone()], 0);

@@ -106,7 +106,7 @@ pub fn generate_guided(
 /// Checks everything that can be wrong before the first network evaluation.
 fn check(model: &Model, guide: Guide<'_>, request: &Request) -> Result<(), GenerateError> {
     let (header, options) = (&model.header, &model.header.sampling);
-    let classes = header.unet.classes;
+    let classes = header.unet.classes();
     let out_of_range = |key, value, range| Err(GenerateError::OutOfRange { key, value, range });
     if !options.guidance.is_finite() {
         return out_of_range("guidance", options.guidance, "a finite number");
@@ -128,7 +128,7 @@ fn check(model: &Model, guide: Guide<'_>, request: &Request) -> Result<(), Gener
         return refuse("guidance_kind = cfg_plus_plus needs the sampler ddim and eta = 0");
     }
     if let Guide::Weaker(Model { header: weaker, .. }) = guide
-        && (weaker.image != header.image || weaker.unet.classes != classes || weaker.schedule != header.schedule)
+        && (weaker.image != header.image || weaker.unet.classes() != classes || weaker.schedule != header.schedule)
     {
         return refuse("the weaker model was trained on images of another size, other classes or another schedule");
     }

@@ -14,7 +14,7 @@
 //! let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
 //! let mut header = Header::new(unet.clone(), ImageFormat::new(1, 8, 8));
 //! header.sampling.steps = 2;
-//! let model = Model { unet: unet.init(&Device::flex())?, header };
+//! let model = Model { unet: unet.init(&Device::flex())?.into(), header };
 //! let images = generate(&model, &Request::count(3), &Noise::new(1), &mut |_| ())?;
 //! assert_eq!(images.dims(), [3, 1, 8, 8]);
 //! let grid = sample_grid(&pictures(images)?, grid_columns(3, 0))?;

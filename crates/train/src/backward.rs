@@ -7,7 +7,7 @@ use std::panic::resume_unwind;
 
 use burn::tensor::{Tensor, TensorData};
 use parallel::{ProcessGroup, shard};
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     batch::Sample,
@@ -69,9 +69,9 @@ impl Backward<'_> {
     /// device.
     pub(crate) fn sums(
         &self,
-        unet: &Unet,
+        unet: &Network,
         micro_batches: &[Vec<Sample>],
-        losses: impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync,
+        losses: impl Fn(&Network, &[Sample]) -> Tensor<1> + Sync,
     ) -> Sums {
         let (mut gradients, mut all_losses) = (None, Vec::new());
         for micro_batch in micro_batches {
@@ -111,9 +111,9 @@ impl Backward<'_> {
     /// This rank's shard of a micro-batch, in parts that are computed at the same time.
     fn parts(
         &self,
-        unet: &Unet,
+        unet: &Network,
         micro_batch: &[Sample],
-        losses: &(impl Fn(&Unet, &[Sample]) -> Tensor<1> + Sync),
+        losses: &(impl Fn(&Network, &[Sample]) -> Tensor<1> + Sync),
     ) -> Vec<(Gradients, Losses)> {
         let shard = &micro_batch[shard(micro_batch.len(), self.group.rank(), self.group.world_size())];
         // a GPU is busy with one part, and two would queue twice as much
@@ -132,10 +132,10 @@ impl Backward<'_> {
     /// Forward and backward pass of some samples of a micro-batch of `batch_size`.
     fn part(
         &self,
-        unet: &Unet,
+        unet: &Network,
         samples: &[Sample],
         batch_size: usize,
-        losses: &impl Fn(&Unet, &[Sample]) -> Tensor<1>,
+        losses: &impl Fn(&Network, &[Sample]) -> Tensor<1>,
     ) -> (Gradients, Losses) {
         // parameters as leaves of a graph of this thread: threads cannot share one
         let unet = map_flat(unet.clone(), |index, value| self.lowered.map_or(value, |lowered| lowered[index].clone()));

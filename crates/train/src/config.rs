@@ -1,12 +1,12 @@
 //! The configuration of a run.
 
-use checkpoint::{FORMAT_VERSION, Header, ImageFormat, SamplingConfig};
+use checkpoint::{Header, ImageFormat, SamplingConfig, format_version};
 use data::{ClassFrom, ImageSet, LoadOptions, Padding};
 use documented::DocumentedFields;
 use noise::LossType;
 use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
-use unet::UnetConfig;
+use unet::NetworkConfig;
 
 use crate::{ema::EmaConfig, error::TrainError, post_hoc::PostHocEmaConfig};
 
@@ -20,7 +20,7 @@ pub struct Config {
     /// The images.
     pub data: DataConfig,
     /// The network.
-    pub unet: UnetConfig,
+    pub unet: NetworkConfig,
     /// Schedule, objective and loss.
     pub diffusion: DiffusionConfig,
     /// Optimizer and loop.
@@ -362,11 +362,11 @@ impl Config {
     }
 
     /// The documentation of a key such as `training.steps`; None for an unknown key.
-    pub fn field_docs(key: &str) -> Option<&'static str> {
+    pub fn field_docs(&self, key: &str) -> Option<&'static str> {
         let (table, name) = key.split_once('.')?;
         let found = match (table, name.split_once('.')) {
             ("data", None) => DataConfig::get_field_docs(name),
-            ("unet", None) => UnetConfig::get_field_docs(name),
+            ("unet", None) => return self.unet.field_docs(name),
             ("diffusion", None) => {
                 DiffusionConfig::get_field_docs(name).or_else(|_| ScheduleConfig::get_field_docs(name))
             }
@@ -402,8 +402,8 @@ impl Config {
     /// Completes the configuration from the images: channels, number of classes, content hash.
     pub fn resolved(mut self, images: &ImageSet) -> Self {
         self.data.content_hash = Some(images.content_hash());
-        self.unet.channels = images.channels();
-        self.unet.classes = if self.training.class_labels { images.classes() } else { 0 };
+        self.unet.set_channels(images.channels());
+        self.unet.set_classes(if self.training.class_labels { images.classes() } else { 0 });
         self
     }
 
@@ -444,7 +444,7 @@ impl Config {
         fraction("training.label_dropout", training.label_dropout)?;
         training.ema.validate()?;
         training.post_hoc_ema.validate()?;
-        self.diffusion.validate(self.unet.learned_variance)?;
+        self.diffusion.validate(self.unet.learned_variance())?;
         let strength = self.diffusion.offset_noise_strength;
         check("diffusion.offset_noise_strength", strength, (0.0..=1.0).contains(&strength), "0 to 1")?;
         let weight = self.diffusion.variational_weight;
@@ -495,7 +495,7 @@ impl Config {
     pub fn header(&self, images: &ImageSet) -> Header {
         let (content_height, content_width) = images.content_size();
         Header {
-            format_version: FORMAT_VERSION,
+            format_version: format_version(&self.unet),
             unet: self.unet.clone(),
             schedule: self.diffusion.schedule.clone(),
             objective: self.diffusion.objective,
@@ -509,7 +509,7 @@ impl Config {
                 preview_channels: (!images.has_colors())
                     .then(|| self.data.preview_channels.unwrap_or(ImageFormat::first_channels(images.channels()))),
             },
-            classes: match self.unet.classes {
+            classes: match self.unet.classes() {
                 0 => Vec::new(),
                 _ => images.class_names().map(<[String]>::to_vec).unwrap_or_default(),
             },

@@ -365,7 +365,8 @@ mod tests {
     #[test]
     fn a_measurement_is_of_the_whole_step() {
         let mut config = Config::preset("digits").unwrap();
-        (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+        let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+        (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
         (config.training.batch_size, config.training.parallel_parts) = (16, 1);
         config.training.gradient_accumulate_every = 2;
         let images = data::open("mnist-5k", &config.load_options()).unwrap().images;

@@ -87,7 +87,7 @@ impl Trainer {
             x_0: Tensor::from_data(x_0, &self.device),
             epsilon: Tensor::from_data(epsilon, &self.device),
             levels: samples.iter().map(|sample| sample.level).collect(),
-            labels: label_tensor(labels, self.config.unet.classes, &self.device),
+            labels: label_tensor(labels, self.config.unet.classes(), &self.device),
             masks: Mutex::new(masks),
         }
     }

@@ -3,7 +3,7 @@
 use burn::{module::Module, tensor::Tensor};
 use documented::DocumentedFields;
 use serde::{Deserialize, Serialize};
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     error::TrainError,
@@ -80,12 +80,12 @@ pub struct Ema {
 
 impl Ema {
     /// Starts as a copy.
-    pub fn new(config: EmaConfig, unet: &Unet) -> Self {
+    pub fn new(config: EmaConfig, unet: &Network) -> Self {
         Self { config, step: 0, average: flat_parameters(unet) }
     }
 
     /// The averaged network, for inference; `unet` is the network in training.
-    pub fn unet(&self, unet: &Unet) -> Unet {
+    pub fn unet(&self, unet: &Network) -> Network {
         map_flat(unet.valid(), |index, _| self.average[index].clone())
     }
 

@@ -63,7 +63,7 @@ pub enum TrainError {
         /// Bytes that are available.
         available: u64,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// A data set without images.
     #[error("the data `{name}` holds no images to train on")]

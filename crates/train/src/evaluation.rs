@@ -49,7 +49,7 @@ impl Trainer {
                 x_0: image_tensor(images, indices, &device),
                 epsilon: stream.normal_images(&noise_indices, 0, image, &device),
                 levels: indices.iter().map(|index| self.evaluation_level(*index)).collect(),
-                labels: label_tensor(labels, self.config.unet.classes, &device),
+                labels: label_tensor(labels, self.config.unet.classes(), &device),
                 masks: Default::default(),
             };
             let values = denoising_loss(diffusion, &self.schedule, &batch, |x_t, levels| {

@@ -215,7 +215,7 @@ impl Run {
     /// share of their values that are saturated.
     pub(crate) fn draw_grid(&self, path: &Path) -> Result<f64, TrainError> {
         let model = self.trainer.model();
-        let (count, classes) = (self.trainer.config.sampling.count, model.header.unet.classes);
+        let (count, classes) = (self.trainer.config.sampling.count, model.header.unet.classes());
         let noise = Noise::new(self.trainer.config.training.seed);
         let images = generate(&model, &Request::even(count, classes), &noise, &mut |_| ())?;
         let share = saturated_share(images.to_data().iter::<f32>());

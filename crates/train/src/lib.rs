@@ -12,7 +12,8 @@
 //!
 //! let mut config = Config::preset("digits")?;
 //! config.data.limit = Some(64);
-//! (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+//! let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+//! (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
 //! config.training.batch_size = 4;
 //! let images = data::open(&config.data.path, &config.load_options())?.images;
 //! let mut trainer = Trainer::new(config, images, &Device::flex())?;

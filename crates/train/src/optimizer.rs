@@ -2,7 +2,7 @@
 
 use burn::tensor::{FloatDType, Tensor};
 use kernels::adam::{AdamParameter, AdamStep, DeviceGradients, WeightDecay, adam};
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     config::{OptimizerKind, TrainingConfig},
@@ -42,7 +42,7 @@ pub struct Adam {
 
 impl Adam {
     /// An optimizer for the parameters of `unet`.
-    pub fn new(config: AdamConfig, unet: &Unet) -> Self {
+    pub fn new(config: AdamConfig, unet: &Network) -> Self {
         let zeros: Vec<Tensor<1>> = flat_parameters(unet).iter().map(Tensor::zeros_like).collect();
         Self { config, steps: 0, first: zeros.clone(), second: zeros }
     }
@@ -50,12 +50,12 @@ impl Adam {
     /// One step along `gradients` times `clip`. With `average`, the averaged weights are updated in the same pass, with that decay.
     pub fn step(
         &mut self,
-        unet: Unet,
+        unet: Network,
         gradients: Gradients,
         clip: f64,
         learning_rate: f64,
         mut average: Option<(&mut [Tensor<1>], f64)>,
-    ) -> Unet {
+    ) -> Network {
         let (is_trained, all) = split(gradients);
         let mut all = match DeviceGradients::new(all) {
             Err(gradients) => gradients.into_iter(),
@@ -86,13 +86,13 @@ impl Adam {
     /// the parameters that are trained. With `lower`, all parameters in that format too.
     pub(crate) fn step_on_device(
         &mut self,
-        unet: Unet,
+        unet: Network,
         (is_trained, gradients): (Vec<bool>, DeviceGradients),
         decision: Tensor<1>,
         learning_rate: f64,
         mut average: Option<(&mut [Tensor<1>], f64)>,
         lower: Option<FloatDType>,
-    ) -> (Unet, Option<Vec<Tensor<1>>>) {
+    ) -> (Network, Option<Vec<Tensor<1>>>) {
         let step = self.next_step(learning_rate, average.as_ref().map_or(1.0, |(_, decay)| *decay));
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
@@ -151,7 +151,7 @@ mod tests {
         let device = Device::flex();
         let config = UnetConfig { dim: 4, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
         let unet = config.init(&device).expect("a possible network");
-        let mut unet = map_flat(unet, |_, value| value.ones_like());
+        let mut unet = map_flat(unet.into(), |_, value| value.ones_like());
         let config = AdamConfig { kind, betas: [0.9, 0.99], epsilon: 1e-8, weight_decay };
         let mut adam = Adam::new(config, &unet);
         let mut values = Vec::new();

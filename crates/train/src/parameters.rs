@@ -5,13 +5,13 @@ use burn::{
     tensor::Tensor,
 };
 use kernels::adam::global_norm;
-use unet::Unet;
+use unet::Network;
 
-/// The gradient of each parameter, flat, in the order of [`Unet::parameter_names`]; None for one that is not trained.
+/// The gradient of each parameter, flat, in the order of [`Network::parameter_names`]; None for one that is not trained.
 pub type Gradients = Vec<Option<Tensor<1>>>;
 
 /// The values of all parameters, flat, without gradient tracking.
-pub(crate) fn flat_parameters(unet: &Unet) -> Vec<Tensor<1>> {
+pub(crate) fn flat_parameters(unet: &Network) -> Vec<Tensor<1>> {
     struct Visitor(Vec<Tensor<1>>);
     impl ModuleVisitor for Visitor {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
@@ -26,7 +26,7 @@ pub(crate) fn flat_parameters(unet: &Unet) -> Vec<Tensor<1>> {
 }
 
 /// The gradients of all parameters.
-pub(crate) fn flat_gradients(unet: &Unet, gradients: &burn::tensor::Gradients) -> Gradients {
+pub(crate) fn flat_gradients(unet: &Network, gradients: &burn::tensor::Gradients) -> Gradients {
     struct Visitor<'a> {
         gradients: &'a burn::tensor::Gradients,
         found: Gradients,
@@ -45,7 +45,7 @@ pub(crate) fn flat_gradients(unet: &Unet, gradients: &burn::tensor::Gradients) -
 }
 
 /// Replaces each parameter by `each(index, flat value)`, which must keep the length. Gradient tracking stays.
-pub(crate) fn map_flat(unet: Unet, each: impl FnMut(usize, Tensor<1>) -> Tensor<1>) -> Unet {
+pub(crate) fn map_flat(unet: Network, each: impl FnMut(usize, Tensor<1>) -> Tensor<1>) -> Network {
     struct Mapper<F> {
         index: usize,
         each: F,

@@ -16,7 +16,7 @@ use documented::DocumentedFields;
 use files::{Action, FileError};
 use nalgebra::{DMatrix, DVector};
 use serde::{Deserialize, Serialize};
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     error::TrainError,
@@ -81,7 +81,7 @@ pub(crate) struct PowerAverages {
 }
 
 impl PowerAverages {
-    pub(crate) fn new(config: &PostHocEmaConfig, unet: &Unet) -> Self {
+    pub(crate) fn new(config: &PostHocEmaConfig, unet: &Network) -> Self {
         let widths = if config.snapshot_every > 0 { config.relative_widths.clone() } else { Vec::new() };
         let averages = widths.iter().map(|_| flat_parameters(unet)).collect();
         Self { widths, averages }
@@ -89,7 +89,7 @@ impl PowerAverages {
 
     /// Updates the averages after step `step`, counted from 1: `average = decay average + (1 - decay) weights` with
     /// `decay = (1 - 1/step)^(gamma + 1)`.
-    pub(crate) fn update(&mut self, step: u64, unet: &Unet) {
+    pub(crate) fn update(&mut self, step: u64, unet: &Network) {
         for (width, average) in self.widths.iter().zip(&mut self.averages) {
             let decay = (1.0 - 1.0 / step as f64).powf(exponent(*width) + 1.0);
             for (average, weights) in average.iter_mut().zip(flat_parameters(unet)) {

@@ -4,7 +4,7 @@ use burn::{
     module::{Module, ModuleMapper, Param},
     tensor::{DType, Device, FloatDType, Tensor},
 };
-use unet::{Condition, Unet};
+use unet::{Condition, Network};
 
 use crate::{config::MixedPrecision, error::TrainError, loss_scale::LossScale, parameters::Gradients};
 
@@ -73,7 +73,7 @@ impl Precision {
 
     /// The network in the lower format, whose parameters stay part of the graph of the f32 ones, unless they have the format
     /// already; the output is f32 again.
-    pub(crate) fn forward(self, unet: &Unet, input: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
+    pub(crate) fn forward(self, unet: &Network, input: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
         struct Lower(Precision);
         impl ModuleMapper for Lower {
             fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

@@ -7,7 +7,7 @@ use burn::{
     tensor::{Int, Tensor, TensorData},
 };
 use noise::{NoiseLevel, NoiseStream, Objective, Prediction, Purpose, network_input, network_times};
-use unet::{Condition, Unet};
+use unet::{Condition, Network};
 
 use crate::{
     batch::{Batch, Sample},
@@ -20,7 +20,7 @@ impl Trainer {
     /// raw output, `[batch, out_dim, height, width]`.
     pub(crate) fn predict(
         &self,
-        unet: &Unet,
+        unet: &Network,
         samples: &[Sample],
         batch: &Batch,
         x_t: &Tensor<4>,
@@ -52,7 +52,7 @@ impl Trainer {
         };
         let (output, channels) = (precision.forward(unet, input, t, condition), x_t.dims()[1]);
         // other channels than those of a learned variance have no loss
-        let has_loss = self.config.unet.learned_variance || output.dims()[1] == channels;
+        let has_loss = self.config.unet.learned_variance() || output.dims()[1] == channels;
         if has_loss { output } else { output.narrow(1, 0, channels) }
     }
 
@@ -60,21 +60,21 @@ impl Trainer {
         DropoutMasks {
             stream: self.noise.stream(Purpose::Dropout),
             positions: samples.iter().map(|sample| sample.position).collect(),
-            probability: self.config.unet.dropout,
+            probability: self.config.unet.dropout(),
         }
     }
 
     /// Whether a micro-batch is given an estimate of x_0: every second one, on average.
     fn is_self_conditioned(&self, samples: &[Sample]) -> bool {
         let draws = self.noise.stream(Purpose::SelfConditioning);
-        self.config.unet.self_condition
+        self.config.unet.self_condition()
             && samples.first().is_some_and(|sample| draws.chance(sample.micro_batch, 0, 0.5))
     }
 }
 
 /// The network's own estimate of x_0, without gradients (Chen et al. 2022, arXiv:2208.04202).
 fn estimate_x_0(
-    unet: &Unet,
+    unet: &Network,
     objective: Objective,
     labels: Option<Tensor<1, Int>>,
     x_t: &Tensor<4>,

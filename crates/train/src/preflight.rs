@@ -23,9 +23,10 @@ pub(crate) fn check_memory(config: &Config, images: &ImageSet, device: &Device) 
     let needed = of_weights.saturating_add(of_images);
     let Some(available) = available_bytes().filter(|available| needed > u128::from(*available)) else { return Ok(()) };
     let advice = if of_weights > u128::from(available) {
-        "lower unet.dim or unet.dim_mults"
+        format!("lower {}", config.unet.size_keys())
     } else {
-        "lower training.batch_size and raise training.gradient_accumulate_every as much, or lower unet.dim"
+        let keys = "lower training.batch_size and raise training.gradient_accumulate_every as much";
+        format!("{keys}, or lower {}", config.unet.size_keys())
     };
     Err(TrainError::Memory { parameters, batch_size, needed, available, advice })
 }

@@ -233,7 +233,8 @@ mod tests {
 
     fn small() -> Trainer {
         let mut config = Config::preset("digits").unwrap();
-        (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+        let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+        (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
         config.data.limit = Some(40);
         let training = &mut config.training;
         (training.batch_size, training.steps, training.parallel_parts) = (4, 8, 1);

@@ -10,7 +10,7 @@ use checkpoint::{
 use kernels::adam::DeviceGradients;
 use schedule::Schedule;
 use serde::{Deserialize, Serialize};
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     batch::Sample,
@@ -41,7 +41,7 @@ pub(crate) struct TrainState {
     /// Steps done.
     pub(crate) step: u64,
     /// Some except while the optimizer updates it.
-    unet: Option<Unet>,
+    unet: Option<Network>,
     /// The parameters in the format of mixed precision, flat, where the last step has written them.
     pub(crate) lowered: Option<Vec<Tensor<1>>>,
     /// None unless gradients are in half precision.
@@ -61,7 +61,7 @@ pub(crate) struct TrainState {
 
 impl TrainState {
     /// The state before the first step.
-    pub(crate) fn new(config: &Config, schedule: &Schedule, unet: Unet) -> Self {
+    pub(crate) fn new(config: &Config, schedule: &Schedule, unet: Network) -> Self {
         let importance_sampling = config.diffusion.importance_sampling;
         Self {
             step: 0,
@@ -79,7 +79,7 @@ impl TrainState {
     }
 
     /// The network in training.
-    pub(crate) fn unet(&self) -> &Unet {
+    pub(crate) fn unet(&self) -> &Network {
         match &self.unet {
             Some(unet) => unet,
             None => unreachable!("only `map_unet` takes it, and puts it back"),
@@ -87,7 +87,7 @@ impl TrainState {
     }
 
     /// Replaces the network; by value, so that parameters that are not shared can be updated in place.
-    pub(crate) fn map_unet(&mut self, map: impl FnOnce(&mut Self, Unet) -> Unet) {
+    pub(crate) fn map_unet(&mut self, map: impl FnOnce(&mut Self, Network) -> Network) {
         if let Some(unet) = self.unet.take() {
             self.lowered = None;
             self.unet = Some(map(self, unet));

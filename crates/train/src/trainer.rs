@@ -15,7 +15,7 @@ use data::{ImageSet, order::Order};
 use noise::{Noise, Purpose};
 use parallel::{ProcessGroup, SingleProcess};
 use schedule::Schedule;
-use unet::Unet;
+use unet::Network;
 
 use crate::{
     ahead::QueuedStep,
@@ -165,7 +165,7 @@ impl Trainer {
     }
 
     /// The loss of each of these samples, `[samples]`.
-    pub(crate) fn losses(&self, unet: &Unet, samples: &[Sample]) -> Tensor<1> {
+    pub(crate) fn losses(&self, unet: &Network, samples: &[Sample]) -> Tensor<1> {
         let batch = self.batch(samples);
         denoising_loss(&self.config.diffusion, &self.schedule, &batch, |x_t, levels| {
             self.predict(unet, samples, &batch, x_t, levels)
@@ -194,7 +194,7 @@ impl Trainer {
     }
 
     /// The network in training.
-    pub fn unet(&self) -> &Unet {
+    pub fn unet(&self) -> &Network {
         self.state.unet()
     }
 

@@ -22,8 +22,8 @@ const KINDS: [(&str, Change); 8] = [
     ("accumulated", |config| config.training.gradient_accumulate_every = 3),
     ("parts on threads", |config| config.training.parallel_parts = 4),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
-    ("self-conditioning", |config| config.unet.self_condition = true),
-    ("dropout", |config| config.unet.dropout = 0.2),
+    ("self-conditioning", |config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true),
+    ("dropout", |config| config.unet.as_unet_mut().expect("lucidrains' network").dropout = 0.2),
     ("importance sampling", |config| {
         config.diffusion.importance_sampling = true;
         config.diffusion.schedule.timesteps = 2;
@@ -35,7 +35,8 @@ const KINDS: [(&str, Change); 8] = [
 
 fn small() -> Config {
     let mut config = Config::preset("digits").expect("a preset");
-    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
     config.data.limit = Some(40);
     let training = &mut config.training;
     (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (8, 12, 2, 1);

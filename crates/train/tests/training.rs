@@ -19,7 +19,7 @@ const TARGETS: [(&str, Change); 8] = [
         config.diffusion.level_distribution = LevelDistribution::LogitNormal { mean: 0.0, deviation: 1.0 };
     }),
     ("learned variance", |config| {
-        config.unet.learned_variance = true;
+        config.unet.as_unet_mut().expect("lucidrains' network").learned_variance = true;
         config.diffusion.loss_weight = LossWeight::Uniform;
     }),
     ("importance sampling", |config| {
@@ -28,13 +28,14 @@ const TARGETS: [(&str, Change); 8] = [
         config.sampling.steps = 2;
     }),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
-    ("self-conditioning", |config| config.unet.self_condition = true),
+    ("self-conditioning", |config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true),
     ("post-hoc EMA", |config| config.training.post_hoc_ema.snapshot_every = 2),
 ];
 
 fn small() -> Config {
     let mut config = Config::preset("digits").expect("a preset");
-    (config.unet.dim, config.unet.dim_mults, config.unet.attention) = (8, vec![1], Vec::new());
+    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
+    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
     config.data.limit = Some(40);
     let training = &mut config.training;
     (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (4, 6, 2, 1);
@@ -473,9 +474,9 @@ fn every_option_of_training_runs() {
         (0..2).for_each(|_| assert!(trainer.step().expect("a step").loss.is_finite()));
     };
     with(&|config| config.training.gradient_checkpointing = true);
-    with(&|config| config.unet.self_condition = true);
-    with(&|config| config.unet.learned_variance = true);
-    with(&|config| config.unet.dropout = 0.2);
+    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true);
+    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").learned_variance = true);
+    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").dropout = 0.2);
     with(&|config| config.data.horizontal_flip = true);
     with(&|config| config.training.class_labels = false);
     with(&|config| config.diffusion.offset_noise_strength = 0.1);
@@ -489,7 +490,8 @@ fn output_channels_that_are_no_learned_variance_have_no_loss() {
         let mut config = small();
         // levels between the timesteps, which a learned variance cannot have
         config.diffusion.objective = Objective::Flow;
-        (config.unet.out_dim, config.diffusion.variational_weight) = (Some(out_dim), variational_weight);
+        config.unet.as_unet_mut().expect("lucidrains' network").out_dim = Some(out_dim);
+        config.diffusion.variational_weight = variational_weight;
         trainer(config).step().expect("a step").loss
     };
     for out_dim in [2, 3] {

@@ -112,7 +112,7 @@ pub enum UnetError {
     #[error(
         "images of {height}x{width} cannot go through this network: height and width must be divisible by {factor} \
          (patch size {patch_size} times 2 for each of {levels} levels but the last). Pad or resize the images (next \
-         larger: {next_height}x{next_width}), or use fewer unet.dim_mults"
+         larger: {next_height}x{next_width}), or use fewer unet.{key}"
     )]
     NotDivisible {
         /// Height of the images.
@@ -129,6 +129,8 @@ pub enum UnetError {
         next_height: usize,
         /// The next width that works.
         next_width: usize,
+        /// The key with an entry for each level.
+        key: &'static str,
     },
 }
 
@@ -136,7 +138,7 @@ pub enum UnetError {
 pub(crate) const MEMORY: usize = 4;
 
 /// Larger sizes are refused as mistakes or hostile files.
-const LARGEST: usize = 1 << 16;
+pub(crate) const LARGEST: usize = 1 << 16;
 
 impl UnetConfig {
     /// Checks every value; called by [`init`](Self::init).
@@ -284,18 +286,35 @@ impl UnetConfig {
     /// # Errors
     /// [`UnetError::NotDivisible`] with the next size that works.
     pub fn check_image_size(&self, height: usize, width: usize) -> Result<(), UnetError> {
-        let factor = self.downsample_factor();
+        UnetError::check_divisible(
+            [height, width],
+            self.downsample_factor(),
+            (self.patch_size, self.dim_mults.len()),
+            "dim_mults",
+        )
+    }
+}
+
+impl UnetError {
+    /// Checks that a factor divides height and width; `key` is that of the levels.
+    pub(crate) fn check_divisible(
+        [height, width]: [usize; 2],
+        factor: usize,
+        (patch_size, levels): (usize, usize),
+        key: &'static str,
+    ) -> Result<(), Self> {
         if height > 0 && width > 0 && height.is_multiple_of(factor) && width.is_multiple_of(factor) {
             return Ok(());
         }
-        Err(UnetError::NotDivisible {
+        Err(Self::NotDivisible {
             height,
             width,
             factor,
-            patch_size: self.patch_size,
-            levels: self.dim_mults.len(),
+            patch_size,
+            levels,
             next_height: height.max(1).next_multiple_of(factor),
             next_width: width.max(1).next_multiple_of(factor),
+            key,
         })
     }
 }

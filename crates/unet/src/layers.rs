@@ -58,6 +58,11 @@ impl Conv2d {
         self.convolve(x, self.weight.val(), Convolution::upsampled(kernel))
     }
 
+    /// A convolution of stride 2 with `padding` zeros on each side.
+    pub fn forward_halved(&self, x: Tensor<4>, padding: usize) -> Tensor<4> {
+        self.convolve(x, self.weight.val(), Convolution { stride: 2, padding, upsample: false })
+    }
+
     /// A 1x1 convolution of [`kernels::space_to_depth`] by 2, computed as a 2x2 convolution of stride 2, whose weights lie in
     /// the same order: `[batch, height / 2, width / 2, channels_out]`.
     pub fn forward_patches(&self, x: Tensor<4>) -> Tensor<4> {

@@ -76,7 +76,9 @@ pub fn configuration(session: &Session) -> anyhow::Result<Config> {
     config.training.tf32 = false;
     (config.training.parallel_parts, config.sampling.parallel_parts) = (1, 1);
     if session.small {
-        (config.unet.dim_mults, config.unet.attention) = (vec![1, 2], vec![AttentionKind::Off, AttentionKind::Full]);
+        if let Some(unet) = config.unet.as_unet_mut() {
+            (unet.dim_mults, unet.attention) = (vec![1, 2], vec![AttentionKind::Off, AttentionKind::Full]);
+        }
         (config.training.batch_size, config.sampling.steps, config.sampling.count) = (4, 3, 10);
     }
     Ok(config)
@@ -92,7 +94,7 @@ fn compute(session: &Session, device: &Device) -> anyhow::Result<(Values, Pixels
         losses.push(trainer.step()?.loss);
     }
     let model = trainer.model();
-    let (count, classes) = (config.sampling.count, model.header.unet.classes);
+    let (count, classes) = (config.sampling.count, model.header.unet.classes());
     let drawn = generate(&model, &Request::even(count, classes), &Noise::new(config.training.seed), &mut |_| ())?;
     let grid = sample_grid(&pictures(drawn)?, grid_columns(count, classes))?;
     Ok((Values { losses }, grid))

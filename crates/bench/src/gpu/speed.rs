@@ -11,7 +11,7 @@ use burn::{
     tensor::{DType, Tensor},
 };
 use serde_json::{Value, json};
-use unet::Unet;
+use unet::Network;
 
 use super::{
     Session, median,
@@ -110,7 +110,7 @@ fn series(mut work: impl FnMut() -> anyhow::Result<()>) -> anyhow::Result<f64> {
 }
 
 /// The network with its parameters in a number format.
-fn cast(unet: Unet, dtype: DType) -> Unet {
+fn cast(unet: Network, dtype: DType) -> Network {
     struct Cast(DType);
     impl ModuleMapper for Cast {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {

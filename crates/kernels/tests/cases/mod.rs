@@ -194,7 +194,7 @@ proptest! {
         batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..40usize, memory in 0..6usize,
         linear: bool, seed: u64,
     ) {
-        // the composed operation cannot have an empty memory
+        // the composed linear attention cannot have an empty memory, and an empty leaf has no gradient
         prop_assume!(memory > 0);
         let shape = if linear { [2, heads, head_dim, memory] } else { [2, heads, memory, head_dim] };
         let function = |attention: fn(Tensor<3>, Tensor<4>) -> Tensor<3>| {
@@ -213,6 +213,25 @@ proptest! {
         } else {
             error(&function(kernels::attention), &function(composed::attention), &inputs)
         };
+        prop_assert!(error < 1e-5, "{error}");
+    }
+
+    #[test]
+    fn self_attentions_match(
+        batch in 1..4usize, positions in 1..70usize, heads in 1..4usize, head_dim in 1..140usize, seed: u64,
+    ) {
+        let function = |attention: fn(Tensor<3>, usize) -> Tensor<3>| {
+            move |leaves: &[Tensor<1>]| {
+                attention(leaves[0].clone().reshape([batch, positions, 3 * heads * head_dim]), heads).flatten(0, 2)
+            }
+        };
+        let composed = |qkv: Tensor<3>, heads: usize| {
+            let head_dim = qkv.dims()[2] / (3 * heads);
+            let memory = Tensor::zeros([2, heads, 0, head_dim], &qkv.device());
+            composed::attention(qkv, memory)
+        };
+        let inputs = [numbers(batch * positions * 3 * heads * head_dim, seed).into_iter().map(|value| 3.0 * value).collect()];
+        let error = error(&function(kernels::self_attention), &function(composed), &inputs);
         prop_assert!(error < 1e-5, "{error}");
     }
 
