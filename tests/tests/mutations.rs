@@ -243,8 +243,10 @@ fn digits() -> ImageSet {
 fn try_models(root: &Path) {
     let device = Device::flex();
     let unet = UnetConfig { dim: 8, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
-    let model =
-        Model { unet: unet.init(&device).expect("a network").into(), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
+    let model = Model {
+        unet: unet.init(&device).expect("a network").into(),
+        header: Header::new(unet, ImageFormat::new(1, 8, 8)),
+    };
     let path = root.join("model.safetensors");
     model.save(&path).expect("saved");
     try_all("model", &path, 40, &|| Model::load(&path, &device).is_ok());

@@ -11,6 +11,7 @@ use burn::tensor::TensorData;
 use files::{Action, FileError};
 use safetensors::{Dtype, SafeTensors, View, tensor::Metadata};
 use serde::{Deserialize, de::DeserializeOwned};
+use unet::NetworkConfig;
 
 use crate::CheckpointError;
 
@@ -74,9 +75,32 @@ impl TensorFile {
         serde_json::from_str(&self.header).map_err(broken)
     }
 
+    /// Checks that the network of a header is possible, and its size against that of the file, before it is allocated; smaller
+    /// differences are found by tensor.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Network`] and [`CheckpointError::Header`].
+    pub fn check_network(&self, unet: &NetworkConfig) -> Result<(), CheckpointError> {
+        unet.validate().map_err(|source| CheckpointError::Network { path: self.path.clone(), source })?;
+        let (claimed, there) = (4 * unet.parameters(), self.data_bytes() as u128);
+        if claimed > 16 * there + (1 << 20) {
+            let sizes = unet.sizes();
+            let reason = format!(
+                "its network ({sizes}) has {claimed} bytes of weights, which do not fit the {there} of the file"
+            );
+            return Err(CheckpointError::Header { path: self.path.clone(), reason });
+        }
+        Ok(())
+    }
+
     /// Bytes of all tensors.
     pub fn data_bytes(&self) -> usize {
         self.bytes.len().saturating_sub(self.data_start)
+    }
+
+    /// The names of all tensors, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
+        self.metadata.offset_keys()
     }
 
     /// The path of the file.

@@ -41,6 +41,17 @@ impl Model {
         write(path, KEY, header, &tensors)
     }
 
+    /// Reads the header of a model file alone. Its network is possible and not larger than the file; [`load`](Self::load) checks all.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names the file and what is wrong with it.
+    pub fn read_header(path: &Path) -> Result<Header, CheckpointError> {
+        let file = TensorFile::read(path, KEY)?;
+        let header: Header = file.header_as(FORMAT_VERSION)?;
+        file.check_network(&header.unet)?;
+        Ok(header)
+    }
+
     /// Reads a model onto `device`.
     ///
     /// # Errors
@@ -51,15 +62,7 @@ impl Model {
         let header: Header = file.header_as(FORMAT_VERSION)?;
         let image = header.image;
         let network = |source| CheckpointError::Network { path: path.to_owned(), source };
-        header.unet.validate().map_err(network)?;
-        // the size of the network is checked against the file before it is allocated; smaller differences are named by tensor
-        let (claimed, there) = (4 * header.unet.parameters(), file.data_bytes() as u128);
-        if claimed > 16 * there + (1 << 20) {
-            let sizes = header.unet.sizes();
-            return Err(broken(format!(
-                "its network ({sizes}) has {claimed} bytes of weights, which do not fit the {there} of the file"
-            )));
-        }
+        file.check_network(&header.unet)?;
         let unet = header.unet.init(device).map_err(network)?;
         header.unet.check_image_size(image.height, image.width).map_err(network)?;
         let content_fits = (1..=image.height).contains(&image.content_height)

@@ -13,7 +13,7 @@ use clap::{Args, builder::RangedU64ValueParser, value_parser};
 use device::DeviceError;
 use serde::Serialize;
 use toml::Value;
-use train::{Config, PRESETS};
+use train::{Config, Origin, PRESETS};
 
 use crate::{UsageError, config_layers::Layers, print_result};
 
@@ -98,6 +98,12 @@ pub struct ConfigArguments {
     /// A dataset's name, a file or a folder (data.path)
     #[arg(long, value_name = "NAME|PATH")]
     data: Option<String>,
+    /// Start from the weights of a model, and train its network (training.from)
+    #[arg(long, value_name = "RUN|FILE")]
+    from: Option<String>,
+    /// Do not train these parts, of stem, time, labels, down, mid, up and head (training.freeze)
+    #[arg(long, value_name = "PART,…", value_delimiter = ',')]
+    freeze: Option<Vec<String>>,
     /// training.steps
     #[arg(long, value_parser = value_parser!(i64).range(0..))]
     steps: Option<i64>,
@@ -115,9 +121,14 @@ impl ConfigArguments {
         self.preset.as_deref().unwrap_or(PRESETS[0])
     }
 
-    /// The preset and the layers over it.
+    /// The preset, the model to start from, and the layers over them.
     pub fn layers(&self) -> anyhow::Result<Layers> {
-        self.lay_over(Layers::preset(self.preset())?)
+        let layers = self.lay_over(Layers::preset(self.preset())?)?;
+        let Some((from, source)) = layers.model_to_start_from() else { return Ok(layers) };
+        let origin = Origin::read(Path::new(from)).map_err(|error| UsageError(format!("{source}: {error}")))?;
+        let mut layers = Layers::preset(self.preset())?;
+        layers.model(&origin, from)?;
+        self.lay_over(layers)
     }
 
     /// The layers over the configuration of a run.
@@ -139,6 +150,8 @@ impl ConfigArguments {
         }
         let flags = [
             ("data.path", "--data", self.data.clone().map(Value::from)),
+            ("training.from", "--from", self.from.clone().map(Value::from)),
+            ("training.freeze", "--freeze", self.freeze.clone().map(Value::from)),
             ("training.steps", "--steps", self.steps.map(Value::from)),
             ("training.batch_size", "--batch-size", self.batch_size.map(Value::from)),
             ("training.seed", "--seed", self.seed.map(Value::from)),

@@ -6,13 +6,13 @@ use anyhow::Context;
 use checkpoint::SamplerKind;
 use files::{Action, FileError};
 use toml::{Table, Value};
-use train::Config;
-use unet::{ARCHITECTURES, NetworkConfig};
+use train::{Config, Origin};
+use unet::{ARCHITECTURES, NetworkConfig, UnetConfig};
 
 use crate::UsageError;
 
 /// Keys without a default, besides those of the network.
-const OPTIONAL_KEYS: [&str; 9] = [
+const OPTIONAL_KEYS: [&str; 10] = [
     "data.image_size",
     "data.pad_to",
     "data.channels",
@@ -21,6 +21,7 @@ const OPTIONAL_KEYS: [&str; 9] = [
     "data.image_column",
     "data.label_column",
     "data.limit",
+    "training.from",
     "sampling.guidance_interval",
 ];
 
@@ -30,6 +31,10 @@ const OPTIONAL_UNET_KEYS: [&str; 2] = ["unet.init_dim", "unet.out_dim"];
 /// Keys of diffusers' network without a default.
 const OPTIONAL_UNET2D_KEYS: [&str; 4] =
     ["unet.attention_head_dim", "unet.attn_norm_num_groups", "unet.time_embedding_dim", "unet.num_train_timesteps"];
+
+/// Tables that a model to start from has values for, and their keys that it has none for.
+const OF_MODELS: [&str; 3] = ["unet", "diffusion", "sampling"];
+const NOT_OF_MODELS: [&str; 5] = ["channels", "classes", "count", "batch_size", "parallel_parts"];
 
 /// Keys that a run writes into its own configuration.
 const FILLED_IN: [&str; 1] = ["data.content_hash"];
@@ -69,6 +74,43 @@ impl Layers {
         let is_changed = |key: &String| value_at(&table, key) != value_at(&defaults, key);
         let origins = keys_of(&table).into_iter().filter(is_changed).map(|key| (key, source.to_owned())).collect();
         Ok(Self { table, origins, channels: None })
+    }
+
+    /// The value of `training.from` and its source.
+    pub fn model_to_start_from(&self) -> Option<(&str, &str)> {
+        const KEY: &str = "training.from";
+        let source = self.origins.get(KEY).map_or(KEY, String::as_str);
+        Some((value_at(&self.table, KEY)?.as_str()?, source))
+    }
+
+    /// Lays network, schedule, objective and sampling of a model to start from over the others. Channels and classes follow from the
+    /// images, and how the samples of a run are drawn says nothing of the model.
+    pub fn model(&mut self, origin: &Origin, path: &str) -> anyhow::Result<()> {
+        let mut config = Config { unet: origin.unet.clone(), sampling: origin.sampling.clone(), ..Config::default() };
+        // the usual channels of the output follow from those of the images
+        if let Some(unet) = config.unet.as_unet_mut() {
+            let usual = UnetConfig { out_dim: None, ..unet.clone() }.out_dim();
+            unet.out_dim = unet.out_dim.filter(|dim| *dim != usual);
+        }
+        (config.diffusion.objective, config.diffusion.schedule) = (origin.objective, origin.schedule.clone());
+        let schedule = Table::try_from(&origin.schedule).context("the schedule cannot be written as TOML")?;
+        let mut over = table_of(&config)?;
+        over.retain(|name, _| OF_MODELS.contains(&name));
+        for (name, table) in &mut over {
+            let Value::Table(table) = table else { continue };
+            let is_of_model = |key: &str| match name.as_str() {
+                "diffusion" => key == "objective" || schedule.contains_key(key),
+                _ => !NOT_OF_MODELS.contains(&key),
+            };
+            table.retain(|key, _| is_of_model(key));
+            // a key that the model leaves out has its default
+            if name != "diffusion"
+                && let Some(Value::Table(before)) = self.table.get_mut(name)
+            {
+                before.retain(|key, _| !is_of_model(key));
+            }
+        }
+        self.lay(over, &format!("model {path}"))
     }
 
     /// Lays a TOML file over the others.

@@ -21,7 +21,7 @@ use parallel::{Placement, ProcessGroup};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use train::{
-    Change, Config, Control, Event, Mean, MixedPrecision, Outcome, Run, RunFiles, TrainError, Trainer,
+    Change, Config, Control, Event, Mean, MixedPrecision, Outcome, Run, RunFiles, TrainError, Trainer, check_start,
     doctor::{Finding, Severity, check_data, check_schedule},
 };
 
@@ -92,7 +92,8 @@ fn run_in_group(
         data => data?,
     };
     check_channels(channels.as_ref(), data.images.channels())?;
-    let trainer = Trainer::new(config, data.images.clone(), &rank.device)?.distributed(Arc::clone(group))?;
+    let build = if resumed.is_some() { Trainer::to_resume } else { Trainer::new };
+    let trainer = build(config, data.images.clone(), &rank.device)?.distributed(Arc::clone(group))?;
     rank.describe(&trainer, &data)?;
     if arguments.dry_run {
         if group.is_main() {
@@ -108,6 +109,9 @@ fn run_in_group(
     };
     run.held_out = data.held_out;
     run.environment = environment(&rank.device_name, &**group);
+    if is_resumed {
+        rank.describe_start(&run.trainer);
+    }
     rank.describe_run(&run);
     if is_resumed && rank.broadcast(|| Ok(run.is_complete()))? {
         if group.is_main() {
@@ -184,6 +188,7 @@ impl Rank {
             let channels = layers.channels.clone();
             let mut config = layers.resolve()?;
             config.data.path = absolute_data(&config.data.path, None);
+            config.training.from = config.training.from.map(absolute);
             return Ok((config, channels));
         };
         let kept = self.broadcast(|| Ok(toml::to_string(&Run::config_of(directory)?)?))?;
@@ -191,6 +196,9 @@ impl Rank {
         let layers = arguments.layers_over_run(&kept)?;
         let channels = layers.channels.clone();
         let mut config = layers.resolve()?;
+        if config.training.from != kept.training.from {
+            config.training.from = config.training.from.map(absolute);
+        }
         // a run without a hash is known by the path alone
         if kept.data.content_hash.is_some() {
             let of_run = (config.data.path == kept.data.path).then_some(directory);
@@ -301,15 +309,28 @@ impl Rank {
             self.log(format_args!("held out    {count} images of {name}, for the held-out loss"));
         }
         self.log(format_args!("parameters  {}", trainer.unet().num_params()));
+        self.describe_start(trainer);
         let training = &config.training;
+        if !training.freeze.is_empty() {
+            let parts: Vec<&str> = training.freeze.iter().map(|part| part.name()).collect();
+            self.log(format_args!("frozen      {}: {} parameters", parts.join(", "), trainer.frozen_parameters()));
+        }
         let images_in_step = training.batch_size * training.gradient_accumulate_every;
         self.log(format_args!("steps       {} of {images_in_step} images", training.steps));
         let mut findings = check_data(config, images);
         findings.extend(check_schedule(config, &config.diffusion.schedule.build()?));
+        findings.extend(check_start(config, images, trainer.start()));
         for Finding { severity, text, .. } in findings.iter().filter(|finding| finding.severity != Severity::Note) {
             self.log(format_args!("{severity}: {text}"));
         }
         Ok(())
+    }
+
+    /// Prints which weights come from the model of `training.from`, if it was read.
+    fn describe_start(&self, trainer: &Trainer) {
+        for (label, text) in trainer.start().iter().flat_map(|start| start.lines()) {
+            self.log(format_args!("{label:<11} {text}"));
+        }
     }
 
     /// Prints where the run is and, if it is resumed, what happened to it.
@@ -422,6 +443,12 @@ fn absolute_data(given: &str, run: Option<&Path>) -> String {
     let found = std::iter::once(PathBuf::from(given)).chain(around).find(|path| path.exists());
     let absolute = found.and_then(|path| std::path::absolute(path).ok()?.into_os_string().into_string().ok());
     absolute.unwrap_or_else(|| given.to_owned())
+}
+
+/// A path from the root on; unchanged where that is not possible.
+fn absolute(path: String) -> String {
+    let absolute = std::path::absolute(&path).ok().and_then(|path| path.into_os_string().into_string().ok());
+    absolute.unwrap_or(path)
 }
 
 /// Lines of the report about the computer and the program.

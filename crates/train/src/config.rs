@@ -8,7 +8,7 @@ use schedule::{LevelDistribution, LossWeight, Objective, ScheduleConfig};
 use serde::{Deserialize, Serialize};
 use unet::NetworkConfig;
 
-use crate::{ema::EmaConfig, error::TrainError, post_hoc::PostHocEmaConfig};
+use crate::{ema::EmaConfig, error::TrainError, freeze::Part, post_hoc::PostHocEmaConfig};
 
 /// The presets, the default first.
 pub const PRESETS: [&str; 5] = ["digits", "mnist", "fashion-mnist", "cifar10", "article"];
@@ -257,6 +257,13 @@ pub enum MixedPrecision {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, DocumentedFields)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingConfig {
+    /// The model whose weights the training starts from: a model file, a run directory (its `model.safetensors`, the averaged
+    /// weights), or a training state (its raw weights); random weights if not given. Network, schedule, objective and sampling are
+    /// then those of the model unless they are set, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The parts of the network that are not trained, of `stem`, `time`, `labels`, `down`, `mid`, `up` and `head`.
+    pub freeze: Vec<Part>,
     /// Optimizer steps. The article's `train_num_steps`.
     pub steps: u64,
     /// Images in a (micro-)batch, of all processes together. The article's `train_batch_size`.
@@ -315,6 +322,8 @@ pub struct TrainingConfig {
 impl Default for TrainingConfig {
     fn default() -> Self {
         Self {
+            from: None,
+            freeze: Vec::new(),
             steps: 100_000,
             batch_size: 16,
             gradient_accumulate_every: 1,

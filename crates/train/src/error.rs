@@ -71,6 +71,34 @@ pub enum TrainError {
         /// The name of the data.
         name: String,
     },
+    /// A file to start from that is no model.
+    #[error("{source}. To start from a model of another program, make it one of ours first, with `diffuse import`")]
+    NotAModel {
+        /// The error of the reader.
+        source: CheckpointError,
+    },
+    /// A folder to start from without a model.
+    #[error(
+        "the folder {} has no model.safetensors to start from. Of a run that is not at its end, name a file: best.safetensors, or a \
+         training state in checkpoints/; a model of another program is made one of ours with `diffuse import`",
+        path.display()
+    )]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A network that the weights of a model do not fit.
+    #[error(
+        "the weights of {} do not fit this network:\n{difference}Leave these keys out to train the network of the model, or leave out \
+         training.from (--from) to train this one from nothing",
+        path.display()
+    )]
+    OtherArchitecture {
+        /// The file of the model.
+        path: PathBuf,
+        /// The keys that differ, a line each.
+        difference: String,
+    },
     /// A precision that the device does not compute in.
     #[error("training.mixed_precision = {precision} is not possible on this device: {reason}. Use `no`")]
     Precision {

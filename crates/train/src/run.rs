@@ -138,7 +138,8 @@ impl Run {
         }
     }
 
-    /// Continues the run in a directory from its newest checkpoint that can be read, with a trainer of the same configuration;
+    /// Continues the run in a directory from its newest checkpoint that can be read, with a trainer of the same configuration
+    /// ([`Trainer::to_resume`]; without a checkpoint it starts again, from the model of `training.from` if there is one);
     /// keys that may differ are then updated in `config.toml`, and the change is recorded in the history. Of a run that
     /// [is complete](Self::is_complete), nothing is changed. In a group only rank 0 reads the directory, and broadcasts the state;
     /// the number of ranks may differ from that of earlier steps.
@@ -149,7 +150,9 @@ impl Run {
     pub fn resume(mut trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
         let files = RunFiles { directory: directory.to_owned() };
         if !trainer.group.is_main() {
-            trainer.broadcast_state(None)?;
+            if !trainer.broadcast_state(None)? {
+                trainer.start_from_model()?;
+            }
             trainer.check_steps_done()?;
             return Ok(Self::new(trainer, files, None, Vec::new()));
         }
@@ -177,7 +180,9 @@ impl Run {
             // a run that starts again would overwrite states that may be rescued by hand
             return Err(passed_over.swap_remove(0).1);
         }
-        trainer.broadcast_state(resumed.as_deref())?;
+        if !trainer.broadcast_state(resumed.as_deref())? {
+            trainer.start_from_model()?;
+        }
         trainer.check_steps_done()?;
         let mut run = Self::new(trainer, files, lock, passed_over);
         run.files.drop_lines_after(run.trainer.steps_done())?;

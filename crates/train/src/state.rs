@@ -1,6 +1,9 @@
 //! The training state: what a step changes, and what a checkpoint holds.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use checkpoint::{
@@ -92,6 +95,13 @@ impl TrainState {
             self.lowered = None;
             self.unet = Some(map(self, unet));
         }
+    }
+
+    /// Replaces the weights before the first step: the averages begin as copies.
+    pub(crate) fn set_initial_weights(&mut self, config: &Config, unet: Network) {
+        self.ema = Ema::new(config.training.ema, &unet);
+        self.post_hoc = PowerAverages::new(&config.training.post_hoc_ema, &unet);
+        self.map_unet(|_, _| unet);
     }
 
     /// Updates weights, moments and averages by a gradient times `clip`. `self.step` already counts this step.
@@ -235,6 +245,31 @@ impl TrainState {
             *values = data.iter::<f32>().collect();
         }
     }
+}
+
+/// The configuration and the number of steps of a training state, and its raw weights, flat, by the names of their parameters.
+///
+/// # Errors
+/// [`CheckpointError`] names the file and what is wrong with it.
+pub(crate) fn read_weights(path: &Path) -> Result<(Config, u64, BTreeMap<String, TensorData>), CheckpointError> {
+    let file = TensorFile::read(path, KEY)?;
+    let header: StateHeader = file.header_as(FORMAT_VERSION)?;
+    let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
+    let config = header.config.ok_or_else(|| {
+        broken(
+            "it is of an earlier version, and does not say which network its weights are of: use a model file"
+                .to_owned(),
+        )
+    })?;
+    let config: Config = toml::from_str(&config).map_err(|error| broken(error.to_string()))?;
+    file.check_network(&config.unet)?;
+    let mut weights = BTreeMap::new();
+    for name in file.names() {
+        if let (Some(parameter), Some(data)) = (name.strip_prefix("weights."), file.tensor(&name)?) {
+            weights.insert(parameter.to_owned(), data);
+        }
+    }
+    Ok((config, header.step, weights))
 }
 
 /// The prefix of average `index` of `training.post_hoc_ema.relative_widths`.

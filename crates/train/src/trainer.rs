@@ -23,12 +23,14 @@ use crate::{
     batch::{HostBatch, Sample},
     config::Config,
     error::TrainError,
+    freeze::freeze,
     loss::denoising_loss,
     non_finite::NonFiniteStep,
     parameters::{clip_by_global_norm, map_flat},
     precision::Precision,
     preflight::check_memory,
     rate::learning_rate,
+    start_from::Start,
     state::TrainState,
 };
 
@@ -63,6 +65,8 @@ pub struct Trainer {
     /// The ranks that train together.
     pub(crate) group: Arc<dyn ProcessGroup>,
     pub(crate) state: TrainState,
+    /// The account of the weights that the training starts from, if it reads some.
+    pub(crate) start: Option<Start>,
     /// The last step, where the device computes on its own and the host has not read its losses yet.
     pub(crate) queued: Option<QueuedStep>,
     /// The samples of the step after a number of steps, drawn while the device computes.
@@ -74,11 +78,23 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Builds the network, with initial weights that follow from the seed. Channels and classes come from the images.
+    /// Builds the network, with initial weights that follow from the seed, and those of `training.from` where they fit. Channels and
+    /// classes come from the images.
     ///
     /// # Errors
-    /// [`TrainError`] names the key of the configuration that is not possible.
+    /// [`TrainError`] names the key of the configuration that is not possible, or the file to start from and what is wrong with it.
     pub fn new(config: Config, images: ImageSet, device: &Device) -> Result<Self, TrainError> {
+        let mut trainer = Self::to_resume(config, images, device)?;
+        trainer.start_from_model()?;
+        Ok(trainer)
+    }
+
+    /// [`new`](Self::new) for a run that goes on ([`Run::resume`](crate::Run::resume)): `training.from` is not read, since the
+    /// training state has the weights.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn to_resume(config: Config, images: ImageSet, device: &Device) -> Result<Self, TrainError> {
         // first without the images, whose hash takes longer
         config.validate()?;
         config.check_preview_channels(&images)?;
@@ -104,7 +120,8 @@ impl Trainer {
         );
         Ok(Self {
             order: Order::new(images.len(), config.training.seed),
-            state: TrainState::new(&config, &schedule, unet),
+            state: TrainState::new(&config, &schedule, freeze(unet, &config.training.freeze)?),
+            start: None,
             config,
             images,
             noise,
@@ -175,6 +192,11 @@ impl Trainer {
     /// The configuration, completed from the images.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The account of the weights that the training started from; None without `training.from`, and in a run that went on.
+    pub fn start(&self) -> Option<&Start> {
+        self.start.as_ref()
     }
 
     /// The number of steps done.

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use data::ImageSet;
 use parallel::{GroupError, ProcessGroup, threads};
 use schedule::Objective;
-use train::{Config, Control, Event, Outcome, Run, TrainError, Trainer};
+use train::{Config, Control, Event, Outcome, Part, Run, TrainError, Trainer};
 
 /// Steps of each curve.
 const STEPS: usize = 8;
@@ -17,7 +17,7 @@ const STEPS: usize = 8;
 type Change = fn(&mut Config);
 
 /// Options that could depend on which samples are computed together.
-const KINDS: [(&str, Change); 8] = [
+const KINDS: [(&str, Change); 9] = [
     ("default", |_| ()),
     ("accumulated", |config| config.training.gradient_accumulate_every = 3),
     ("parts on threads", |config| config.training.parallel_parts = 4),
@@ -31,6 +31,7 @@ const KINDS: [(&str, Change); 8] = [
         config.training.gradient_accumulate_every = 2;
     }),
     ("flow matching", |config| config.diffusion.objective = Objective::Flow),
+    ("frozen parts", |config| config.training.freeze = vec![Part::Stem, Part::Down]),
 ];
 
 fn small() -> Config {

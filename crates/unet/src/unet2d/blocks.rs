@@ -76,9 +76,9 @@ impl DownLevel {
                 conv: Conv2d::new([stage.channels; 2], 3, device),
                 padding: config.downsample_padding,
             }),
-            ResampleKind::Resnet => Downsampler::Resnet(
-                ResnetBlock::new(config, [stage.channels; 2], device).resampling(Resampling::Down),
-            ),
+            ResampleKind::Resnet => {
+                Downsampler::Resnet(ResnetBlock::new(config, [stage.channels; 2], device).resampling(Resampling::Down))
+            }
         };
         let (attentions, resnets) = layers(config, stage, device);
         Self { attentions, resnets, downsamplers: stage.resample.map(downsampler).into_iter().collect() }

@@ -272,7 +272,11 @@ impl Unet2dConfig {
             TimeEmbeddingKind::Positional => {
                 let half = self.block_out_channels[0] / 2;
                 if half == 0 {
-                    return invalid("block_out_channels", self.block_out_channels[0].to_string(), "t needs two channels");
+                    return invalid(
+                        "block_out_channels",
+                        self.block_out_channels[0].to_string(),
+                        "t needs two channels",
+                    );
                 }
                 if !self.freq_shift.is_finite() || self.freq_shift == half as f64 {
                     let reason = "it must be finite and not half the channels of the first level";
@@ -329,13 +333,18 @@ impl Unet2dConfig {
     /// before memory is allocated.
     pub fn parameters(&self) -> u128 {
         let time_dim = self.time_dim() as u128;
-        let convolution = |from: usize, to: usize, kernel: u128| from as u128 * to as u128 * kernel * kernel + to as u128;
+        let convolution =
+            |from: usize, to: usize, kernel: u128| from as u128 * to as u128 * kernel * kernel + to as u128;
         let linear = |from: u128, to: u128| from * to + to;
         let time_outputs = if self.has_scale_shift() { 2 } else { 1 };
         let resnet = |[from, to]: [usize; 2]| {
             let skip = if from == to { 0 } else { convolution(from, to, 1) };
             let norms = 2 * (from as u128 + to as u128);
-            norms + convolution(from, to, 3) + linear(time_dim, time_outputs * to as u128) + convolution(to, to, 3) + skip
+            norms
+                + convolution(from, to, 3)
+                + linear(time_dim, time_outputs * to as u128)
+                + convolution(to, to, 3)
+                + skip
         };
         let attention = |channels: usize, has_norm: bool| {
             let inner: u128 = self.heads(channels).iter().map(|count| *count as u128).product();

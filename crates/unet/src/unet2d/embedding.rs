@@ -135,20 +135,13 @@ impl LabelEmbedding {
                 let weight = Initializer::Normal { mean: 0.0, std: 1.0 }.init([classes, time_dim], device);
                 Some(Self::Rows(Table { weight }))
             }
-            ClassEmbedding::Timestep => {
-                Some(Self::AsTime(Perceptron::new(config.time_features(), time_dim, device)))
-            }
+            ClassEmbedding::Timestep => Some(Self::AsTime(Perceptron::new(config.time_features(), time_dim, device))),
             ClassEmbedding::Identity => None,
         }
     }
 
     /// `labels`: `[batch]`, 0 to `classes`, the null class, whose embedding is 0; result `[batch, time_dim]`.
-    pub fn forward(
-        &self,
-        config: &Unet2dConfig,
-        projection: Option<&Projection>,
-        labels: Tensor<1, Int>,
-    ) -> Tensor<2> {
+    pub fn forward(&self, config: &Unet2dConfig, projection: Option<&Projection>, labels: Tensor<1, Int>) -> Tensor<2> {
         match self {
             Self::Rows(Table { weight }) => {
                 let rows = weight.val();
