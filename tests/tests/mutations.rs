@@ -15,6 +15,10 @@ use cap::Cap;
 use checkpoint::{Header, ImageFormat, Model};
 use classifier::{NoisedClassifier, TrainingOptions};
 use data::{Cache, Cached, ImageSet, LoadOptions, Places, ReadContext};
+use interchange::{
+    lucidrains::{self, ImportOptions},
+    torch_file::TorchFile,
+};
 use noise::{Noise, NoiseStream, Purpose};
 use train::{Config, Run, Trainer};
 use unet::UnetConfig;
@@ -122,6 +126,7 @@ fn mutations_are_read_or_refused() {
     try_files_of_python(root);
     try_tables_and_cache(root);
     try_models(root);
+    try_files_of_torch(root);
     try_configuration(root);
 }
 
@@ -257,6 +262,29 @@ fn try_models(root: &Path) {
     let path = root.join("classifier.safetensors");
     classifier.save(&path).expect("saved");
     try_all("classifier", &path, 40, &|| NoisedClassifier::load(&path, &device).is_ok());
+}
+
+/// Files of torch.save, and a model in one.
+fn try_files_of_torch(root: &Path) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/interchange/tests/golden/lucidrains");
+    let read_all = |path: &Path| {
+        let Ok(file) = TorchFile::open(path) else { return false };
+        let names: Vec<String> = file.names().map(str::to_owned).collect();
+        names.iter().all(|name| file.tensor(name).is_ok())
+    };
+    for name in ["zip.pt", "protocol4.pt", "older.pt"] {
+        let path = root.join(name);
+        std::fs::copy(golden.join(name), &path).expect("copied");
+        try_all(name, &path, 40, &|| read_all(&path));
+    }
+    let device = Device::flex();
+    let unet = UnetConfig { dim: 4, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
+    let model =
+        Model { unet: unet.init(&device).expect("a network"), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
+    let path = root.join("model.pt");
+    lucidrains::export(&model, None, &path).expect("written");
+    let options = ImportOptions::default();
+    try_all("model.pt", &path, 40, &|| lucidrains::import(&path, &options, &device).is_ok());
 }
 
 /// The configuration of a run directory.

@@ -11,8 +11,10 @@ use crate::{UsageError, cargo, cuda, gpu_kit, known, print};
 
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
+/// The libraries that models are exchanged with, from PyPI; torch brings 3 GB of CUDA, without which it cannot be imported.
+const PEERS: &str = "denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 torch==2.15.0 safetensors==0.8.0";
 /// Targets of `tests/fuzz` that need its feature `networks`, and with it burn.
-const NETWORK_TARGETS: [&str; 3] = ["classifier", "config", "model"];
+const NETWORK_TARGETS: [&str; 4] = ["classifier", "config", "model", "torch_file"];
 
 /// Steps that run only if they are named, because they need more than most machines have.
 const ON_DEMAND: [&str; 6] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit"];
@@ -29,7 +31,7 @@ enum Action {
 use Action::{Function, Line};
 
 /// The steps, in the order in which they run.
-const STEPS: [Step; 18] = [
+const STEPS: [Step; 19] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
     // with the operations on GPUs, which no build without one of these features compiles
     Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets --features wgpu -- -D warnings")),
@@ -98,6 +100,11 @@ const STEPS: [Step; 18] = [
         Function(gpu_kit::check),
     ),
     Step("tensorboard", "TensorBoard reads what a run writes", Function(read_events)),
+    Step(
+        "interchange",
+        "models are exchanged with the Python libraries, both ways (4 GB from PyPI)",
+        Function(exchange_models),
+    ),
     Step(
         "mpi",
         "training in several processes (needs libopenmpi-dev, openmpi-bin, libclang-dev)",
@@ -217,6 +224,23 @@ fn read_events(root: &Path) -> anyhow::Result<()> {
     shell(&format!("TENSORBOARD_PACKAGES='{}' {test}", packages.display()), root)
 }
 
+/// Runs each script of `crates/interchange/tests/peers`, which exchanges models between a Python library and `diffuse`.
+fn exchange_models(root: &Path) -> anyhow::Result<()> {
+    let packages = install("interchange", PEERS)?;
+    shell("cargo build --workspace --bin diffuse", root)?;
+    let program = std::env::current_exe()?.with_file_name("diffuse");
+    let folder = root.join("crates/interchange/tests/peers");
+    let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+    let mut scripts = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+    scripts.retain(|path| path.extension().is_some_and(|extension| extension == "py"));
+    scripts.sort();
+    for script in scripts {
+        let (packages, script, program) = (packages.display(), script.display(), program.display());
+        shell(&format!("PYTHONPATH='{packages}' python3 '{script}' '{program}'"), root)?;
+    }
+    Ok(())
+}
+
 /// Builds `diffuse` for CUDA with LLVM from PyPI, and runs it: without a GPU it has to end with a clear message.
 fn link_cuda(root: &Path) -> anyhow::Result<()> {
     let variables = cuda::variables(root)?;
@@ -297,6 +321,7 @@ mod tests {
             "scalar",
             "wgpu",
             "tensorboard",
+            "interchange",
             "mpi",
             "cuda-check",
             "cuda-link",

@@ -14,7 +14,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// The commands of `diffuse` that xtask builds and runs, and what they do.
-const COMMANDS: [(&str, &str); 14] = [
+const COMMANDS: [(&str, &str); 16] = [
     ("train", "train a model; without an argument, on handwritten digits"),
     ("doctor", "predict problems, time and memory of a training"),
     ("sample", "draw pictures from a trained model"),
@@ -24,6 +24,8 @@ const COMMANDS: [(&str, &str); 14] = [
     ("plan", "find the best sampler within a time"),
     ("average", "make a longer or shorter average of a run's weights"),
     ("classifier", "train a classifier of noised images, for guidance"),
+    ("import", "make a model of a file of another system"),
+    ("export", "write a model in a format of another system"),
     ("config", "show where each value of a configuration comes from; begin a file"),
     ("completions", "print the completions of a shell"),
     ("man", "write manual pages"),

@@ -12,6 +12,8 @@ mod doctor_command;
 mod edit_command;
 mod evaluate_command;
 mod evaluation_cache;
+mod export_command;
+mod import_command;
 mod man_command;
 mod memory;
 mod model_images;
@@ -57,6 +59,10 @@ enum Command {
     Classifier(classifier_command::ClassifierArguments),
     /// Make a model of a longer or shorter average of the weights, after the training
     Average(average_command::AverageArguments),
+    /// Make a model of a file of another system
+    Import(import_command::ImportArguments),
+    /// Write a model in a format of another system
+    Export(export_command::ExportArguments),
     /// Show the origin of each value of a configuration, or begin a configuration file
     #[command(subcommand)]
     Config(config_command::ConfigCommand),
@@ -113,6 +119,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Plan(arguments) => plan_command::run(arguments),
         Command::Classifier(arguments) => classifier_command::run(arguments),
         Command::Average(arguments) => average_command::run(arguments),
+        Command::Import(arguments) => import_command::run(arguments),
+        Command::Export(arguments) => export_command::run(arguments),
         Command::Config(command) => config_command::run(command),
         Command::Completions(arguments) => completions_command::run(arguments),
         Command::Man(arguments) => man_command::run(arguments),

@@ -434,7 +434,7 @@ fn lines_of(files: &RunFiles) -> String {
 
 /// The path of data from the root on, so that the run can be resumed in any folder; a known name, and a path that does not exist,
 /// unchanged. A relative path of a run, which earlier versions kept, is also looked for in the folders around the run.
-fn absolute_data(given: &str, run: Option<&Path>) -> String {
+pub(crate) fn absolute_data(given: &str, run: Option<&Path>) -> String {
     if given.is_empty() || data::manifest::find(given).is_some() {
         return given.to_owned();
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// What of a source was used, what was not, and what was assumed because the source does not say it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Account {
     /// What was used: a phrase for each.
     pub used: Vec<String>,

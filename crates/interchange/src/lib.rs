@@ -1,4 +1,7 @@
 //! Models of other systems in and out, and models as ONNX.
+//!
+//! [`lucidrains`] reads and writes the files of denoising-diffusion-pytorch, [`torch_file`] those of torch.save in general. Every path
+//! returns an [`Account`]: what was used, what was not, and what was assumed because a file does not say it.
 #![forbid(unsafe_code)]
 
 mod account;
@@ -7,6 +10,7 @@ mod error;
 pub mod lucidrains;
 pub mod onnx;
 pub mod page;
+mod source;
 pub mod torch_file;
 
 pub use account::Account;

@@ -102,25 +102,31 @@ impl Run {
     /// # Errors
     /// [`TrainError::RunDirectory`] if it is not empty, or a file: nothing is overwritten.
     pub fn create(trainer: Trainer, directory: &Path) -> Result<Self, TrainError> {
-        let refuse = |reason: String| TrainError::RunDirectory { path: directory.to_owned(), reason };
         let files = RunFiles { directory: directory.to_owned() };
         if !trainer.group.is_main() {
             return Ok(Self::new(trainer, files, None, Vec::new()));
         }
-        if directory.exists() {
-            if !directory.is_dir() {
-                return Err(refuse("it is a file; name another directory with --run".to_owned()));
-            }
-            let entries = fs::read_dir(directory).map_err(|source| FileError::new(Action::List, directory, source))?;
-            if entries.count() > 0 {
-                let reason = "it is not empty; go on with --resume, or name another directory with --run";
-                return Err(refuse(reason.to_owned()));
-            }
-        }
+        Self::check_is_new(directory)?;
         create_folder(&directory.join("samples"))?;
         let lock = files.lock()?;
         files.write_config(trainer.config())?;
         Ok(Self::new(trainer, files, lock, Vec::new()))
+    }
+
+    /// Refuses a directory that is not empty, or a file.
+    pub(crate) fn check_is_new(directory: &Path) -> Result<(), TrainError> {
+        let refuse = |reason: &str| TrainError::RunDirectory { path: directory.to_owned(), reason: reason.to_owned() };
+        if !directory.exists() {
+            return Ok(());
+        }
+        if !directory.is_dir() {
+            return Err(refuse("it is a file; name another directory with --run"));
+        }
+        let entries = fs::read_dir(directory).map_err(|source| FileError::new(Action::List, directory, source))?;
+        if entries.count() > 0 {
+            return Err(refuse("it is not empty; go on with --resume, or name another directory with --run"));
+        }
+        Ok(())
     }
 
     fn new(trainer: Trainer, files: RunFiles, lock: Option<File>, passed_over: Vec<(PathBuf, TrainError)>) -> Self {

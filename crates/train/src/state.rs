@@ -30,10 +30,10 @@ use crate::{
 };
 
 /// Version of the format of training states. Version 2 renamed `optimiser_steps` and `quarters` of the header.
-const FORMAT_VERSION: u32 = 2;
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 /// Entry of the metadata that holds the [`StateHeader`].
-const KEY: &str = "diffuse-training-state";
+pub(crate) const KEY: &str = "diffuse-training-state";
 
 /// Tensors of importance sampling.
 const LOSSES: &str = "importance.losses";
@@ -278,25 +278,25 @@ fn power_average(index: usize) -> String {
 }
 
 /// The part of a training state that is not tensors.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StateHeader {
-    format_version: u32,
-    step: u64,
+pub(crate) struct StateHeader {
+    pub(crate) format_version: u32,
+    pub(crate) step: u64,
     #[serde(alias = "optimiser_steps")]
-    optimizer_steps: u64,
-    ema_step: u64,
+    pub(crate) optimizer_steps: u64,
+    pub(crate) ema_step: u64,
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    skipped: BTreeSet<u64>,
+    pub(crate) skipped: BTreeSet<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    best: Option<(u64, f64)>,
+    pub(crate) best: Option<(u64, f64)>,
     /// The configuration of the steps so far, in TOML, independent of later edits of the run's `config.toml`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    config: Option<String>,
+    pub(crate) config: Option<String>,
     #[serde(default, alias = "quarters", skip_serializing_if = "QuartileLosses::is_empty")]
-    quartiles: QuartileLosses,
+    pub(crate) quartiles: QuartileLosses,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    loss_scale: Option<LossScale>,
+    pub(crate) loss_scale: Option<LossScale>,
 }
 
 #[cfg(test)]

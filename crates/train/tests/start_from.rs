@@ -182,7 +182,7 @@ fn sorted_texts(list: &[&str]) -> Vec<String> {
 fn a_network_of_another_architecture_is_refused_by_its_keys() {
     let trained = Trained::new(&small());
     let mut other = trained.start(&small(), "run");
-    (other.unet.dim, other.unet.attention_heads) = (16, 2);
+    (unet(&mut other).dim, unet(&mut other).attention_heads) = (16, 2);
     let error = error_of(&other);
     for words in
         ["model.safetensors", "unet.dim: 8 in the model, 16 here", "unet.attention_heads: 4 in", "Leave these keys out"]
@@ -192,9 +192,10 @@ fn a_network_of_another_architecture_is_refused_by_its_keys() {
     assert!(!error.contains("unet.channels") && !error.contains("unet.classes"), "{error}");
     // the same network, written out
     let mut same = trained.start(&small(), "run");
-    same.unet.init_dim = Some(8);
-    same.unet.attention = (0..2).map(|level| same.unet.attention_of(level)).collect();
-    same.unet.dropout = 0.1;
+    let network = unet(&mut same);
+    network.init_dim = Some(8);
+    network.attention = (0..2).map(|level| network.attention_of(level)).collect();
+    network.dropout = 0.1;
     assert!(trainer(&same).start().is_some());
 }
 

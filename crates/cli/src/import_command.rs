@@ -1,0 +1,120 @@
+//! `diffuse import`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use clap::Args;
+use interchange::lucidrains::{ImportOptions, import};
+use schedule::{BetaSchedule, Objective};
+use serde_json::json;
+
+use crate::{
+    arguments::{CommonArguments, count},
+    train_command::absolute_data,
+};
+
+#[derive(Args)]
+pub struct ImportArguments {
+    /// A file of denoising-diffusion-pytorch: model-N.pt of its Trainer, or a state dict of GaussianDiffusion or Unet (.pt,
+    /// .safetensors)
+    #[arg(value_name = "FILE")]
+    path: PathBuf,
+    /// Where the model goes; with --optimizer, the run directory
+    #[arg(long, value_name = "FILE|DIR")]
+    out: PathBuf,
+    /// Size of the images, which no file has; 32 if not given
+    #[arg(long, value_name = "SIDE|HEIGHTxWIDTH", value_parser = image_size)]
+    image_size: Option<(usize, usize)>,
+    /// Take the weights in training instead of their average (EMA)
+    #[arg(long, conflicts_with = "optimizer")]
+    raw: bool,
+    /// Also take the state of the training, and write a run that diffuse train --resume goes on with
+    #[arg(long, requires = "data")]
+    optimizer: bool,
+    /// With --optimizer: the images to go on with, a dataset's name, a file or a folder
+    #[arg(long, value_name = "NAME|PATH", requires = "optimizer")]
+    data: Option<String>,
+    /// Channels of the images, where the network takes or gives others
+    #[arg(long, value_parser = count(1..=1 << 16))]
+    channels: Option<usize>,
+    /// epsilon, x0 or v (also pred_noise, pred_x0, pred_v); from the buffers if not given, v where there are none
+    #[arg(long)]
+    objective: Option<Objective>,
+    /// Beta schedule of a file without buffers: linear, cosine, sigmoid, …; sigmoid if not given
+    #[arg(long, value_name = "NAME")]
+    beta_schedule: Option<BetaSchedule>,
+    /// Timesteps of a file without buffers; 1000 if not given
+    #[arg(long, value_parser = count(1..=1 << 20))]
+    timesteps: Option<usize>,
+    /// Steps of sampling: fewer than the timesteps are DDIM; all of them, by DDPM, if not given
+    #[arg(long, value_parser = count(1..=1 << 20))]
+    steps: Option<usize>,
+    /// Longest period of the sinusoidal embedding (sinusoidal_pos_emb_theta)
+    #[arg(long, default_value_t = 10_000.0)]
+    theta: f64,
+    /// The Fourier features of t are random, not learned (random_fourier_features)
+    #[arg(long)]
+    random_fourier: bool,
+    #[command(flatten)]
+    common: CommonArguments,
+}
+
+/// Parses a side, or a height and a width.
+fn image_size(text: &str) -> Result<(usize, usize), String> {
+    let (height, width) = text.split_once('x').unwrap_or((text, text));
+    let sides = height.parse().ok().zip(width.parse().ok());
+    sides
+        .filter(|(height, width)| (1..=1 << 14).contains(height) && (1..=1 << 14).contains(width))
+        .ok_or_else(|| "write it as SIDE or HEIGHTxWIDTH, as in 64 or 64x48, each from 1 to 16384".to_owned())
+}
+
+pub fn run(arguments: ImportArguments) -> anyhow::Result<()> {
+    let ImportArguments { path, out, common, .. } = &arguments;
+    if path.is_dir() {
+        bail!("{} is a folder; name the file with the weights", path.display());
+    }
+    check_out(out, arguments.optimizer)?;
+    let options = ImportOptions {
+        image_size: arguments.image_size,
+        raw: arguments.raw,
+        channels: arguments.channels,
+        objective: arguments.objective,
+        beta_schedule: arguments.beta_schedule.clone(),
+        timesteps: arguments.timesteps,
+        sampling_timesteps: arguments.steps,
+        sinusoidal_pos_emb_theta: arguments.theta,
+        random_fourier_features: arguments.random_fourier,
+        training: arguments.optimizer,
+    };
+    let (_, device) = common.open_device()?;
+    let imported = import(path, &options, &device)?;
+    let mut lines = imported.account.to_string();
+    let mut json = json!({ "account": imported.account });
+    match (&imported.training, &arguments.data) {
+        (Some(training), Some(data)) => {
+            let files = training.begin_run(&imported.model, &absolute_data(data, None), out)?;
+            json["run"] = json!(out);
+            json["model"] = json!(files.model());
+            lines +=
+                &format!("run       {}\ngo on with: diffuse train --resume --run {}", out.display(), out.display());
+        }
+        _ => {
+            imported.model.save(out)?;
+            json["model"] = json!(out);
+            lines += &format!("model     {}", out.display());
+        }
+    }
+    common.print(json, lines)
+}
+
+/// Refuses a place for the result before anything is read.
+fn check_out(out: &Path, is_run: bool) -> anyhow::Result<()> {
+    if is_run {
+        files::check_writable(&out.join("config.toml"))?;
+        return Ok(());
+    }
+    if out.is_dir() {
+        bail!("{} is a folder; name the model file, as in {}", out.display(), out.join("model.safetensors").display());
+    }
+    Ok(files::check_writable(out)?)
+}
