@@ -65,6 +65,8 @@ fn help_and_errors_are_those_of_the_snapshots() {
         &["plan", "--help"],
         &["average", "--help"],
         &["classifier", "--help"],
+        &["import", "--help"],
+        &["export", "--help"],
         &["config", "--help"],
         &["completions", "--help"],
         &["man", "--help"],

@@ -79,7 +79,7 @@ fn what_cannot_be_exchanged_is_refused_and_leaves_no_file() {
         ("code.pt", &["code.pt", "`os.system`", "state_dict()"]),
         ("other.txt", &["other.txt", "torch.save"]),
         ("missing.pt", &["missing.pt"]),
-        ("folder", &["folder", "name the file"]),
+        ("folder", &["folder", "not one of diffusers"]),
     ] {
         workplace.run(&["import", path, "--out", "new.safetensors"]).refused(words);
     }
@@ -90,7 +90,84 @@ fn what_cannot_be_exchanged_is_refused_and_leaves_no_file() {
     assert!(!workplace.path("new.safetensors").exists() && !workplace.path("new").exists());
 
     workplace.train_tiny(&["--run", "run", "--steps", "1", "--set", "training.class_labels=true"]).succeeded();
-    workplace.run(&["export", "run", "--to", "lucidrains", "--out", "new.pt"]).refused(&["labels of 10 classes"]);
+    workplace
+        .run(&["export", "run", "--to", "lucidrains", "--out", "new.pt"])
+        .refused(&["patches", "unet.patch_size = 1"]);
+    let whole = ["--run", "whole", "--steps", "1", "--set", "training.class_labels=true", "--set", "unet.patch_size=1"];
+    workplace.train_tiny(&whole).succeeded();
+    workplace.run(&["export", "whole", "--to", "lucidrains", "--out", "new.pt"]).refused(&["labels of 10 classes"]);
     workplace.run(&["export", "run", "--to", "lucidrain", "--out", "new.pt"]).refused(&["lucidrains"]);
     assert!(!workplace.path("new.pt").exists());
+}
+
+/// The arguments of a training of diffusers' network, small, for one step.
+const UNET2D: [&str; 19] = [
+    "train",
+    "--run",
+    "run",
+    "--steps",
+    "1",
+    "--set",
+    "unet.architecture=unet2d",
+    "--set",
+    "unet.block_out_channels=[8, 8]",
+    "--set",
+    "unet.down_block_types=[\"DownBlock2D\", \"AttnDownBlock2D\"]",
+    "--set",
+    "unet.up_block_types=[\"AttnUpBlock2D\", \"UpBlock2D\"]",
+    "--set",
+    "unet.layers_per_block=1",
+    "--set",
+    "unet.norm_num_groups=4",
+    "--set",
+    "training.class_labels=false",
+];
+
+#[test]
+fn a_folder_of_diffusers_takes_the_place_of_a_model() {
+    let workplace = Workplace::new();
+    let settings = ["data.limit=20", "training.batch_size=2", "sampling.count=2", "sampling.steps=2"];
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    let train: Vec<&str> = UNET2D.iter().copied().chain(settings).collect();
+    workplace.run(&train).succeeded();
+    let finished = workplace.run(&["export", "run", "--to", "diffusers", "--out", "folder"]).succeeded();
+    assert!(finished.output.contains("UNet2DModel") && finished.output.contains("written   folder"), "{finished}");
+    assert!(workplace.path("folder/unet/config.json").exists());
+    workplace.run(&["export", "run", "--to", "diffusers", "--out", "folder"]).refused(&["folder", "empty"]);
+
+    workplace.run(&["import", "folder", "--out", "model.safetensors"]).succeeded();
+    let draw = |model: &str, out: &str| {
+        // a spacing that both have
+        let options =
+            ["--count", "1", "--sampler", "ddim", "--steps", "3", "--spacing", "leading", "--save", "png", "--out"];
+        workplace.run(&[&["sample", model][..], &options, &[out]].concat()).succeeded();
+    };
+    draw("folder", "from-folder");
+    draw("model.safetensors", "from-model");
+    draw("run", "from-run");
+    let picture = |out: &str| workplace.read(&format!("{out}/00000.png"));
+    assert_eq!(picture("from-folder"), picture("from-model"));
+    assert_eq!(picture("from-folder"), picture("from-run"));
+
+    let raw = ["import", "folder", "--out", "raw.safetensors", "--raw"];
+    workplace.run(&raw).refused(&["--raw", "denoising-diffusion-pytorch"]);
+    workplace.run(&["export", "run", "--to", "lucidrains", "--out", "new.pt"]).refused(&["--to diffusers"]);
+    workplace
+        .run(&["sample", "hf://google/ddpm-cifar10-32"])
+        .refused(&["hf://google/ddpm-cifar10-32", "--features hf"]);
+}
+
+#[test]
+fn networks_leave_as_onnx_and_as_a_page() {
+    let workplace = workplace();
+    workplace.run(&IMPORT).succeeded();
+    let export = |rest: &[&str]| workplace.run(&[&["export", "model.safetensors", "--to"][..], rest].concat());
+    let finished = export(&["onnx", "--out", "network.onnx"]).succeeded();
+    assert!(finished.output.contains("written   network.onnx"), "{finished}");
+    export(&["onnx", "--out", "chain.onnx", "--chain", "3"]).succeeded();
+    assert!(workplace.read("chain.onnx").len() > workplace.read("network.onnx").len());
+    export(&["onnx", "--out", "other.onnx", "--chain", "41"]).refused(&["41", "40"]);
+    export(&["page", "--out", "page"]).refused(&["onnxruntime-web", "npm pack"]);
+    export(&["page", "--out", "page", "--chain", "3"]).refused(&["--chain"]);
+    assert!(!workplace.path("other.onnx").exists() && !workplace.path("page").exists());
 }

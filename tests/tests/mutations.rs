@@ -279,8 +279,10 @@ fn try_files_of_torch(root: &Path) {
     }
     let device = Device::flex();
     let unet = UnetConfig { dim: 4, dim_mults: vec![1], channels: 1, ..UnetConfig::default() };
-    let model =
-        Model { unet: unet.init(&device).expect("a network"), header: Header::new(unet, ImageFormat::new(1, 8, 8)) };
+    let model = Model {
+        unet: unet.init(&device).expect("a network").into(),
+        header: Header::new(unet, ImageFormat::new(1, 8, 8)),
+    };
     let path = root.join("model.pt");
     lucidrains::export(&model, None, &path).expect("written");
     let options = ImportOptions::default();

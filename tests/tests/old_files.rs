@@ -59,7 +59,7 @@ fn a_newer_version_is_refused_by_its_number_whatever_its_keys() {
     let workplace = workplace();
     let (model, state) = ("run/model.safetensors", "run/checkpoints/step-0000004.safetensors");
     // the newest versions that are read
-    let files = [(model, 1), (state, 2)];
+    let files = [(model, 2), (state, 2)];
     for (file, newest) in files {
         let bytes = workplace.read(file);
         let length = u64::from_le_bytes(*bytes.first_chunk().expect("a length")) as usize;

@@ -12,12 +12,13 @@ use crate::{UsageError, cargo, cuda, gpu_kit, known, print};
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
 /// The libraries that models are exchanged with, from PyPI; torch brings 3 GB of CUDA, without which it cannot be imported.
-const PEERS: &str = "denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 torch==2.15.0 safetensors==0.8.0";
+const PEERS: &str = "denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 torch==2.15.0 safetensors==0.8.0 diffusers==0.42.1 \
+                     onnx==1.23.2 onnxruntime==1.32.0 tract==0.23.9";
 /// Targets of `tests/fuzz` that need its feature `networks`, and with it burn.
-const NETWORK_TARGETS: [&str; 4] = ["classifier", "config", "model", "torch_file"];
+const NETWORK_TARGETS: [&str; 5] = ["classifier", "config", "diffusers", "model", "torch_file"];
 
 /// Steps that run only if they are named, because they need more than most machines have.
-const ON_DEMAND: [&str; 6] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit"];
+const ON_DEMAND: [&str; 7] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit", "page"];
 
 /// A check: its name, a description, and how it is done.
 struct Step(&'static str, &'static str, Action);
@@ -31,7 +32,7 @@ enum Action {
 use Action::{Function, Line};
 
 /// The steps, in the order in which they run.
-const STEPS: [Step; 19] = [
+const STEPS: [Step; 20] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
     // with the operations on GPUs, which no build without one of these features compiles
     Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets --features wgpu -- -D warnings")),
@@ -104,6 +105,14 @@ const STEPS: [Step; 19] = [
         "interchange",
         "models are exchanged with the Python libraries, both ways (4 GB from PyPI)",
         Function(exchange_models),
+    ),
+    Step(
+        "page",
+        "an exported page draws in headless Chromium (if named; needs chromium, node, npm and python3)",
+        Line(
+            "cargo build --workspace --bin diffuse && node crates/interchange/tests/peers/page.mjs \
+             \"${CARGO_TARGET_DIR:-target}/debug/diffuse\"",
+        ),
     ),
     Step(
         "mpi",
@@ -227,7 +236,7 @@ fn read_events(root: &Path) -> anyhow::Result<()> {
 /// Runs each script of `crates/interchange/tests/peers`, which exchanges models between a Python library and `diffuse`.
 fn exchange_models(root: &Path) -> anyhow::Result<()> {
     let packages = install("interchange", PEERS)?;
-    shell("cargo build --workspace --bin diffuse", root)?;
+    shell("cargo build --workspace --bin diffuse --example from_noise", root)?;
     let program = std::env::current_exe()?.with_file_name("diffuse");
     let folder = root.join("crates/interchange/tests/peers");
     let entries = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;

@@ -11,6 +11,7 @@ use burn::tensor::Device;
 use checkpoint::Model;
 use clap::{Args, builder::RangedU64ValueParser, value_parser};
 use device::DeviceError;
+use interchange::diffusers::{self, ImportOptions};
 use serde::Serialize;
 use toml::Value;
 use train::{Config, Origin, PRESETS};
@@ -43,8 +44,8 @@ impl CommonArguments {
 /// A trained model and the seed of a command.
 #[derive(Args)]
 pub struct ModelArguments {
-    /// A run directory or a model file
-    #[arg(value_name = "RUN|FILE")]
+    /// A run directory, a model file, a folder that diffusers has written (DDPMPipeline, UNet2DModel), or hf://USER/NAME
+    #[arg(value_name = "RUN|FILE|FOLDER")]
     pub path: PathBuf,
     /// The same seed gives the same result
     #[arg(long, default_value_t = 0)]
@@ -61,9 +62,38 @@ impl ModelArguments {
     }
 }
 
-/// Reads the model of a run directory or a model file.
+/// Reads the model of a run directory, a model file or a folder of diffusers; of the latter it says what differs there.
 pub fn load_model(path: &Path, device: &Device) -> anyhow::Result<Model> {
+    if let Some(repository) = path.to_str().and_then(|path| path.strip_prefix("hf://")) {
+        return load_model(&fetch(repository)?, device);
+    }
+    if diffusers::is_folder(path) {
+        let (model, account) = diffusers::import(path, &ImportOptions::default(), device)?;
+        for (title, lines) in [("not used", &account.not_used), ("assumed", &account.assumed)] {
+            lines.iter().for_each(|line| eprintln!("{title:<10}{line}"));
+        }
+        return Ok(model);
+    }
     Ok(Model::load(&model_file(path)?, device)?)
+}
+
+/// Fetches a repository of the Hugging Face Hub, and returns its folder in the cache.
+#[cfg(feature = "hf")]
+fn fetch(repository: &str) -> anyhow::Result<PathBuf> {
+    use anyhow::Context;
+    let cache =
+        data::Places::from_environment().cache.context("there is no folder for a cache: set HOME or XDG_CACHE_HOME")?;
+    let repository = repository.parse().map_err(UsageError)?;
+    Ok(interchange::hub::fetch(&repository, &cache.with_file_name("hub"), &mut |line| eprintln!("{line}"))?)
+}
+
+#[cfg(not(feature = "hf"))]
+fn fetch(repository: &str) -> anyhow::Result<PathBuf> {
+    let text = format!(
+        "hf://{repository}: this build has no access to the Hugging Face Hub; build it with --features hf, or download the repository \
+         and name its folder"
+    );
+    Err(UsageError(text).into())
 }
 
 /// The model file of a run directory; any other path is a model file.
@@ -72,6 +102,12 @@ pub fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
         return Ok(path.to_owned());
     }
     let file = path.join("model.safetensors");
+    if !file.exists() && diffusers::is_folder(path) {
+        bail!(
+            "{} is a folder of diffusers, which is not changed here: make a model of it with diffuse import",
+            path.display()
+        );
+    }
     if !file.exists() {
         bail!("the run {} has no model.safetensors yet: let its training end, or stop it with Ctrl-C", path.display());
     }

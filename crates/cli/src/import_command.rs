@@ -4,20 +4,27 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use clap::Args;
-use interchange::lucidrains::{ImportOptions, import};
+use interchange::{
+    diffusers,
+    lucidrains::{ImportOptions, import},
+};
 use schedule::{BetaSchedule, Objective};
 use serde_json::json;
 
 use crate::{
+    UsageError,
     arguments::{CommonArguments, count},
     train_command::absolute_data,
 };
 
+/// lucidrains' longest period of the sinusoidal embedding.
+const THETA: f64 = 10_000.0;
+
 #[derive(Args)]
 pub struct ImportArguments {
     /// A file of denoising-diffusion-pytorch: model-N.pt of its Trainer, or a state dict of GaussianDiffusion or Unet (.pt,
-    /// .safetensors)
-    #[arg(value_name = "FILE")]
+    /// .safetensors); or a folder that diffusers has written (DDPMPipeline, UNet2DModel)
+    #[arg(value_name = "FILE|FOLDER")]
     path: PathBuf,
     /// Where the model goes; with --optimizer, the run directory
     #[arg(long, value_name = "FILE|DIR")]
@@ -50,7 +57,7 @@ pub struct ImportArguments {
     #[arg(long, value_parser = count(1..=1 << 20))]
     steps: Option<usize>,
     /// Longest period of the sinusoidal embedding (sinusoidal_pos_emb_theta)
-    #[arg(long, default_value_t = 10_000.0)]
+    #[arg(long, default_value_t = THETA)]
     theta: f64,
     /// The Fourier features of t are random, not learned (random_fourier_features)
     #[arg(long)]
@@ -70,10 +77,10 @@ fn image_size(text: &str) -> Result<(usize, usize), String> {
 
 pub fn run(arguments: ImportArguments) -> anyhow::Result<()> {
     let ImportArguments { path, out, common, .. } = &arguments;
-    if path.is_dir() {
-        bail!("{} is a folder; name the file with the weights", path.display());
-    }
     check_out(out, arguments.optimizer)?;
+    if path.is_dir() {
+        return import_folder(&arguments);
+    }
     let options = ImportOptions {
         image_size: arguments.image_size,
         raw: arguments.raw,
@@ -105,6 +112,38 @@ pub fn run(arguments: ImportArguments) -> anyhow::Result<()> {
         }
     }
     common.print(json, lines)
+}
+
+/// Makes a model of a folder of diffusers.
+fn import_folder(arguments: &ImportArguments) -> anyhow::Result<()> {
+    let ImportArguments { path, out, common, image_size, .. } = arguments;
+    if !diffusers::is_folder(path) {
+        bail!(
+            "{} is a folder, and not one of diffusers (it has no model_index.json and no config.json): name the file with the weights",
+            path.display()
+        );
+    }
+    let of_files = [
+        ("--raw", arguments.raw),
+        ("--optimizer", arguments.optimizer),
+        ("--channels", arguments.channels.is_some()),
+        ("--objective", arguments.objective.is_some()),
+        ("--beta-schedule", arguments.beta_schedule.is_some()),
+        ("--timesteps", arguments.timesteps.is_some()),
+        ("--steps", arguments.steps.is_some()),
+        ("--theta", arguments.theta != THETA),
+        ("--random-fourier", arguments.random_fourier),
+    ];
+    if let Some((flag, _)) = of_files.into_iter().find(|(_, is_given)| *is_given) {
+        let text = format!(
+            "{flag} is of files of denoising-diffusion-pytorch: a folder of diffusers says it itself; leave it out"
+        );
+        return Err(UsageError(text).into());
+    }
+    let (_, device) = common.open_device()?;
+    let (model, account) = diffusers::import(path, &diffusers::ImportOptions { image_size: *image_size }, &device)?;
+    model.save(out)?;
+    common.print(json!({ "account": account, "model": out }), format!("{account}model     {}", out.display()))
 }
 
 /// Refuses a place for the result before anything is read.

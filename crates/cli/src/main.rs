@@ -59,7 +59,7 @@ enum Command {
     Classifier(classifier_command::ClassifierArguments),
     /// Make a model of a longer or shorter average of the weights, after the training
     Average(average_command::AverageArguments),
-    /// Make a model of a file of another system
+    /// Make a model of a file or folder of another system
     Import(import_command::ImportArguments),
     /// Write a model in a format of another system
     Export(export_command::ExportArguments),

@@ -30,4 +30,7 @@ pub enum InterchangeError {
         /// What it is, and what can be done.
         reason: String,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Write(#[from] files::FileError),
 }

@@ -7,6 +7,8 @@
 mod account;
 pub mod diffusers;
 mod error;
+#[cfg(feature = "hf")]
+pub mod hub;
 pub mod lucidrains;
 pub mod onnx;
 pub mod page;

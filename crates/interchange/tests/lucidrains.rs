@@ -22,12 +22,15 @@ use tempfile::TempDir;
 use train::{SavedState, TrainError};
 use unet::{AttentionKind, Condition, UnetConfig};
 
+/// Named tensors.
+type Tensors = Vec<(String, TensorData)>;
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/lucidrains").join(name)
 }
 
 /// The tensors of a golden safetensors file whose names begin with `prefix`, without it.
-fn tensors(name: &str, prefix: &str) -> Vec<(String, TensorData)> {
+fn tensors(name: &str, prefix: &str) -> Tensors {
     let bytes = std::fs::read(golden(name)).expect("a golden file");
     let file = SafeTensors::deserialize(&bytes).expect("safetensors");
     let of = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
@@ -178,6 +181,7 @@ fn every_kind_of_network_comes_in() {
         let Imported { model, account, .. } = read(&path, &options()).unwrap_or_else(|error| panic!("{name}: {error}"));
         check_outputs(name, &model, &tensors(&file, "out/"));
         let Header { unet, objective, schedule, .. } = &model.header;
+        let unet = unet.as_unet().expect("lucidrains' network");
         match name {
             "learned_variance" => {
                 assert!(unet.learned_variance && unet.channels == 3 && schedule.family.name() == "linear");
@@ -263,7 +267,7 @@ fn other_names_around_the_network_are_no_obstacle() {
 fn what_is_wrong_with_a_state_dict_is_said_with_its_key() {
     let folder = tempfile::tempdir().expect("a folder");
     let whole = tensors("other_betas.safetensors", "state/");
-    let error = |change: &dyn Fn(&mut Vec<(String, TensorData)>)| {
+    let error = |change: &dyn Fn(&mut Tensors)| {
         let mut changed = whole.clone();
         change(&mut changed);
         read(&state_dict(&folder, &changed), &options())
@@ -275,14 +279,12 @@ fn what_is_wrong_with_a_state_dict_is_said_with_its_key() {
         |list: &[(String, TensorData)], name: &str| list.iter().position(|(other, _)| other == name).expect(name);
     let zeros = |shape: &[usize]| TensorData::zeros::<f32, _>(shape.to_vec());
     let replaced = |name: &'static str, shape: &'static [usize]| {
-        error(&move |list: &mut Vec<(String, TensorData)>| {
+        error(&move |list: &mut Tensors| {
             let at = place(list, name);
             list[at].1 = zeros(shape);
         })
     };
-    let added = |name: &'static str| {
-        error(&move |list: &mut Vec<(String, TensorData)>| list.push((name.to_owned(), zeros(&[1]))))
-    };
+    let added = |name: &'static str| error(&move |list: &mut Tensors| list.push((name.to_owned(), zeros(&[1]))));
     let message = error(&|list| drop(list.remove(place(list, "model.mid_block1.block2.proj.bias"))));
     assert!(message.contains("state.pt: `model.mid_block1.block2.proj.bias`: it is missing"), "{message}");
     let message = error(&|list| drop(list.remove(place(list, "betas"))));

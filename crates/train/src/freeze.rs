@@ -106,38 +106,3 @@ impl Trainer {
         parameters.filter(|(name, _)| is_frozen(name)).map(|(_, values)| values.dims()[0]).sum()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use burn::tensor::Device;
-    use unet::UnetConfig;
-
-    fn network(config: UnetConfig) -> Network {
-        let config = UnetConfig { dim: 8, dim_mults: vec![1, 2], channels: 1, ..config };
-        config.init(&Device::flex().autodiff()).expect("a possible network").into()
-    }
-
-    #[test]
-    fn every_parameter_has_its_part() {
-        let names = network(UnetConfig { classes: 3, ..UnetConfig::default() }).parameter_names();
-        let parts: Vec<Part> = names.iter().map(|name| Part::of(name)).collect();
-        assert!(parts.is_sorted(), "{names:?}");
-        let heads: Vec<&str> = names.iter().map(String::as_str).filter(|name| Part::of(name) == Part::Head).collect();
-        assert!(heads.iter().all(|name| name.starts_with("final_")), "{heads:?}");
-        for part in [Part::Stem, Part::Time, Part::Labels, Part::Down, Part::Mid, Part::Up, Part::Head] {
-            assert!(parts.contains(&part), "{part:?} of {names:?}");
-            assert_eq!(serde_json::to_value(part).expect("a name"), part.name());
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_frozen_is_refused() {
-        let refused = |config, parts: &[Part]| freeze(network(config), parts).expect_err("not possible").to_string();
-        let error = refused(UnetConfig::default(), &[Part::Mid, Part::Labels]);
-        assert!(error.contains(r#"["mid", "labels"]"#) && error.contains("class_labels"), "{error}");
-        use Part::{Down, Head, Mid, Stem, Time, Up};
-        let error = refused(UnetConfig::default(), &[Stem, Time, Down, Mid, Up, Head]);
-        assert!(error.contains("nothing is left to train"), "{error}");
-    }
-}

@@ -10,6 +10,7 @@ use data::ImageSet;
 use parallel::{GroupError, ProcessGroup, threads};
 use schedule::Objective;
 use train::{Config, Control, Event, Outcome, Part, Run, TrainError, Trainer};
+use unet::{DownBlock, Unet2dConfig, UpBlock};
 
 /// Steps of each curve.
 const STEPS: usize = 8;
@@ -17,7 +18,7 @@ const STEPS: usize = 8;
 type Change = fn(&mut Config);
 
 /// Options that could depend on which samples are computed together.
-const KINDS: [(&str, Change); 9] = [
+const KINDS: [(&str, Change); 10] = [
     ("default", |_| ()),
     ("accumulated", |config| config.training.gradient_accumulate_every = 3),
     ("parts on threads", |config| config.training.parallel_parts = 4),
@@ -32,7 +33,22 @@ const KINDS: [(&str, Change); 9] = [
     }),
     ("flow matching", |config| config.diffusion.objective = Objective::Flow),
     ("frozen parts", |config| config.training.freeze = vec![Part::Stem, Part::Down]),
+    ("diffusers' network", |config| config.unet = unet2d().into()),
 ];
+
+/// diffusers' network with attention and dropout.
+fn unet2d() -> Unet2dConfig {
+    Unet2dConfig {
+        channels: 1,
+        block_out_channels: vec![4, 8],
+        down_block_types: vec![DownBlock::Plain, DownBlock::Attention],
+        up_block_types: vec![UpBlock::Attention, UpBlock::Plain],
+        layers_per_block: 1,
+        norm_num_groups: 4,
+        attention_head_dim: Some(4),
+        ..Unet2dConfig::default()
+    }
+}
 
 fn small() -> Config {
     let mut config = Config::preset("digits").expect("a preset");

@@ -13,6 +13,8 @@ use train::{Config, Control, MixedPrecision, OptimizerKind, Origin, Part, Run, T
 use unet::UnetConfig;
 
 type Weights = BTreeMap<String, Vec<f32>>;
+type Change = fn(&mut Config);
+type Names = &'static [&'static str];
 
 fn unet(config: &mut Config) -> &mut UnetConfig {
     config.unet.as_unet_mut().expect("lucidrains' network")
@@ -114,7 +116,7 @@ fn a_training_starts_from_the_averaged_weights_of_a_run_or_the_raw_ones_of_a_sta
 #[test]
 fn what_follows_from_classes_and_channels_is_fresh_and_the_rest_is_taken() {
     let trained = Trained::new(&small());
-    let cases: [(&str, fn(&mut Config), &[&str], &[&str]); 4] = [
+    let cases: [(&str, Change, Names, Names); 4] = [
         (
             "colors",
             |config| config.data.channels = Some(3),
@@ -263,8 +265,39 @@ fn a_start_that_costs_quality_is_said() {
 }
 
 #[test]
+fn every_parameter_has_its_part() {
+    let names = trainer(&small()).unet().parameter_names();
+    let parts: Vec<Part> = names.iter().map(|name| Part::of(name)).collect();
+    assert!(parts.is_sorted(), "{names:?}");
+    let of_head: Vec<&String> = names.iter().filter(|name| Part::of(name) == Part::Head).collect();
+    assert!(of_head.iter().all(|name| name.starts_with("final_")), "{of_head:?}");
+    for part in [Part::Stem, Part::Time, Part::Labels, Part::Down, Part::Mid, Part::Up, Part::Head] {
+        assert!(parts.contains(&part), "{part:?} of {names:?}");
+        let mut config = small();
+        config.training.freeze = vec![part];
+        let text = toml::to_string(&config).expect("TOML");
+        assert!(text.contains(&format!("freeze = [\"{}\"]", part.name())), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_frozen_is_refused() {
+    use Part::{Down, Head, Labels, Mid, Stem, Time, Up};
+    let mut config = small();
+    config.training.class_labels = false;
+    for (parts, words) in [
+        (vec![Mid, Labels], [r#"["mid", "labels"]"#, "training.class_labels = true"]),
+        (vec![Stem, Time, Down, Mid, Up, Head], ["training.freeze", "nothing is left to train"]),
+    ] {
+        config.training.freeze = parts;
+        let error = error_of(&config);
+        assert!(words.iter().all(|word| error.contains(word)), "{error}");
+    }
+}
+
+#[test]
 fn frozen_parts_stay_and_the_others_take_the_steps_that_they_would_take() {
-    let kinds: [(&str, fn(&mut Config)); 4] = [
+    let kinds: [(&str, Change); 4] = [
         ("Adam", |_| ()),
         ("AdamW on threads", |config| {
             (config.training.optimizer, config.training.weight_decay) = (OptimizerKind::Adamw, 0.1);

@@ -4,11 +4,12 @@ use burn::tensor::Device;
 use data::ImageSet;
 use schedule::{LevelDistribution, LossWeight, Objective};
 use train::{Config, Control, MixedPrecision, Run, TrainError, Trainer};
+use unet::{DownBlock, Unet2dConfig, UpBlock};
 
 type Change = fn(&mut Config);
 
 /// Training targets beyond the article's.
-const TARGETS: [(&str, Change); 8] = [
+const TARGETS: [(&str, Change); 9] = [
     ("EDM", |config| {
         config.diffusion.objective = Objective::Edm { sigma_data: 0.5 };
         config.diffusion.schedule.family = "edm".parse().expect("a family");
@@ -30,7 +31,22 @@ const TARGETS: [(&str, Change); 8] = [
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
     ("self-conditioning", |config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true),
     ("post-hoc EMA", |config| config.training.post_hoc_ema.snapshot_every = 2),
+    ("diffusers' network", |config| config.unet = unet2d().into()),
 ];
+
+/// diffusers' network with attention and dropout.
+fn unet2d() -> Unet2dConfig {
+    Unet2dConfig {
+        channels: 1,
+        block_out_channels: vec![4, 8],
+        down_block_types: vec![DownBlock::Plain, DownBlock::Attention],
+        up_block_types: vec![UpBlock::Attention, UpBlock::Plain],
+        layers_per_block: 1,
+        norm_num_groups: 4,
+        attention_head_dim: Some(4),
+        ..Unet2dConfig::default()
+    }
+}
 
 fn small() -> Config {
     let mut config = Config::preset("digits").expect("a preset");

@@ -36,6 +36,7 @@ pub enum NetworkConfig {
 }
 
 /// A denoising network.
+#[allow(clippy::large_enum_variant, reason = "a network has few of them")]
 #[derive(Module, Debug)]
 pub enum Network {
     /// lucidrains' U-Net.

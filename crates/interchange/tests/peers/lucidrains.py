@@ -136,6 +136,11 @@ def training(folder):
     diffuse("import", folder / "first/model-1.pt", "--image-size", 16, "--optimizer", "--data", folder / "images", "--out", run)
     there = torch.load(folder / "first/model-1.pt", weights_only=True)
 
+    state = load_file(run / f"checkpoints/step-{there['step']:07}.safetensors")
+    for number, (name, _) in enumerate(first.model.named_parameters()):
+        name, moments = name.removeprefix("model."), there["opt"]["state"][number]
+        for key, moment in (("first_moment", "exp_avg"), ("second_moment", "exp_avg_sq")):
+            assert torch.equal(state[f"{key}.{name}"], moments[moment].flatten()), (key, name)
     # at once back: nothing is lost
     diffuse("export", run, "--to", "lucidrains", "--out", folder / "back.pt")
     back = torch.load(folder / "back.pt", weights_only=True)

@@ -42,6 +42,7 @@ pub struct Upsampling {
 }
 
 /// The change of resolution at the end of a level down.
+#[allow(clippy::large_enum_variant, reason = "a network has few of them")]
 #[derive(Module, Debug)]
 pub enum Downsampler {
     /// By a convolution.
@@ -51,6 +52,7 @@ pub enum Downsampler {
 }
 
 /// The change of resolution at the end of a level up.
+#[allow(clippy::large_enum_variant, reason = "a network has few of them")]
 #[derive(Module, Debug)]
 pub enum Upsampler {
     /// By a convolution.

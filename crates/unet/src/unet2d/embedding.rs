@@ -118,6 +118,7 @@ fn positional(config: &Unet2dConfig, t: Tensor<2>) -> Tensor<2> {
 }
 
 /// The embedding of labels.
+#[allow(clippy::large_enum_variant, reason = "a network has few of them")]
 #[derive(Module, Debug)]
 pub enum LabelEmbedding {
     /// A row for each class.

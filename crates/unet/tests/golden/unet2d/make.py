@@ -41,7 +41,8 @@ def make(name, size, labels=None, t=(3, 17), trained=False, **config):
         loss.backward()
         file["loss"] = loss.detach()[None]
         file |= {f"grads.{k}": v.grad.clone() for k, v in unet.named_parameters() if v.grad is not None}
-    save_file({key: value.contiguous() for key, value in file.items()}, here / f"{name}.safetensors")
+    tensors = {key: value.contiguous() for key, value in file.items()}
+    save_file(tensors, here / f"{name}.safetensors", metadata={"config": unet.to_json_string()})
 
 
 make(

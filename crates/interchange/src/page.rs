@@ -1,1 +1,0 @@
-//! A page that draws in a browser.
