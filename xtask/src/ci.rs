@@ -34,8 +34,8 @@ use Action::{Function, Line};
 /// The steps, in the order in which they run.
 const STEPS: [Step; 20] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
-    // with the operations on GPUs, which no build without one of these features compiles
-    Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets --features wgpu -- -D warnings")),
+    // with the operations on GPUs and the Hub, which no build without these features compiles
+    Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets --features wgpu,hf -- -D warnings")),
     Step(
         "docs",
         "the documentation builds and its links lead somewhere",
@@ -236,6 +236,7 @@ fn read_events(root: &Path) -> anyhow::Result<()> {
 /// Runs each script of `crates/interchange/tests/peers`, which exchanges models between a Python library and `diffuse`.
 fn exchange_models(root: &Path) -> anyhow::Result<()> {
     let packages = install("interchange", PEERS)?;
+    shell("cargo test --workspace --features hf --lib hub", root)?;
     shell("cargo build --workspace --bin diffuse --example from_noise", root)?;
     let program = std::env::current_exe()?.with_file_name("diffuse");
     let folder = root.join("crates/interchange/tests/peers");

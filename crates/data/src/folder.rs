@@ -127,7 +127,7 @@ mod tests {
     use crate::decode::jpeg_ends;
     use crate::options::{ClassFrom, Split};
     use crate::testing::{encoded, gray, write};
-    use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
+    use image::{ImageBuffer, ImageEncoder, ImageFormat, Luma, LumaA, Rgb, RgbImage, Rgba, RgbaImage};
 
     fn load_default(root: &tempfile::TempDir) -> Result<Loaded, DataError> {
         load("test", root.path(), &LoadOptions::default())
@@ -224,6 +224,30 @@ mod tests {
         let turned = load_default(&root).unwrap().images;
         assert_eq!(turned.width(), 32);
         assert!(turned.image(0)[2] > 200, "blue is not on the left");
+    }
+
+    #[test]
+    fn exif_orientation_is_applied_in_png_and_webp() {
+        // the same orientation as in a JPEG, without the start of its segment
+        let exif = with_orientation(&[0xff, 0xd8], 6)[12..].to_vec();
+        let picture = halves(16, 32);
+        let root = tempfile::tempdir().unwrap();
+        let create = |name: &str| std::fs::File::create(root.path().join(name)).unwrap();
+        let mut encoder = image::codecs::png::PngEncoder::new(create("a.png"));
+        encoder.set_exif_metadata(exif.clone()).unwrap();
+        picture.write_with_encoder(encoder).unwrap();
+        let mut encoder = image::codecs::webp::WebPEncoder::new_lossless(create("b.webp"));
+        encoder.set_exif_metadata(exif).unwrap();
+        picture.write_with_encoder(encoder).unwrap();
+        let images = load_default(&root).unwrap().images;
+        assert_eq!((images.len(), images.height(), images.width()), (2, 32, 16));
+        for index in 0..2 {
+            let pixel = |row: usize, column: usize| &images.image(index)[(row * 16 + column) * 3..][..3];
+            assert_eq!(
+                (pixel(0, 0), pixel(0, 15), pixel(31, 0)),
+                (&[255, 0, 0][..], &[255, 0, 0][..], &[0, 0, 255][..])
+            );
+        }
     }
 
     #[test]
