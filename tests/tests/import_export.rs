@@ -145,7 +145,7 @@ fn a_folder_of_diffusers_takes_the_place_of_a_model() {
     draw("folder", "from-folder");
     draw("model.safetensors", "from-model");
     draw("run", "from-run");
-    let picture = |out: &str| workplace.read(&format!("{out}/00000.png"));
+    let picture = |out: &str| workplace.read(format!("{out}/00000.png"));
     assert_eq!(picture("from-folder"), picture("from-model"));
     assert_eq!(picture("from-folder"), picture("from-run"));
 
