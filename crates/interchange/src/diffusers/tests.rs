@@ -17,7 +17,10 @@ fn keys(text: &str) -> Keys {
     Keys::read(&path).expect("JSON")
 }
 
-fn network_of(text: &str) -> Result<(Unet2dConfig, Option<(usize, usize)>, Account), InterchangeError> {
+/// Network, height and width of the images, and account.
+type Read = (Unet2dConfig, Option<(usize, usize)>, Account);
+
+fn network_of(text: &str) -> Result<Read, InterchangeError> {
     let mut account = Account::default();
     let (config, size) = network::read(keys(text), &mut account)?;
     Ok((config, size, account))
