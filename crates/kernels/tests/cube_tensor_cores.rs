@@ -64,9 +64,9 @@ fn difference_from_f64(sizes: Sizes, seed: u64) -> (f64, f64) {
     };
     let ours = evaluate(&function(ours), &inputs, &device(), DType::F32);
     let error = difference(&ours, &evaluate(&function(reference), &inputs, &Device::flex(), DType::F64));
-    // TF32, of a device, has 10 bits
+    // sums of up to some thousand products in f32, as in the other tests; TF32, of a device, has 10 bits
     let is_emulated = std::env::var(kernels::tensor_cores::VARIABLE).is_err();
-    (error, if is_emulated { 4e-6 } else { 5e-3 })
+    (error, if is_emulated { 1e-5 } else { 5e-3 })
 }
 
 /// Results so large that each of the tiles is used.
