@@ -32,6 +32,15 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     try_write(&folder_of(path), path, bytes).map_err(|source| FileError::new(Action::Write, path, source))
 }
 
+/// Writes a folder of files, each with its path in it, so that the folder is whole or not there: they are written into a folder
+/// beside it, which is then renamed. An empty folder may be there before.
+///
+/// # Errors
+/// [`FileError`] names the folder, the reason and what to do.
+pub fn write_folder(folder: &Path, files: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> Result<(), FileError> {
+    try_write_folder(folder, files).map_err(|source| FileError::new(Action::Write, folder, without_path(source)))
+}
+
 /// Checks, before long work, that a file can be written to this path, whose folder need not exist. Leaves no file.
 ///
 /// # Errors
@@ -76,6 +85,24 @@ fn try_write(folder: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     fs::File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+fn try_write_folder(folder: &Path, files: impl IntoIterator<Item = (PathBuf, Vec<u8>)>) -> io::Result<()> {
+    let parent = folder_of(folder);
+    fs::create_dir_all(&parent)?;
+    let beside = tempfile::Builder::new().prefix(".writing-").tempdir_in(&parent)?;
+    let whole = beside.path().join("whole");
+    for (name, bytes) in files {
+        let path = whole.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&whole))?;
+        let mut file = fs::File::create(&path)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+    }
+    if folder.is_dir() {
+        fs::remove_dir(folder)?;
+    }
+    fs::rename(&whole, folder)
 }
 
 /// The error without the path of the temporary file, which tempfile adds.
@@ -136,6 +163,25 @@ mod tests {
         let message = write_atomically(&path, b"x").unwrap_err().to_string();
         assert!(message.contains("this is a folder; name a file"), "{message}");
         assert_eq!(names(folder.path()), ["taken"]);
+    }
+
+    #[test]
+    fn a_folder_is_whole_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("to/be/made");
+        let files = || [("a.txt", "a"), ("b/c.txt", "c")].map(|(name, text)| (PathBuf::from(name), text.into()));
+        write_folder(&path, files()).unwrap();
+        assert_eq!(fs::read(path.join("b/c.txt")).unwrap(), b"c");
+        assert_eq!(names(&folder.path().join("to/be")), ["made"]);
+        // a folder with content is kept as it is
+        let message = write_folder(&path, files().map(|(name, _)| (name, b"new".to_vec()))).unwrap_err().to_string();
+        assert!(message.contains(&path.display().to_string()) && !message.contains(".writing-"), "{message}");
+        assert_eq!(fs::read(path.join("b/c.txt")).unwrap(), b"c");
+        assert_eq!(names(&folder.path().join("to/be")), ["made"]);
+        let empty = folder.path().join("empty");
+        fs::create_dir(&empty).unwrap();
+        write_folder(&empty, files()).unwrap();
+        assert_eq!(names(&empty), ["a.txt", "b"]);
     }
 
     #[test]

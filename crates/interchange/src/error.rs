@@ -33,4 +33,7 @@ pub enum InterchangeError {
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] files::FileError),
+    /// A file of tensors cannot be read or made.
+    #[error(transparent)]
+    Tensors(#[from] checkpoint::CheckpointError),
 }

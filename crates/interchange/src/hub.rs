@@ -1,6 +1,8 @@
 //! Repositories of the Hugging Face Hub: the files of a pipeline, kept in a cache and resumed where a download broke off.
 //!
 //! `HF_ENDPOINT` names another server, `HF_TOKEN` a token for private repositories.
+//!
+//! Crate `hf-hub` 1.0.0 begins a broken download again, and brings reqwest, tokio and a TLS library in C; `ureq` is here already.
 
 use std::{
     fs::{self, File, OpenOptions},

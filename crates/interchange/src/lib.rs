@@ -1,7 +1,8 @@
 //! Models of other systems in and out, and models as ONNX.
 //!
-//! [`lucidrains`] reads and writes the files of denoising-diffusion-pytorch, [`torch_file`] those of torch.save in general. Every path
-//! returns an [`Account`]: what was used, what was not, and what was assumed because a file does not say it.
+//! [`lucidrains`] reads and writes the files of denoising-diffusion-pytorch, [`diffusers`] folders of pipelines, [`torch_file`] what
+//! torch.save writes; [`onnx`] writes networks and whole chains, [`page`] a folder that draws in a browser. Every path returns an
+//! [`Account`]: what was used, what was not, and what was assumed because a file does not say it.
 #![forbid(unsafe_code)]
 
 mod account;

@@ -82,7 +82,8 @@ impl SavedState {
             first_moment: list("first_moment")?,
             second_moment: list("second_moment")?,
         };
-        Ok((state, header.config.and_then(|config| toml::from_str(&config).ok())))
+        let config = header.config.map(|config| toml::from_str(&config)).transpose();
+        Ok((state, config.map_err(|error: toml::de::Error| broken(error.to_string()))?))
     }
 
     /// Writes a run directory that [`Run::resume`] goes on with: the configuration, this state, and `model`, to sample from. The images

@@ -5,8 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use burn::tensor::TensorData;
-use checkpoint::{Header, ImageFormat, Model, SamplerKind};
+use checkpoint::{Header, ImageFormat, Model, SamplerKind, file::encode};
 use sampler::Variance;
 use schedule::{BetaSchedule, Objective, Spacing};
 use serde_json::{Map, Value, json};
@@ -17,6 +16,8 @@ use crate::{Account, InterchangeError};
 
 /// The version of diffusers whose format this is.
 const VERSION: &str = "0.39.0";
+/// The file of the weights.
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
 /// Writes a model as a folder that diffusers loads, and says what of it the folder has.
 ///
@@ -66,9 +67,11 @@ pub fn export(model: &Model, folder: &Path) -> Result<Account, InterchangeError>
     }
     files.json("model_index.json", index);
     files.json("scheduler/scheduler_config.json", Value::Object(scheduler));
-    files.add("unet/diffusion_pytorch_model.safetensors", weights(&model.unet.state_dict())?);
+    // diffusers asks for this entry
+    let weights = encode(&folder.join(WEIGHTS), "format", "pt".to_owned(), &model.unet.state_dict())?;
+    files.add(WEIGHTS, weights);
     say_what_is_lost(header, &mut account);
-    files.write(folder)?;
+    files::write_folder(folder, files.0)?;
     Ok(account)
 }
 
@@ -233,56 +236,17 @@ fn spacing(spacing: Spacing, account: &mut Account) -> &'static str {
     name
 }
 
-fn weights(state: &[(String, TensorData)]) -> Result<Vec<u8>, InterchangeError> {
-    let broken = |reason: String| InterchangeError::NoTwin { reason };
-    let mut bytes = Vec::with_capacity(state.len());
-    for (name, data) in state {
-        let values = data.as_slice::<f32>().map_err(|error| broken(format!("`{name}` is not f32: {error:?}")))?;
-        bytes.push(values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
-    }
-    let mut views = Vec::with_capacity(state.len());
-    for ((name, data), bytes) in state.iter().zip(&bytes) {
-        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, data.shape().to_vec(), bytes);
-        views.push((name.as_str(), view.map_err(|error| broken(error.to_string()))?));
-    }
-    // diffusers asks for this entry
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    safetensors::serialize(views, Some(metadata)).map_err(|error| broken(error.to_string()))
-}
-
 /// The files of a folder, in memory.
 #[derive(Default)]
-pub struct Files {
-    files: Vec<(PathBuf, Vec<u8>)>,
-}
+pub struct Files(Vec<(PathBuf, Vec<u8>)>);
 
 impl Files {
     pub fn add(&mut self, name: &str, bytes: impl Into<Vec<u8>>) {
-        self.files.push((PathBuf::from(name), bytes.into()));
+        self.0.push((PathBuf::from(name), bytes.into()));
     }
 
     pub fn json(&mut self, name: &str, value: Value) {
         self.add(name, format!("{value:#}\n"));
-    }
-
-    /// Writes the files beside the folder, then renames: the folder is whole or not there.
-    fn write(self, folder: &Path) -> Result<(), InterchangeError> {
-        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let file = |error: io::Error| InterchangeError::File {
-            path: folder.to_owned(),
-            reason: format!("cannot be written: {error}"),
-        };
-        fs::create_dir_all(parent).map_err(file)?;
-        let beside = tempfile::Builder::new().prefix(".writing-").tempdir_in(parent).map_err(file)?;
-        let whole = beside.path().join("folder");
-        for (name, bytes) in self.files {
-            let path = whole.join(name);
-            fs::create_dir_all(path.parent().unwrap_or(&whole)).map_err(file)?;
-            fs::write(&path, bytes).map_err(file)?;
-        }
-        // an empty folder may be there
-        let _ = fs::remove_dir(folder);
-        fs::rename(&whole, folder).map_err(file)
     }
 }
 

@@ -1,7 +1,8 @@
 //! The configuration of a `UNet2DModel`.
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use train::ImageSize;
 use unet::{
     ActivationKind, ClassEmbedding, DownBlock, MidBlock, ResampleKind, TimeEmbeddingKind, TimeScaleShift, Unet2dConfig,
     UpBlock,
@@ -13,24 +14,13 @@ use crate::{Account, InterchangeError};
 /// Labels of a network that does not say how many classes it has.
 const ASSUMED_CLASSES: usize = 1000;
 
-/// A side, or height and width.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "a side such as 64, or [height, width]")]
-enum Size {
-    Side(usize),
-    Sides([usize; 2]),
-}
-
 /// The network, and the size of its images if it is there. Missing keys have the defaults of the class.
 pub fn read(mut keys: Keys, account: &mut Account) -> Result<(Unet2dConfig, Option<(usize, usize)>), InterchangeError> {
     let class: String = keys.get("_class_name", "UNet2DModel".to_owned())?;
     if class != "UNet2DModel" {
         return Err(keys.error("_class_name", format!("the class {class} has no twin here; UNet2DModel has one")));
     }
-    let size = keys.optional::<Size>("sample_size")?.map(|size| match size {
-        Size::Side(side) => (side, side),
-        Size::Sides([height, width]) => (height, width),
-    });
+    let size = keys.optional::<ImageSize>("sample_size")?.map(ImageSize::sides);
     let channels = keys.get("in_channels", 3)?;
     let class_embed_type = keys.optional::<ClassEmbedding>("class_embed_type")?.unwrap_or(ClassEmbedding::Table);
     let defaults = ["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"];
@@ -79,11 +69,7 @@ pub fn read(mut keys: Keys, account: &mut Account) -> Result<(Unet2dConfig, Opti
         );
     }
     let levels = config.block_out_channels.len();
-    account.used.push(format!(
-        "{}: a UNet2DModel of {levels} levels, {} parameters",
-        "config.json",
-        config.parameters()
-    ));
+    account.used.push(format!("config.json: a UNet2DModel of {levels} levels, {} parameters", config.parameters()));
     keys.account_for_rest(account);
     Ok((config, size))
 }
