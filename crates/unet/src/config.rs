@@ -146,14 +146,7 @@ impl UnetConfig {
     /// # Errors
     /// [`UnetError`] names the key, its value and what is possible.
     pub fn validate(&self) -> Result<(), UnetError> {
-        let check = |key, value: usize, good: bool, reason| {
-            if good && value <= LARGEST {
-                Ok(())
-            } else {
-                let reason = if good { "sizes above 65536 are not supported" } else { reason };
-                Err(UnetError::Invalid { key, value: value.to_string(), reason })
-            }
-        };
+        let check = UnetError::check_size;
         check("dim", self.dim, self.dim >= 4 && self.dim.is_multiple_of(2), "it must be even and at least 4")?;
         check("channels", self.channels, self.channels > 0, "it must be at least 1")?;
         check("init_dim", self.init_dim(), self.init_dim() > 0, "it must be at least 1")?;
@@ -296,6 +289,15 @@ impl UnetConfig {
 }
 
 impl UnetError {
+    /// Checks that a size is `good` and not too large; `reason` is that of one that is not good.
+    pub(crate) fn check_size(key: &'static str, value: usize, good: bool, reason: &'static str) -> Result<(), Self> {
+        if good && value <= LARGEST {
+            return Ok(());
+        }
+        let reason = if good { "sizes above 65536 are not supported" } else { reason };
+        Err(Self::Invalid { key, value: value.to_string(), reason })
+    }
+
     /// Checks that a factor divides height and width; `key` is that of the levels.
     pub(crate) fn check_divisible(
         [height, width]: [usize; 2],

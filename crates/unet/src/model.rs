@@ -151,6 +151,24 @@ impl UnetConfig {
     }
 }
 
+/// Checks the shapes of the inputs of a network for images of `channels`.
+///
+/// # Panics
+/// If one does not fit, or the size of the images is refused by `check_size`.
+pub(crate) fn check_inputs(
+    x_t: &Tensor<4>,
+    t: &Tensor<1>,
+    channels: usize,
+    check_size: impl FnOnce(usize, usize) -> Result<(), UnetError>,
+) {
+    let [batch, _, height, width] = x_t.dims();
+    assert_shape!(x_t, [batch, channels, height, width]);
+    assert_shape!(t, [batch]);
+    if let Err(error) = check_size(height, width) {
+        panic!("{error}");
+    }
+}
+
 impl Unet {
     /// The configuration that the network was built from.
     pub fn config(&self) -> &UnetConfig {
@@ -183,12 +201,7 @@ impl Unet {
     /// # Panics
     /// If a shape does not fit; [`UnetConfig::check_image_size`] asks before.
     pub fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
-        let [batch, _, height, width] = x_t.dims();
-        assert_shape!(x_t, [batch, self.config.channels, height, width]);
-        assert_shape!(t, [batch]);
-        if let Err(error) = self.config.check_image_size(height, width) {
-            panic!("{error}");
-        }
+        check_inputs(&x_t, &t, self.config.channels, |height, width| self.config.check_image_size(height, width));
         let x = self.with_self_condition(x_t, condition.self_condition);
         let time = self.embed(t, condition.labels);
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };

@@ -49,8 +49,8 @@ pub(crate) trait Named: Module {
     /// The name of the parameter at a path of fields.
     fn name_of(path: &[String]) -> String;
 
-    /// The distribution of a parameter.
-    fn initial(&self, name: &str) -> Initial;
+    /// The distribution of each parameter, by its name.
+    fn initials(&self) -> Box<dyn Fn(&str) -> Initial>;
 
     fn visit_named(&self, each: impl FnMut(&str, &dyn Fn() -> TensorData)) {
         struct Visitor<F> {
@@ -129,12 +129,12 @@ pub(crate) trait Named: Module {
     }
 
     fn draw(self, mut normal: impl FnMut(u64, &mut [f32]), mut uniform: impl FnMut(u64, &mut [f32])) -> Self {
-        let network = self.clone();
+        let initial = self.initials();
         let mut index = 0;
         let mut fan_in = 1.0f64;
         let result = self.replace(|name, shape| {
             let mut values = vec![0f32; shape.iter().product()];
-            match network.initial(name) {
+            match initial(name) {
                 Initial::Constant(value) => values.fill(value),
                 Initial::Normal(deviation) => {
                     normal(index, &mut values);
@@ -167,14 +167,16 @@ impl Named for Unet {
         state_dict_name(path)
     }
 
-    fn initial(&self, name: &str) -> Initial {
-        if name.ends_with(".g") {
-            Initial::Constant(1.0)
-        } else if name.ends_with("mem_kv") || name.starts_with("label_embedding") || name.ends_with("weights") {
-            Initial::Normal(1.0)
-        } else {
-            Initial::Uniform
-        }
+    fn initials(&self) -> Box<dyn Fn(&str) -> Initial> {
+        Box::new(|name| {
+            if name.ends_with(".g") {
+                Initial::Constant(1.0)
+            } else if name.ends_with("mem_kv") || name.starts_with("label_embedding") || name.ends_with("weights") {
+                Initial::Normal(1.0)
+            } else {
+                Initial::Uniform
+            }
+        })
     }
 }
 
@@ -186,16 +188,14 @@ impl Named for Unet2d {
         parts.collect::<Vec<_>>().join(".")
     }
 
-    fn initial(&self, name: &str) -> Initial {
-        match name {
+    fn initials(&self) -> Box<dyn Fn(&str) -> Initial> {
+        let is_fourier = self.config().time_embedding_type == TimeEmbeddingKind::Fourier;
+        Box::new(move |name| match name {
             "class_embedding.weight" => Initial::Normal(1.0),
-            "time_proj.weight" if self.config().time_embedding_type == TimeEmbeddingKind::Fourier => {
-                Initial::Normal(FOURIER_DEVIATION as f32)
-            }
-            "time_proj.weight" => Initial::Normal(1.0),
+            "time_proj.weight" => Initial::Normal(if is_fourier { FOURIER_DEVIATION as f32 } else { 1.0 }),
             _ if name.contains("norm") => Initial::Constant(if name.ends_with("weight") { 1.0 } else { 0.0 }),
             _ => Initial::Uniform,
-        }
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use burn::{
     module::Module,
-    tensor::{Device, Distribution, Int, Tensor},
+    tensor::{Device, Distribution, Tensor},
 };
 use unet::{AttentionKind, Condition, StateError, Unet, UnetConfig, UnetError};
 
@@ -82,43 +82,6 @@ fn has_gradient(unet: &Unet, wanted: &str, loss: Tensor<1>) -> bool {
     let mut find = Find { path: Vec::new(), wanted, gradients: loss.backward(), found: false };
     unet.visit(&mut find);
     find.found
-}
-
-#[test]
-fn labels_change_the_output_and_no_label_is_the_null_class() {
-    let device = Device::flex();
-    let unet = UnetConfig { classes: 3, ..small() }.init(&device).expect("a possible configuration");
-    let predict = |labels: Option<[i64; 1]>| {
-        let condition = Condition {
-            labels: labels.map(|labels| Tensor::<1, Int>::from_ints(labels, &device)),
-            ..Condition::default()
-        };
-        let t = Tensor::<1>::from_floats([10.0], &device);
-        unet.forward(Tensor::<4>::ones([1, 1, 8, 8], &device), t, condition).into_data()
-    };
-    assert_eq!(predict(None), predict(Some([3])));
-    assert_ne!(predict(None), predict(Some([0])));
-    assert_ne!(predict(Some([1])), predict(Some([0])));
-}
-
-#[test]
-fn every_block_has_its_own_dropout_mask() {
-    let device = Device::flex();
-    let unet = small().init(&device).expect("a possible configuration");
-    let layers = std::cell::RefCell::new(Vec::new());
-    let masks = |layer: usize, shape: [usize; 4]| {
-        layers.borrow_mut().push(layer);
-        Tensor::<4>::zeros(shape, &device)
-    };
-    let x = || Tensor::<4>::ones([1, 1, 8, 8], &device);
-    let t = || Tensor::<1>::from_floats([10.0], &device);
-    let dropped = unet.forward(x(), t(), Condition { dropout: Some(&masks), ..Condition::default() });
-    assert_eq!(
-        *layers.borrow(),
-        (0..11).collect::<Vec<_>>(),
-        "two blocks per level and side, two in the middle, one in the head"
-    );
-    assert_ne!(dropped.into_data(), unet.forward(x(), t(), Condition::default()).into_data());
 }
 
 #[test]

@@ -239,39 +239,6 @@ fn parameters_are_counted_without_building_the_network() {
 }
 
 #[test]
-fn the_null_class_adds_nothing_and_is_the_class_without_labels() {
-    let device = Device::flex();
-    for class_embed_type in [ClassEmbedding::Table, ClassEmbedding::Timestep] {
-        let unet = Unet2dConfig { classes: 3, class_embed_type, ..base() }.init(&device).expect("a network");
-        let predict = |labels: Option<[i64; 1]>| {
-            let labels = labels.map(|labels| Tensor::<1, Int>::from_ints(labels, &device));
-            let t = Tensor::<1>::from_floats([10.0], &device);
-            let condition = Condition { labels, ..Condition::default() };
-            unet.forward(Tensor::<4>::ones([1, 3, 8, 8], &device), t, condition).into_data()
-        };
-        assert_eq!(predict(None), predict(Some([3])));
-        assert_ne!(predict(None), predict(Some([0])));
-        assert_ne!(predict(Some([1])), predict(Some([0])));
-    }
-}
-
-#[test]
-fn every_block_has_its_own_dropout_mask() {
-    let device = Device::flex();
-    let unet = base().init(&device).expect("a possible configuration");
-    let layers = std::cell::RefCell::new(Vec::new());
-    let masks = |layer: usize, shape: [usize; 4]| {
-        layers.borrow_mut().push(layer);
-        Tensor::<4>::zeros(shape, &device)
-    };
-    let x = || Tensor::<4>::ones([1, 3, 8, 8], &device);
-    let t = || Tensor::<1>::from_floats([10.0], &device);
-    let dropped = unet.forward(x(), t(), Condition { dropout: Some(&masks), ..Condition::default() });
-    assert_eq!(*layers.borrow(), (0..8).collect::<Vec<_>>(), "one per level down, two in the middle and per level up");
-    assert_ne!(dropped.into_data(), unet.forward(x(), t(), Condition::default()).into_data());
-}
-
-#[test]
 fn an_impossible_configuration_is_refused_with_its_key() {
     let device = Device::flex();
     let fails = |config: Unet2dConfig| config.init(&device).expect_err("impossible").to_string();

@@ -222,14 +222,7 @@ impl Unet2dConfig {
     /// # Errors
     /// [`UnetError`] names the key, its value and what is possible.
     pub fn validate(&self) -> Result<(), UnetError> {
-        let check = |key, value: usize, good: bool, reason| {
-            if good && value <= LARGEST {
-                Ok(())
-            } else {
-                let reason = if good { "sizes above 65536 are not supported" } else { reason };
-                Err(UnetError::Invalid { key, value: value.to_string(), reason })
-            }
-        };
+        let check = UnetError::check_size;
         let positive = |key, value: usize| check(key, value, value > 0, "it must be at least 1");
         let levels = self.block_out_channels.len();
         check("block_out_channels", levels, (1..=16).contains(&levels), "it needs 1 to 16 levels")?;

@@ -9,7 +9,7 @@ use crate::{
     config::UnetError,
     dropout::DropoutMasks,
     layers::Conv2d,
-    model::Condition,
+    model::{Condition, check_inputs},
     unet2d::{
         blocks::{DownLevel, Middle, UpLevel},
         config::{ActivationKind, TimeEmbeddingKind, Unet2dConfig},
@@ -86,12 +86,7 @@ impl Unet2d {
     /// # Panics
     /// If a shape does not fit; [`Unet2dConfig::check_image_size`] asks before.
     pub fn forward(&self, x_t: Tensor<4>, t: Tensor<1>, condition: Condition) -> Tensor<4> {
-        let [batch, _, height, width] = x_t.dims();
-        assert_shape!(x_t, [batch, self.config.channels, height, width]);
-        assert_shape!(t, [batch]);
-        if let Err(error) = self.config.check_image_size(height, width) {
-            panic!("{error}");
-        }
+        check_inputs(&x_t, &t, self.config.channels, |height, width| self.config.check_image_size(height, width));
         let x = if self.config.center_input_sample { x_t * 2.0 - 1.0 } else { x_t };
         let time = self.embed(t.clone(), condition.labels);
         let mut dropout = DropoutMasks { masks: condition.dropout, layer: 0 };
@@ -113,6 +108,7 @@ impl Unet2d {
         match self.config.time_embedding_type {
             TimeEmbeddingKind::Fourier => {
                 let dtype = y.dtype();
+                let [batch] = t.dims();
                 y / t.cast(dtype).reshape([batch, 1, 1, 1])
             }
             TimeEmbeddingKind::Positional | TimeEmbeddingKind::Learned => y,
