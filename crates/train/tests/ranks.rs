@@ -1,16 +1,18 @@
 //! Training on several ranks, against training on one.
 
+mod common;
+
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
 use burn::tensor::Device;
-use data::ImageSet;
 use parallel::{GroupError, ProcessGroup, threads};
 use schedule::Objective;
 use train::{Config, Control, Event, Outcome, Part, Run, TrainError, Trainer};
-use unet::{DownBlock, Unet2dConfig, UpBlock};
+
+use common::{few_digits, images, trainer, unet, unet2d};
 
 /// Steps of each curve.
 const STEPS: usize = 8;
@@ -23,8 +25,8 @@ const KINDS: [(&str, Change); 10] = [
     ("accumulated", |config| config.training.gradient_accumulate_every = 3),
     ("parts on threads", |config| config.training.parallel_parts = 4),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
-    ("self-conditioning", |config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true),
-    ("dropout", |config| config.unet.as_unet_mut().expect("lucidrains' network").dropout = 0.2),
+    ("self-conditioning", |config| unet(config).self_condition = true),
+    ("dropout", |config| unet(config).dropout = 0.2),
     ("importance sampling", |config| {
         config.diffusion.importance_sampling = true;
         config.diffusion.schedule.timesteps = 2;
@@ -36,38 +38,12 @@ const KINDS: [(&str, Change); 10] = [
     ("diffusers' network", |config| config.unet = unet2d().into()),
 ];
 
-/// diffusers' network with attention and dropout.
-fn unet2d() -> Unet2dConfig {
-    Unet2dConfig {
-        channels: 1,
-        block_out_channels: vec![4, 8],
-        down_block_types: vec![DownBlock::Plain, DownBlock::Attention],
-        up_block_types: vec![UpBlock::Attention, UpBlock::Plain],
-        layers_per_block: 1,
-        norm_num_groups: 4,
-        attention_head_dim: Some(4),
-        ..Unet2dConfig::default()
-    }
-}
-
 fn small() -> Config {
-    let mut config = Config::preset("digits").expect("a preset");
-    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
-    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
-    config.data.limit = Some(40);
+    let mut config = few_digits();
     let training = &mut config.training;
     (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (8, 12, 2, 1);
     (training.log_every, training.evaluate_every, training.checkpoint_every) = (1, 4, 4);
-    (config.sampling.steps, config.sampling.count) = (2, 10);
     config
-}
-
-fn images(config: &Config) -> ImageSet {
-    data::open(&config.data.path, &config.load_options()).expect("the digits of the repository").images
-}
-
-fn trainer(config: &Config) -> Trainer {
-    Trainer::new(config.clone(), images(config), &Device::flex()).expect("a possible run")
 }
 
 /// The result of `each` on every rank of a group.

@@ -1,44 +1,31 @@
 //! Trainings that start from the weights of a model, and parts of the network that are frozen.
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
 use burn::tensor::{Device, TensorData};
-use data::ImageSet;
 use schedule::Objective;
 use tempfile::TempDir;
 use train::{Config, Control, MixedPrecision, OptimizerKind, Origin, Part, Run, Trainer, check_start};
-use unet::UnetConfig;
+
+use common::{few_digits, images, trainer, unet};
 
 type Weights = BTreeMap<String, Vec<f32>>;
 type Change = fn(&mut Config);
 type Names = &'static [&'static str];
 
-fn unet(config: &mut Config) -> &mut UnetConfig {
-    config.unet.as_unet_mut().expect("lucidrains' network")
-}
-
 fn small() -> Config {
-    let mut config = Config::preset("digits").expect("a preset");
-    let network = unet(&mut config);
-    (network.dim, network.dim_mults, network.attention) = (8, vec![1, 2], Vec::new());
-    config.data.limit = Some(40);
+    let mut config = few_digits();
+    unet(&mut config).dim_mults = vec![1, 2];
     let training = &mut config.training;
     (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (4, 3, 0, 1);
     // otherwise the average of so few steps is a copy
     training.ema.warmup = false;
-    (config.sampling.steps, config.sampling.count) = (2, 10);
     config
-}
-
-fn images(config: &Config) -> ImageSet {
-    data::open(&config.data.path, &config.load_options()).expect("the digits of the repository").images
-}
-
-fn trainer(config: &Config) -> Trainer {
-    Trainer::new(config.clone(), images(config), &Device::flex()).expect("a possible run")
 }
 
 fn error_of(config: &Config) -> String {

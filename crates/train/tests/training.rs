@@ -1,10 +1,12 @@
 //! The trainer and its runs, on a small network and a few digits.
 
+mod common;
+
 use burn::tensor::Device;
-use data::ImageSet;
 use schedule::{LevelDistribution, LossWeight, Objective};
 use train::{Config, Control, MixedPrecision, Run, TrainError, Trainer};
-use unet::{DownBlock, Unet2dConfig, UpBlock};
+
+use common::{few_digits, images, unet, unet2d};
 
 type Change = fn(&mut Config);
 
@@ -20,7 +22,7 @@ const TARGETS: [(&str, Change); 9] = [
         config.diffusion.level_distribution = LevelDistribution::LogitNormal { mean: 0.0, deviation: 1.0 };
     }),
     ("learned variance", |config| {
-        config.unet.as_unet_mut().expect("lucidrains' network").learned_variance = true;
+        unet(config).learned_variance = true;
         config.diffusion.loss_weight = LossWeight::Uniform;
     }),
     ("importance sampling", |config| {
@@ -29,43 +31,20 @@ const TARGETS: [(&str, Change); 9] = [
         config.sampling.steps = 2;
     }),
     ("immiscible noise", |config| config.diffusion.immiscible_noise = true),
-    ("self-conditioning", |config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true),
+    ("self-conditioning", |config| unet(config).self_condition = true),
     ("post-hoc EMA", |config| config.training.post_hoc_ema.snapshot_every = 2),
     ("diffusers' network", |config| config.unet = unet2d().into()),
 ];
 
-/// diffusers' network with attention and dropout.
-fn unet2d() -> Unet2dConfig {
-    Unet2dConfig {
-        channels: 1,
-        block_out_channels: vec![4, 8],
-        down_block_types: vec![DownBlock::Plain, DownBlock::Attention],
-        up_block_types: vec![UpBlock::Attention, UpBlock::Plain],
-        layers_per_block: 1,
-        norm_num_groups: 4,
-        attention_head_dim: Some(4),
-        ..Unet2dConfig::default()
-    }
-}
-
 fn small() -> Config {
-    let mut config = Config::preset("digits").expect("a preset");
-    let unet = config.unet.as_unet_mut().expect("lucidrains' network");
-    (unet.dim, unet.dim_mults, unet.attention) = (8, vec![1], Vec::new());
-    config.data.limit = Some(40);
+    let mut config = few_digits();
     let training = &mut config.training;
     (training.batch_size, training.steps, training.warmup_steps, training.parallel_parts) = (4, 6, 2, 1);
-    (config.sampling.steps, config.sampling.count) = (2, 10);
     config
 }
 
-fn images(config: &Config) -> ImageSet {
-    data::open(&config.data.path, &config.load_options()).expect("the digits of the repository").images
-}
-
 fn trainer(config: Config) -> Trainer {
-    let images = images(&config);
-    Trainer::new(config, images, &Device::flex()).expect("a possible run")
+    common::trainer(&config)
 }
 
 fn weights(trainer: &Trainer) -> Vec<f32> {
@@ -490,9 +469,9 @@ fn every_option_of_training_runs() {
         (0..2).for_each(|_| assert!(trainer.step().expect("a step").loss.is_finite()));
     };
     with(&|config| config.training.gradient_checkpointing = true);
-    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").self_condition = true);
-    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").learned_variance = true);
-    with(&|config| config.unet.as_unet_mut().expect("lucidrains' network").dropout = 0.2);
+    with(&|config| unet(config).self_condition = true);
+    with(&|config| unet(config).learned_variance = true);
+    with(&|config| unet(config).dropout = 0.2);
     with(&|config| config.data.horizontal_flip = true);
     with(&|config| config.training.class_labels = false);
     with(&|config| config.diffusion.offset_noise_strength = 0.1);
@@ -506,7 +485,7 @@ fn output_channels_that_are_no_learned_variance_have_no_loss() {
         let mut config = small();
         // levels between the timesteps, which a learned variance cannot have
         config.diffusion.objective = Objective::Flow;
-        config.unet.as_unet_mut().expect("lucidrains' network").out_dim = Some(out_dim);
+        unet(&mut config).out_dim = Some(out_dim);
         config.diffusion.variational_weight = variational_weight;
         trainer(config).step().expect("a step").loss
     };
