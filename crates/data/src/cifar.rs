@@ -11,7 +11,7 @@ use crate::account::{Account, Weight};
 use crate::disk::{self, list};
 use crate::error::DataError;
 use crate::image_set::ImageSet;
-use crate::listing::{Use, say_beside};
+use crate::listing::{OF_ARRAYS, Use, say_beside};
 use crate::manifest;
 use crate::options::Split;
 use crate::pickle::{self, is_pickle};
@@ -302,7 +302,7 @@ pub(crate) fn load_folder(name: &str, folder: &Path, split: Split) -> Result<Opt
                 None => gather(name, &archive, split, std::iter::empty(), None)?,
                 Some(read) => read,
             };
-            say_beside(&mut account, folder, &|path| use_of(path, split));
+            say_beside(&mut account, folder, OF_ARRAYS, &|path| use_of(path, split));
             Ok(Some((images, account)))
         }
         Some(Found::Batches(within, batches)) => {
@@ -310,7 +310,7 @@ pub(crate) fn load_folder(name: &str, folder: &Path, split: Split) -> Result<Opt
             let of_split =
                 of_split.map(|(path, part)| disk::read(&path, LARGEST_BATCH).map(|bytes| (path, part, bytes)));
             let (images, mut account) = gather(name, folder, split, of_split, names_beside(&within))?;
-            say_beside(&mut account, &within, &|path| use_of(path, split));
+            say_beside(&mut account, &within, OF_ARRAYS, &|path| use_of(path, split));
             Ok(Some((images, account)))
         }
     }
@@ -339,7 +339,7 @@ pub(crate) fn load_archive(name: &str, path: &Path, tars: &Tars, split: Split) -
     let (images, mut account) = gather(name, path, split, of_split, names)?;
     if let Use::Not(reason) = Use::other_split(split) {
         let others = others.iter().map(|(shown, ..)| disk::file_name(shown));
-        others.for_each(|other| account.leave_out(Weight::Note, "files of the data set", reason, other));
+        others.for_each(|other| account.leave_out(Weight::Note, OF_ARRAYS, reason, other));
     }
     Ok(Some((images, account)))
 }

@@ -146,14 +146,17 @@ impl Listing {
     }
 }
 
-/// Adds the files of a folder beside those that were read as one data set to the account.
-pub(crate) fn say_beside(account: &mut Account, folder: &Path, use_of: &dyn Fn(&Path) -> Use) {
+/// The files of a data set of arrays that are not read, in the account.
+pub(crate) const OF_ARRAYS: &str = "files of the data set";
+
+/// Adds the files of a folder beside those that were read as one data set to the account; `what` are those that belong to it.
+pub(crate) fn say_beside(account: &mut Account, folder: &Path, what: &str, use_of: &dyn Fn(&Path) -> Use) {
     let mut others = Vec::new();
     for path in disk::list(folder).unwrap_or_default().into_iter().filter(|path| path.is_file()) {
         let name = disk::file_name(&path);
         match use_of(&path) {
             Use::Used => {}
-            Use::Not(reason) => account.leave_out(Weight::Note, "files of the data set", reason, name),
+            Use::Not(reason) => account.leave_out(Weight::Note, what, reason, name),
             Use::Unknown => others.push(PathBuf::from(name)),
         }
     }

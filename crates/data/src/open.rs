@@ -1,16 +1,15 @@
 //! From a name or a path to an [`ImageSet`].
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use files::Action;
 
-use crate::account::{Account, Weight};
+use crate::account::Account;
 use crate::cache::Cache;
 use crate::context::ReadContext;
 use crate::error::DataError;
 use crate::image_set::ImageSet;
-use crate::listing::{Listing, Loss, say_beside};
+use crate::listing::{OF_ARRAYS, Use, say_beside};
 use crate::loaded::{Cached, Loaded};
 use crate::manifest::{self, Format, Manifest};
 use crate::options::{LoadOptions, Split};
@@ -102,7 +101,7 @@ fn open_known(places: &Places, manifest: &Manifest, options: &LoadOptions) -> Re
             Format::Idx => match idx::images_in(folder, options.split)? {
                 Some(images) => {
                     let (set, mut account) = idx::load(&manifest.name, &images, Some(manifest.classes.clone()))?;
-                    say_beside(&mut account, folder, &|path| idx::use_of(path, &images, options.split));
+                    say_beside(&mut account, folder, OF_ARRAYS, &|path| idx::use_of(path, &images, options.split));
                     Some((set, account))
                 }
                 None => None,
@@ -147,7 +146,7 @@ fn open_built_in(manifest: &Manifest, options: &LoadOptions) -> Result<Loaded, D
 fn open_folder(name: &str, path: &Path, options: &LoadOptions, context: &ReadContext) -> Result<Loaded, DataError> {
     if let Some(images) = idx::images_in(path, options.split)? {
         let (set, mut account) = idx::load(name, &images, classes_beside(&images))?;
-        say_beside(&mut account, path, &|file| idx::use_of(file, &images, options.split));
+        say_beside(&mut account, path, OF_ARRAYS, &|file| idx::use_of(file, &images, options.split));
         return whole(set, account, path, options);
     }
     if let Some((images, account)) = cifar::load_folder(name, path, options.split)? {
@@ -180,7 +179,7 @@ fn open_below(
         Err(error) => return Some(Err(error)),
     };
     if let Some((loaded, tars)) = tars {
-        return Some(loaded.map(|loaded| with_beside(loaded, path, &tars, options)));
+        return Some(loaded.map(|loaded| with_beside(loaded, path, &tars)));
     }
     // `MNIST` or the folder that it lies in: MNIST/raw
     let mut folders = disk::list(path).ok()?;
@@ -203,22 +202,20 @@ fn open_below(
 }
 
 /// Adds the files beside the archives of a folder to the account.
-fn with_beside(mut loaded: Loaded, folder: &Path, tars: &[PathBuf], options: &LoadOptions) -> Loaded {
+fn with_beside(mut loaded: Loaded, folder: &Path, tars: &[PathBuf]) -> Loaded {
     loaded.account.decided(match tars {
         [only] => format!("{} is read, the only archive there", disk::file_name(only)),
         tars => format!("{} archives are read as one data set, in order of their names", tars.len()),
     });
-    let beside =
-        disk::list(folder).unwrap_or_default().into_iter().filter(|path| path.is_file() && !tars.contains(path));
-    let (others, files): (Vec<PathBuf>, Vec<PathBuf>) =
-        beside.map(|path| PathBuf::from(disk::file_name(&path))).partition(|path| is_tar_name(&path.to_string_lossy()));
-    for archive in others {
-        loaded.account.leave_out(Weight::Note, "archives", "another split", archive.display());
-    }
-    let files = Listing::of(files, &|_| Vec::new());
-    loaded
-        .account
-        .add(files.account(&BTreeSet::new(), loaded.images.len(), options.skip_unreadable, &|_| Loss::Nothing));
+    say_beside(&mut loaded.account, folder, "archives", &|path| {
+        if tars.iter().any(|tar| tar == path) {
+            Use::Used
+        } else if is_tar_name(&disk::file_name(path)) {
+            Use::Not("another split")
+        } else {
+            Use::Unknown
+        }
+    });
     loaded
 }
 
