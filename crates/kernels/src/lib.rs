@@ -29,6 +29,7 @@ pub mod cube;
 mod graph;
 pub mod instruction_set;
 pub mod normal;
+pub mod parts;
 pub mod profile;
 pub mod tensor_cores;
 

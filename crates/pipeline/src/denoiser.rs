@@ -1,9 +1,8 @@
 //! A model as a denoiser.
 
-use std::panic::resume_unwind;
-
 use burn::tensor::{Int, Tensor};
 use checkpoint::Model;
+use kernels::parts::compute_parts;
 use noise::{Prediction, network_input, network_times};
 use sampler::{Denoiser, Guided, NoiseLevel};
 use schedule::Objective;
@@ -45,18 +44,9 @@ impl<'a> NetworkDenoiser<'a> {
         };
         let parts = if self.unet.is_on_gpu() { 1 } else { self.parallel_parts.max(1) };
         let size = batch.div_ceil(parts).max(1);
-        if size >= batch {
-            return part(0, batch);
-        }
-        std::thread::scope(|scope| {
-            let part = &part;
-            let starts = (size..batch).step_by(size);
-            let others: Vec<_> =
-                starts.map(|start| scope.spawn(move || part(start, size.min(batch - start)))).collect();
-            let first = part(0, size);
-            let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            Tensor::cat(std::iter::once(first).chain(others).collect(), 0)
-        })
+        let starts = (0..batch).step_by(size).collect();
+        let mut outputs = compute_parts(&x_t.device(), starts, |start| part(start, size.min(batch - start)));
+        if outputs.len() == 1 { outputs.swap_remove(0) } else { Tensor::cat(outputs, 0) }
     }
 }
 

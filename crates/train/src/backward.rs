@@ -3,9 +3,8 @@
 //! The sums are taken in a fixed order (parts of a micro-batch, micro-batches, ranks), so that they do not depend on which part is
 //! computed first.
 
-use std::panic::resume_unwind;
-
 use burn::tensor::{Tensor, TensorData};
+use kernels::parts::compute_parts;
 use parallel::{ProcessGroup, shard};
 use unet::Network;
 
@@ -119,14 +118,8 @@ impl Backward<'_> {
         // a GPU is busy with one part, and two would queue twice as much
         let parts = if kernels::is_gpu(&unet.device()) { 1 } else { self.parallel_parts };
         let threads = parts.div_ceil(self.group.world_size()).max(1);
-        let compute = |samples| self.part(unet, samples, micro_batch.len(), losses);
-        std::thread::scope(|scope| {
-            let mut parts = shard.chunks(shard.len().div_ceil(threads));
-            let first = parts.next();
-            let others: Vec<_> = parts.map(|samples| scope.spawn(move || compute(samples))).collect();
-            let others = others.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            first.map(compute).into_iter().chain(others).collect()
-        })
+        let parts = shard.chunks(shard.len().div_ceil(threads)).collect();
+        compute_parts(&unet.device(), parts, |samples| self.part(unet, samples, micro_batch.len(), losses))
     }
 
     /// Forward and backward pass of some samples of a micro-batch of `batch_size`.

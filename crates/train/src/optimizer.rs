@@ -2,6 +2,7 @@
 
 use burn::tensor::{FloatDType, Tensor};
 use kernels::adam::{AdamParameter, AdamStep, DeviceGradients, WeightDecay, adam};
+use kernels::parts::compute_among_threads;
 use unet::Network;
 
 use crate::{
@@ -69,7 +70,8 @@ impl Adam {
         // tensors are moved out and back: one that is not shared is updated in place
         let nothing = Tensor::<1>::zeros([1], &unet.device().inner());
         let take = |tensor: &mut Tensor<1>| std::mem::replace(tensor, nothing.clone());
-        map_flat(unet, |index, value| {
+        let device = unet.device();
+        let update = |index: usize, value| {
             let Some(gradient) = is_trained[index].then(|| all.next()).flatten() else { return value };
             let (mean, square) = (take(&mut self.first[index]), take(&mut self.second[index]));
             let average_before = average.as_mut().map(|(list, _)| take(&mut list[index]));
@@ -79,7 +81,8 @@ impl Adam {
                 list[index] = average;
             }
             after.value
-        })
+        };
+        compute_among_threads(&device, || map_flat(unet, update))
     }
 
     /// [`step`](Self::step) with a decision that the device has made ([`DeviceGradients::decide`]); the gradients are those of
