@@ -403,20 +403,22 @@ fn write_npz<V: npyz::AutoSerialize>(
     labels: Option<&[usize]>,
 ) -> anyhow::Result<()> {
     use npyz::WriterBuilder;
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    let mut archive = npyz::npz::NpzWriter::new(&mut bytes);
+    let mut archive = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     // the bytes do not depend on the time
-    let options = || npyz::zip::write::FileOptions::default().last_modified_time(npyz::zip::DateTime::default());
-    let mut images = archive.array("arr_0", options())?.default_dtype().shape(&shape).begin_nd()?;
+    let options = zip::write::SimpleFileOptions::default().last_modified_time(zip::DateTime::default());
+    let is_large = shape.iter().product::<u64>() * size_of::<V>() as u64 > u64::from(u32::MAX) / 2;
+    archive.start_file("arr_0.npy", options.large_file(is_large))?;
+    let mut images = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(&mut archive).begin_nd()?;
     images.extend(values)?;
     images.finish()?;
     if let Some(labels) = labels {
-        let mut writer = archive.array("arr_1", options())?.default_dtype().shape(&shape[..1]).begin_nd()?;
+        archive.start_file("arr_1.npy", options)?;
+        let mut writer =
+            npyz::WriteOptions::new().default_dtype().shape(&shape[..1]).writer(&mut archive).begin_nd()?;
         writer.extend(labels.iter().map(|label| *label as i64))?;
         writer.finish()?;
     }
-    drop(archive);
-    Ok(files::write_atomically(path, bytes.get_ref())?)
+    Ok(files::write_atomically(path, archive.finish()?.get_ref())?)
 }
 
 #[cfg(test)]

@@ -23,22 +23,26 @@ use crate::transform::{self, Raster, Value};
 const HASH_BLOCK: usize = 256;
 
 /// A byte in `[0, 255]` as a number in `[-1, 1]`: `value / 127.5 - 1`.
+#[inline]
 pub fn to_unit_range(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0
 }
 
 /// A number in `[-1, 1]` as a byte: `(value + 1) * 127.5`, rounded (halves away from zero) and clamped to `[0, 255]`.
 /// NaN becomes 0. Inverse of [`to_unit_range`] on all 256 bytes.
+#[inline]
 pub fn to_u8(value: f32) -> u8 {
     ((value + 1.0) * 127.5).round().clamp(0.0, 255.0) as u8
 }
 
 /// A value of 16 bits as a number in `[-1, 1]`: `value / 32767.5 - 1`, in f32.
+#[inline]
 fn word_to_unit_range(value: u16) -> f32 {
     (f64::from(value) / 32767.5 - 1.0) as f32
 }
 
 /// A value of 16 bits as a byte: `value / 257`, rounded.
+#[inline]
 fn word_to_u8(value: u16) -> u8 {
     ((u32::from(value) + 128) / 257) as u8
 }

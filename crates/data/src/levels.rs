@@ -28,16 +28,16 @@ impl Levels {
 
     /// The extremes of the first `colors` of each `channels` values.
     pub fn of_values<T: Copy + Ord + Into<f64>>(range: Range, values: &[T], channels: usize, colors: usize) -> Self {
-        let ends = if channels == colors {
-            values.iter().min().zip(values.iter().max())
-        } else {
-            let colors = || values.chunks_exact(channels).flat_map(|pixel| &pixel[..colors]);
-            colors().min().zip(colors().max())
-        };
+        let Some(&first) = values.first() else { return Self(Vec::new()) };
+        let (mut least, mut greatest) = (first, first);
+        for pixel in values.chunks_exact(channels) {
+            for &value in &pixel[..colors] {
+                (least, greatest) = (least.min(value), greatest.max(value));
+            }
+        }
         let count = (values.len() / channels * colors) as u64;
-        let found = ends
-            .map(|(least, greatest)| (range, Extremes { least: (*least).into(), greatest: (*greatest).into(), count }));
-        Self(found.into_iter().collect())
+        let extremes = Extremes { least: least.into(), greatest: greatest.into(), count };
+        Self(vec![(range, extremes)])
     }
 
     /// The same extremes of values that are read in another range.

@@ -583,7 +583,7 @@ pub(crate) fn load_npz(
     let mut arrays = Vec::new();
     for number in 0..zip.len() {
         let Some(Ok(name)) = zip.name_for_index(number) else { continue };
-        match npyz::npz::array_name_from_file_name(&name) {
+        match name.strip_suffix(".npy") {
             Some(array) => arrays.push((array.to_string(), number)),
             None => account.leave_out(Weight::Note, format!("files in {}", file_name(path)), "are no `.npy`", name),
         }

@@ -3,8 +3,9 @@
 
 use std::fmt::Debug;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3, U8x4, U16, U16x3, U16x4};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use image::DynamicImage;
 
 use crate::error::DataError;
@@ -19,9 +20,15 @@ pub const MOST_CHANNELS: usize = 64;
 pub trait Value: bytemuck::Pod + Into<u64> + Debug + PartialEq + Send + Sync + sealed::Sealed {
     /// The largest value.
     const MOST: u64;
-    /// The types of pixels of 1, 3 and 4 such values in the resizer.
+    /// A pixel of 1 such value, in the resizer.
     #[doc(hidden)]
-    const PIXEL_TYPES: [PixelType; 3];
+    type Gray: PixelTrait;
+    /// A pixel of 3.
+    #[doc(hidden)]
+    type Rgb: PixelTrait;
+    /// A pixel of 4.
+    #[doc(hidden)]
+    type Rgba: PixelTrait;
     /// The value in `0..=MOST`.
     #[doc(hidden)]
     fn from_number(number: u64) -> Self;
@@ -41,7 +48,9 @@ mod sealed {
 
 impl Value for u8 {
     const MOST: u64 = u8::MAX as u64;
-    const PIXEL_TYPES: [PixelType; 3] = [PixelType::U8, PixelType::U8x3, PixelType::U8x4];
+    type Gray = U8;
+    type Rgb = U8x3;
+    type Rgba = U8x4;
 
     fn from_number(number: u64) -> Self {
         number as u8
@@ -62,7 +71,9 @@ impl Value for u8 {
 
 impl Value for u16 {
     const MOST: u64 = u16::MAX as u64;
-    const PIXEL_TYPES: [PixelType; 3] = [PixelType::U16, PixelType::U16x3, PixelType::U16x4];
+    type Gray = U16;
+    type Rgb = U16x3;
+    type Rgba = U16x4;
 
     fn from_number(number: u64) -> Self {
         number as u16
@@ -174,27 +185,33 @@ pub fn resize_short_side_and_center_crop<V: Value>(
     if (picture.height, picture.width) == (height, width) {
         return Ok(picture.clone());
     }
-    let pixel_type = match (picture.channels, picture.has_alpha) {
-        (1, _) => V::PIXEL_TYPES[0],
-        (3, _) => V::PIXEL_TYPES[1],
-        (4, true) => V::PIXEL_TYPES[2],
-        _ => return resize_bands(picture, height, width),
-    };
+    match (picture.channels, picture.has_alpha) {
+        (1, _) => resize::<V, V::Gray>(picture, height, width),
+        (3, _) => resize::<V, V::Rgb>(picture, height, width),
+        (4, true) => resize::<V, V::Rgba>(picture, height, width),
+        _ => resize_bands(picture, height, width),
+    }
+}
+
+/// Resizes a picture of pixels `P`. With types that are known the resizer is compiled for those that occur, not for all.
+fn resize<V: Value, P: PixelTrait>(picture: &Raster<V>, height: usize, width: usize) -> Result<Raster<V>, DataError> {
     let impossible = |error: &dyn std::fmt::Display| {
         let (from_height, from_width) = (picture.height, picture.width);
         DataError::bad_option("size", format!("cannot resize {from_height}x{from_width} to {height}x{width}: {error}"))
     };
     let side = |pixels: usize| u32::try_from(pixels).map_err(|error| impossible(&error));
-    let source =
-        ImageRef::new(side(picture.width)?, side(picture.height)?, bytemuck::cast_slice(&picture.pixels), pixel_type)
-            .map_err(|error| impossible(&error))?;
-    let mut target = Image::new(side(width)?, side(height)?, pixel_type);
+    let bytes = bytemuck::cast_slice(&picture.pixels);
+    let source = TypedImageRef::<P>::from_buffer(side(picture.width)?, side(picture.height)?, bytes)
+        .map_err(|error| impossible(&error))?;
+    let mut pixels = vec![V::from_number(0); height * width * picture.channels];
+    let mut target = TypedImage::<P>::from_buffer(side(width)?, side(height)?, bytemuck::cast_slice_mut(&mut pixels))
+        .map_err(|error| impossible(&error))?;
     // the source is cropped first: a panorama is never scaled to its whole length
     let options = ResizeOptions::new()
         .resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom))
         .fit_into_destination(Some((0.5, 0.5)));
-    Resizer::new().resize(&source, &mut target, &options).map_err(|error| impossible(&error))?;
-    picture.with_pixels(bytemuck::pod_collect_to_vec(target.buffer()), height, width)
+    Resizer::new().resize_typed(&source, &mut target, &options).map_err(|error| impossible(&error))?;
+    picture.with_pixels(pixels, height, width)
 }
 
 /// Resizes each channel as a gray picture.
