@@ -1,5 +1,6 @@
 //! The checks of continuous integration, one after another.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -14,11 +15,13 @@ const TENSORBOARD: &str = "tensorboard==2.21.0";
 /// The libraries that models are exchanged with, from PyPI; torch brings 3 GB of CUDA, without which it cannot be imported.
 const PEERS: &str = "denoising-diffusion-pytorch==2.3.4 ema-pytorch==0.8.3 torch==2.15.0 safetensors==0.8.0 diffusers==0.42.1 \
                      onnx==1.23.2 onnxruntime==1.32.0 tract==0.23.9";
+/// The packages of the default build when they were last counted. A newcomer waits for each of them.
+const PACKAGES: usize = 339;
 /// Targets of `tests/fuzz` that need its feature `networks`, and with it burn.
 const NETWORK_TARGETS: [&str; 5] = ["classifier", "config", "diffusers", "model", "torch_file"];
 
-/// Steps that run only if they are named, because they need more than most machines have.
-const ON_DEMAND: [&str; 7] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit", "page"];
+/// Steps that run only if they are named, because they need more than most machines have, or long.
+const ON_DEMAND: [&str; 8] = ["neon", "sanitizer", "miri", "fuzz", "hosts", "gpu-kit", "page", "cuda-link"];
 
 /// A check: its name, a description, and how it is done.
 struct Step(&'static str, &'static str, Action);
@@ -32,8 +35,13 @@ enum Action {
 use Action::{Function, Line};
 
 /// The steps, in the order in which they run.
-const STEPS: [Step; 20] = [
+const STEPS: [Step; 21] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
+    Step(
+        "packages",
+        "the default build has hardly more packages than when they were counted",
+        Function(count_packages),
+    ),
     // with the operations on GPUs and the Hub, which no build without these features compiles
     Step("clippy", "no warnings", Line("cargo clippy --workspace --all-targets --features wgpu,hf -- -D warnings")),
     Step(
@@ -129,7 +137,11 @@ const STEPS: [Step; 20] = [
         "the CUDA backend compiles",
         Line("DOCS_RS=1 CUDARC_CUDA_VERSION=13000 cargo check --package cli --features cuda"),
     ),
-    Step("cuda-link", "the CUDA backend links, and says so where there is no GPU", Function(link_cuda)),
+    Step(
+        "cuda-link",
+        "the CUDA backend links, and says so where there is no GPU (if named; takes half an hour)",
+        Function(link_cuda),
+    ),
     Step(
         "licenses",
         "dependencies, their licenses and sources (cargo-deny)",
@@ -222,6 +234,32 @@ fn fuzz(root: &Path) -> anyhow::Result<()> {
              -rss_limit_mb=4096 -verbosity=0 -print_final_stats=1"
         );
         shell(&line, root).with_context(|| format!("the target {name} found something, or did not build"))?;
+    }
+    Ok(())
+}
+
+/// Counts the packages that `cargo xtask train` compiles.
+fn count_packages(_root: &Path) -> anyhow::Result<()> {
+    let mut tree = cargo::subcommand("tree");
+    tree.args(["--package", "cli", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"]);
+    let output = tree.output().context("cannot start cargo tree")?;
+    if !output.status.success() {
+        bail!("cargo tree ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    judge_packages(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// Checks the number of packages in the lines of `cargo tree --prefix none`.
+fn judge_packages(tree: &str) -> anyhow::Result<()> {
+    let name_and_version = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let packages: BTreeSet<_> = tree.lines().filter(|line| !line.is_empty()).map(name_and_version).collect();
+    eprintln!("{} packages; {PACKAGES} when they were last counted", packages.len());
+    if packages.len() * 100 > PACKAGES * 105 {
+        bail!(
+            "the default build has {} packages, more than 5 % above {PACKAGES}; leave some out, or put them behind a feature, \
+             or set PACKAGES in xtask/src/ci.rs if they are worth the wait of everyone who builds this",
+            packages.len()
+        );
     }
     Ok(())
 }
@@ -324,6 +362,7 @@ mod tests {
     fn all_steps_run_in_their_order_unless_some_are_chosen() {
         let all = [
             "format",
+            "packages",
             "clippy",
             "docs",
             "tests",
@@ -334,7 +373,6 @@ mod tests {
             "interchange",
             "mpi",
             "cuda-check",
-            "cuda-link",
             "licenses",
         ];
         assert_eq!(requested(&[]), Ok(all.to_vec()));
@@ -349,9 +387,20 @@ mod tests {
     fn wrong_requests_list_the_names() {
         let message = requested(&["--only", "formt"]).unwrap_err();
         assert!(message.contains("did you mean `format`?") && message.contains("licenses"), "{message}");
-        assert!(requested(&["--only"]).unwrap_err().contains("cuda-link"));
+        assert!(requested(&["--only"]).unwrap_err().contains("cuda-check"));
         assert!(requested(&["--olny"]).unwrap_err().contains("did you mean `--only`?"));
         assert!(requested(&["--only", ""]).unwrap_err().contains("there is no step ``"));
+    }
+
+    #[test]
+    fn more_packages_are_refused() {
+        let tree =
+            |count: usize| (0..count).map(|number| format!("package{number} v1.0.0 (*)\n\n")).collect::<String>();
+        assert!(judge_packages(&tree(PACKAGES)).is_ok());
+        // a package that is listed twice is one
+        assert!(judge_packages(&tree(PACKAGES).repeat(2)).is_ok());
+        let message = judge_packages(&tree(PACKAGES + PACKAGES / 10)).unwrap_err().to_string();
+        assert!(message.contains(&(PACKAGES + PACKAGES / 10).to_string()) && message.contains("PACKAGES"), "{message}");
     }
 
     #[test]
