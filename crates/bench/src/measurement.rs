@@ -1,6 +1,12 @@
 //! Arguments, a clock, the training of a model and results on the standard output, for all measurements.
 
-use std::{fmt::Display, io::Write, path::Path, time::Instant};
+use std::{
+    fmt::Display,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::{Context, ensure};
 use burn::tensor::Device;
@@ -17,6 +23,9 @@ pub struct Recipe {
     /// The preset whose data and recipe are measured
     #[arg(long, default_value = train::PRESETS[0])]
     pub preset: String,
+    /// A whole configuration in place of a preset, such as the `config.toml` of a run
+    #[arg(long, value_name = "FILE", conflicts_with = "preset")]
+    pub config: Option<PathBuf>,
     /// The seed of everything random: weights, order and noise of models, samples and classifier
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -26,12 +35,23 @@ pub struct Recipe {
 }
 
 impl Recipe {
-    /// The configuration of the preset, with another number of training steps if given.
+    /// The configuration of the preset or file, with another number of training steps if given.
     pub fn config(&self, steps: Option<u64>) -> anyhow::Result<Config> {
-        let mut config = Config::preset(&self.preset)?;
+        let mut config = match &self.config {
+            None => Config::preset(&self.preset)?,
+            Some(path) => {
+                let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+                toml::from_str(&text).with_context(|| format!("{} is no configuration", path.display()))?
+            }
+        };
         config.training.seed = self.seed;
         config.training.steps = steps.unwrap_or(config.training.steps);
         Ok(config)
+    }
+
+    /// What is measured, in words.
+    pub fn name(&self) -> String {
+        self.config.as_ref().map_or_else(|| format!("preset {}", self.preset), |path| path.display().to_string())
     }
 
     /// The device, or the default one.

@@ -40,9 +40,9 @@ pub struct QualityArguments {
     /// Number of samples that are judged, the classes in equal parts
     #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(2..))]
     count: u32,
-    /// Scale of classifier-free guidance; the preset's if not given
-    #[arg(long)]
-    guidance: Option<f64>,
+    /// Scale of classifier-free guidance; the preset's if not given. Several, with commas between, are measured on one model
+    #[arg(long, value_delimiter = ',')]
+    guidance: Vec<f64>,
     /// Number of sampling steps; the preset's if not given
     #[arg(long)]
     sampling_steps: Option<usize>,
@@ -73,9 +73,11 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     };
     let mut reports = Vec::new();
     for steps in all {
-        let report = measure(arguments, steps, &device)?;
-        print(if arguments.json { serde_json::to_string(&report)? } else { report.lines() })?;
-        reports.push(report);
+        measure(arguments, steps, &device, &mut |report| {
+            print(if arguments.json { serde_json::to_string(&report)? } else { report.lines() })?;
+            reports.push(report);
+            Ok(())
+        })?;
     }
     if reports.len() > 1 && !arguments.json {
         table(&reports)?;
@@ -86,13 +88,16 @@ pub fn run(arguments: &QualityArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains or loads a model, draws samples and judges them.
-fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) -> anyhow::Result<Report> {
-    let Recipe { preset, seed, .. } = &arguments.recipe;
+/// Trains or loads a model; draws samples and judges them with each guidance.
+fn measure(
+    arguments: &QualityArguments,
+    steps: Option<u64>,
+    device: &Device,
+    report: &mut impl FnMut(Report) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let config = configuration(arguments, steps)?;
     let count = arguments.count as usize;
     let halves = Halves::read(&config, count)?;
-
     let (mut model, training_seconds) = match &arguments.model {
         Some(path) => (load(path, device)?, None),
         None => {
@@ -101,21 +106,35 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
         }
     };
     check_model(&model, &halves.first, &config.data.path)?;
+    let judge = Judge::train(halves, arguments.recipe.seed, arguments.classifier_epochs, device)?;
     let sampling = &mut model.header.sampling;
-    sampling.guidance = arguments.guidance.unwrap_or(sampling.guidance);
     sampling.steps = arguments.sampling_steps.unwrap_or(sampling.steps);
-    let (guidance, sampling_steps) = (sampling.guidance, sampling.steps);
+    let scales = if arguments.guidance.is_empty() { vec![sampling.guidance] } else { arguments.guidance.clone() };
+    for scale in scales {
+        model.header.sampling.guidance = scale;
+        report(Report {
+            steps: arguments.model.is_none().then_some(config.training.steps),
+            training_seconds,
+            ..judged(arguments, &model, &judge)?
+        })?;
+    }
+    Ok(())
+}
 
+/// Draws samples of a model, and judges them.
+fn judged(arguments: &QualityArguments, model: &Model, judge: &Judge) -> anyhow::Result<Report> {
+    let (count, seed) = (arguments.count as usize, arguments.recipe.seed);
+    let (guidance, sampling_steps) = (model.header.sampling.guidance, model.header.sampling.steps);
     eprintln!("drawing {count} samples in {sampling_steps} steps with guidance {guidance}");
     let request = Request::even(count, model.header.unet.classes());
-    let (samples, sampling_seconds) = timed(|| draw(&model, Guide::Itself, &request, *seed));
+    let (samples, sampling_seconds) = timed(|| draw(model, Guide::Itself, &request, seed));
     let samples = samples?;
-    save_grid(&samples, &halves.first, &request, &arguments.out)?;
-
-    let judge = Judge::train(halves, *seed, arguments.classifier_epochs, device)?;
-    eprintln!("judging");
     let Halves { first, second, .. } = &judge.halves;
+    save_grid(&samples, first, &request, &arguments.out)?;
+
+    eprintln!("judging");
     let verdict = judge.judge(&samples, &request)?;
+    let manifold = judge.manifold(&verdict.drawn)?;
     let held_out = |count: usize| pixels(&second.subset(spread(count, second.len())));
     let some_real = judge.classifier.classify(&held_out(count))?;
     let nearest = |images: &[f32]| -> anyhow::Result<f64> {
@@ -126,11 +145,11 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
     let nearest_real = nearest(&held_out(second.len().min(HELD_OUT_DISTANCES)))?;
 
     Ok(Report {
-        preset: preset.clone(),
-        seed: *seed,
-        steps: arguments.model.is_none().then_some(config.training.steps),
+        recipe: arguments.recipe.name(),
+        seed,
+        steps: None,
         training_images: first.len(),
-        training_seconds,
+        training_seconds: None,
         model: arguments.model.clone(),
         parameters: model.unet.num_params(),
         count,
@@ -146,6 +165,8 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
         histogram: histogram(&verdict.drawn),
         frechet_samples: verdict.frechet,
         frechet_real: frechet_distance(&some_real.features, &judge.real.features, FEATURES)?,
+        precision: manifold.precision,
+        recall: manifold.recall,
         nearest_samples,
         nearest_real,
         nearest_ratio: nearest_samples / nearest_real,
@@ -156,7 +177,7 @@ fn measure(arguments: &QualityArguments, steps: Option<u64>, device: &Device) ->
 /// The preset with the changes of the arguments.
 fn configuration(arguments: &QualityArguments, steps: Option<u64>) -> anyhow::Result<Config> {
     let mut config = arguments.recipe.config(steps)?;
-    config.sampling.guidance = arguments.guidance.unwrap_or(config.sampling.guidance);
+    config.sampling.guidance = arguments.guidance.first().copied().unwrap_or(config.sampling.guidance);
     config.sampling.steps = arguments.sampling_steps.unwrap_or(config.sampling.steps);
     config.validate()?;
     Ok(config)

@@ -13,7 +13,8 @@ use crate::{
 /// The measures of one model.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    pub preset: String,
+    /// The preset, or the file of the configuration.
+    pub recipe: String,
     pub seed: u64,
     /// None if a model was given.
     pub steps: Option<u64>,
@@ -45,6 +46,10 @@ pub struct Report {
     /// As many real images of the other half to the training half. The classifier has learned these, and is more confident
     /// of them than of any others, which adds to the distance.
     pub frechet_real: f64,
+    /// Share of samples among the features of as many real images of the training half (Kynkäänniemi et al. 2019).
+    pub precision: f64,
+    /// Share of these real images among the features of the samples.
+    pub recall: f64,
     /// Mean distance of samples to the nearest training image, in units of [-1, 1] pixels.
     pub nearest_samples: f64,
     /// That of real images of the other half.
@@ -57,9 +62,9 @@ pub struct Report {
 impl Report {
     /// The report as text.
     pub fn lines(&self) -> String {
-        let Self { preset, seed, count, training_images, parameters, sampling_steps, guidance, .. } = self;
+        let Self { recipe, seed, count, training_images, parameters, sampling_steps, guidance, .. } = self;
         let Self { sampling_seconds, classifier_seconds, confident_ratio, frechet_samples, frechet_real, .. } = self;
-        let Self { nearest_samples, nearest_real, nearest_ratio, .. } = self;
+        let Self { precision, recall, nearest_samples, nearest_real, nearest_ratio, .. } = self;
         let origin = match &self.model {
             Some(path) => {
                 let path = path.display();
@@ -68,7 +73,7 @@ impl Report {
             None => {
                 let (steps, seconds) = (self.steps.unwrap_or_default(), self.training_seconds.unwrap_or_default());
                 format!(
-                    "training        {steps} steps in {seconds:.0} s on {training_images} images, preset {preset}, seed {seed}"
+                    "training        {steps} steps in {seconds:.0} s on {training_images} images, {recipe}, seed {seed}"
                 )
             }
         };
@@ -89,6 +94,7 @@ impl Report {
              called classes  {histogram}\n\
              Fréchet         {frechet_samples:.2} from samples to the training half; {frechet_real:.2} from {count} held-out \
              real images to it\n\
+             precision       {precision:.3}, recall {recall:.3}\n\
              nearest         {nearest_samples:.2} from samples to the training half; {nearest_real:.2} from held-out real \
              images: ratio {nearest_ratio:.3}\n\
              grid            {grid}"
@@ -114,18 +120,21 @@ fn join(values: impl IntoIterator<Item: ToString>) -> String {
 /// Prints a row for each report.
 pub fn table(reports: &[Report]) -> anyhow::Result<()> {
     print_table_head(
-        "steps | seconds of training | confidence ratio | class asked for | with confidence > 0.9 | Fréchet | nearest ratio",
+        "steps | seconds of training | guidance | confidence ratio | class asked for | with confidence > 0.9 | Fréchet | precision | recall | nearest ratio",
     )?;
     for report in reports {
         let share = |of: fn(&Asked) -> f64| report.asked.as_ref().map_or("-".to_owned(), |asked| percent(of(asked)));
         print(format!(
-            "| {} | {:.0} | {:.3} | {} | {} | {:.2} | {:.3} |",
+            "| {} | {:.0} | {} | {:.3} | {} | {} | {:.2} | {:.3} | {:.3} | {:.3} |",
             report.steps.unwrap_or_default(),
             report.training_seconds.unwrap_or_default(),
+            report.guidance,
             report.confident_ratio,
             share(|asked| asked.called),
             share(|asked| asked.confident),
             report.frechet_samples,
+            report.precision,
+            report.recall,
             report.nearest_ratio,
         ))?;
     }
