@@ -46,9 +46,9 @@ pub struct QualityArguments {
     /// Number of sampling steps; the preset's if not given
     #[arg(long)]
     sampling_steps: Option<usize>,
-    /// Judge this model file (or run directory) instead of training one; it may have seen all of the data
-    #[arg(long, value_name = "FILE", conflicts_with = "steps")]
-    model: Option<PathBuf>,
+    /// Judge this model file (or run directory) instead of training one; it may have seen all of the data. Several, with commas between
+    #[arg(long, value_name = "FILE", value_delimiter = ',', conflicts_with = "steps")]
+    model: Vec<PathBuf>,
     /// Passes over the classifier's half
     #[arg(long, default_value_t = EPOCHS, value_parser = clap::value_parser!(u32).range(1..))]
     classifier_epochs: u32,
@@ -98,25 +98,27 @@ fn measure(
     let config = configuration(arguments, steps)?;
     let count = arguments.count as usize;
     let halves = Halves::read(&config, count)?;
-    let (mut model, training_seconds) = match &arguments.model {
-        Some(path) => (load(path, device)?, None),
-        None => {
-            let (trainer, seconds) = train(&config, &halves.padded, device, |_, _| Ok(()))?;
-            (trainer.model(), Some(seconds))
-        }
+    let (mut models, training_seconds) = if arguments.model.is_empty() {
+        let (trainer, seconds) = train(&config, &halves.padded, device, |_, _| Ok(()))?;
+        (vec![trainer.model()], Some(seconds))
+    } else {
+        (arguments.model.iter().map(|path| load(path, device)).collect::<Result<_, _>>()?, None)
     };
-    check_model(&model, &halves.first, &config.data.path)?;
+    models.iter().try_for_each(|model| check_model(model, &halves.first, &config.data.path))?;
     let judge = Judge::train(halves, arguments.recipe.seed, arguments.classifier_epochs, device)?;
-    let sampling = &mut model.header.sampling;
-    sampling.steps = arguments.sampling_steps.unwrap_or(sampling.steps);
-    let scales = if arguments.guidance.is_empty() { vec![sampling.guidance] } else { arguments.guidance.clone() };
-    for scale in scales {
-        model.header.sampling.guidance = scale;
-        report(Report {
-            steps: arguments.model.is_none().then_some(config.training.steps),
-            training_seconds,
-            ..judged(arguments, &model, &judge)?
-        })?;
+    for (index, model) in models.iter_mut().enumerate() {
+        let sampling = &mut model.header.sampling;
+        sampling.steps = arguments.sampling_steps.unwrap_or(sampling.steps);
+        let scales = if arguments.guidance.is_empty() { vec![sampling.guidance] } else { arguments.guidance.clone() };
+        for scale in scales {
+            model.header.sampling.guidance = scale;
+            report(Report {
+                model: arguments.model.get(index).cloned(),
+                steps: training_seconds.map(|_| config.training.steps),
+                training_seconds,
+                ..judged(arguments, model, &judge)?
+            })?;
+        }
     }
     Ok(())
 }
@@ -150,7 +152,7 @@ fn judged(arguments: &QualityArguments, model: &Model, judge: &Judge) -> anyhow:
         steps: None,
         training_images: first.len(),
         training_seconds: None,
-        model: arguments.model.clone(),
+        model: None,
         parameters: model.unet.num_params(),
         count,
         sampling_steps,
