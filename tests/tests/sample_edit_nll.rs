@@ -246,3 +246,28 @@ fn a_plan_is_made_and_stored() {
     assert!(header.contains(name), "{name}: {header}");
     workplace.run(&["sample", RUN, "--count", "1"]).succeeded();
 }
+
+/// Digits of the model in the program, judged by the class of the nearest of 5,000 real ones: no training was needed.
+#[test]
+fn the_model_in_the_program_draws_digits() {
+    let place = Workplace::new();
+    place.run(&["sample", "digits", "--count", "50", "--save", "grid,npz"]).succeeded();
+    let open = |path: &str| data::open(path, &data::LoadOptions::default()).expect("images").images;
+    let drawn = open(&place.path("samples/samples.npz").display().to_string());
+    let real = open("mnist-5k");
+    let distance =
+        |a: &[u8], b: &[u8]| -> i64 { a.iter().zip(b).map(|(a, b)| (i64::from(*a) - i64::from(*b)).pow(2)).sum() };
+    let labels = real.labels().expect("classes");
+    let nearest = |image: usize| {
+        (0..real.len()).min_by_key(|other| distance(drawn.image(image), real.image(*other))).map(|at| labels[at])
+    };
+    let asked = drawn.labels().expect("the classes asked for");
+    let right = (0..50).filter(|image| nearest(*image) == Some(asked[*image])).count();
+    assert!(right >= 45, "{right} of 50 digits look like the class that was asked for");
+    // a folder of that name goes first
+    std::fs::create_dir(place.path("digits")).expect("a folder");
+    place.run(&["sample", "digits"]).refused(&["digits has no model.safetensors"]);
+    std::fs::remove_dir(place.path("digits")).expect("removed");
+    // nothing can be stored in the program
+    place.run(&["plan", "digits", "--budget", "9s", "--count", "1"]).refused(&["in the program"]);
+}

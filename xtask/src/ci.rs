@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{UsageError, cargo, cuda, gpu_kit, known, print};
+use crate::{UsageError, cargo, cuda, dist, gpu_kit, known, print};
 
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
@@ -35,7 +35,7 @@ enum Action {
 use Action::{Function, Line};
 
 /// The steps, in the order in which they run.
-const STEPS: [Step; 21] = [
+const STEPS: [Step; 22] = [
     Step("format", "the code is formatted", Line("cargo fmt --all --check")),
     Step(
         "packages",
@@ -107,6 +107,11 @@ const STEPS: [Step; 21] = [
         "gpu-kit",
         "the kit for machines with a GPU, packed and run on a Vulkan device (if named; needs xz and strip)",
         Function(gpu_kit::check),
+    ),
+    Step(
+        "dist",
+        "the packages for pip, Debian and others are made, and draw digits (needs strip, dpkg-deb and pip)",
+        Function(dist::check),
     ),
     Step("tensorboard", "TensorBoard reads what a run writes", Function(read_events)),
     Step(
@@ -369,6 +374,7 @@ mod tests {
             "avx2",
             "scalar",
             "wgpu",
+            "dist",
             "tensorboard",
             "interchange",
             "mpi",

@@ -5,6 +5,7 @@
 mod cargo;
 mod ci;
 mod cuda;
+mod dist;
 mod gpu_kit;
 mod run;
 
@@ -53,11 +54,12 @@ fn dispatch(mut arguments: Vec<OsString>) -> anyhow::Result<ExitCode> {
         "test" => run::test(arguments),
         "bench" => run::bench(arguments),
         "ci" => ci::main(&arguments),
+        "dist" => dist::main(&arguments),
         "gpu-kit" => gpu_kit::main(&arguments),
         "help" | "--help" | "-h" => print(&usage()),
         task => {
             let commands = COMMANDS.map(|(name, _)| name);
-            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "gpu-kit", "help"]].concat();
+            let tasks = [&commands[..], &["generate", "test", "bench", "ci", "dist", "gpu-kit", "help"]].concat();
             run::diffuse(known("task", task, &tasks)?, arguments)
         }
     }
@@ -77,6 +79,7 @@ Work on the project:
   cargo xtask test         run every test (cargo test --workspace)
   cargo xtask bench NAME   run a benchmark, such as quality or ops
   cargo xtask ci           run the checks of continuous integration; --list lists them, --only NAME[,NAME] chooses
+  cargo xtask dist         pack `diffuse` as a wheel, an archive and a Debian package (--profile, --out FOLDER)
   cargo xtask gpu-kit      pack checks and measurements of a GPU for another machine (--backend, --out FOLDER)
   cargo xtask help         print this
 "

@@ -43,7 +43,15 @@ impl Safetensors {
         if length > LARGEST {
             return Err(broken(format!("it is {length} bytes long, more than any model here")));
         }
-        let bytes = fs::read(path).map_err(io)?;
+        Self::of_bytes(path, fs::read(path).map_err(io)?)
+    }
+
+    /// Checks the bytes of a file; `path` is its name in errors.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NotSafetensors`].
+    pub fn of_bytes(path: &Path, bytes: Vec<u8>) -> Result<Self, CheckpointError> {
+        let broken = |reason: String| CheckpointError::NotSafetensors { path: path.to_owned(), reason };
         SafeTensors::deserialize(&bytes).map_err(|error| broken(error.to_string()))?;
         let (metadata_length, metadata) =
             SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -129,8 +137,16 @@ impl TensorFile {
     /// # Errors
     /// [`CheckpointError`] names the file and what is wrong with it.
     pub fn read(path: &Path, key: &'static str) -> Result<Self, CheckpointError> {
-        let file = Safetensors::open(path)?;
-        let header = file.entry(key).ok_or(CheckpointError::NoHeader { path: path.to_owned(), key })?.to_owned();
+        Self::of(Safetensors::open(path)?, key)
+    }
+
+    /// As [`read`](Self::read), of a file that is open.
+    ///
+    /// # Errors
+    /// [`CheckpointError::NoHeader`].
+    pub fn of(file: Safetensors, key: &'static str) -> Result<Self, CheckpointError> {
+        let no_header = || CheckpointError::NoHeader { path: file.path().to_owned(), key };
+        let header = file.entry(key).ok_or_else(no_header)?.to_owned();
         Ok(Self { file, header })
     }
 

@@ -7,7 +7,7 @@ use unet::Network;
 
 use crate::{
     CheckpointError,
-    file::{TensorFile, write},
+    file::{Safetensors, TensorFile, write},
     header::{FORMAT_VERSION, Header},
 };
 
@@ -57,7 +57,20 @@ impl Model {
     /// # Errors
     /// [`CheckpointError`] names the file and what is wrong with it.
     pub fn load(path: &Path, device: &Device) -> Result<Self, CheckpointError> {
-        let file = TensorFile::read(path, KEY)?;
+        Self::of_file(&TensorFile::read(path, KEY)?, device)
+    }
+
+    /// As [`load`](Self::load), from the bytes of a model file; `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// [`CheckpointError`] names what is wrong with it.
+    pub fn from_bytes(name: &str, bytes: &[u8], device: &Device) -> Result<Self, CheckpointError> {
+        let file = Safetensors::of_bytes(Path::new(name), bytes.to_vec())?;
+        Self::of_file(&TensorFile::of(file, KEY)?, device)
+    }
+
+    fn of_file(file: &TensorFile, device: &Device) -> Result<Self, CheckpointError> {
+        let path = file.path();
         let broken = |reason: String| CheckpointError::Header { path: path.to_owned(), reason };
         let header: Header = file.header_as(FORMAT_VERSION)?;
         let image = header.image;

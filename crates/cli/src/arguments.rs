@@ -44,7 +44,8 @@ impl CommonArguments {
 /// A trained model and the seed of a command.
 #[derive(Args)]
 pub struct ModelArguments {
-    /// A run directory, a model file, a folder that diffusers has written (DDPMPipeline, UNet2DModel), or hf://USER/NAME
+    /// A run directory, a model file, a folder that diffusers has written (DDPMPipeline, UNet2DModel), or hf://USER/NAME; digits is a
+    /// model in the program
     #[arg(value_name = "RUN|FILE|FOLDER")]
     pub path: PathBuf,
     /// The same seed gives the same result
@@ -62,8 +63,19 @@ impl ModelArguments {
     }
 }
 
-/// Reads the model of a run directory, a model file or a folder of diffusers; of the latter it says what differs there.
+/// The models that are in the program, by their names.
+const SHIPPED: [(&str, &[u8]); 1] = [("digits", include_bytes!("../../../datasets/models/digits.safetensors"))];
+
+/// The model of the program that `path` names, unless there is a file or folder of this name.
+fn shipped(path: &Path) -> Option<&'static (&'static str, &'static [u8])> {
+    SHIPPED.iter().find(|(name, _)| path == Path::new(name) && !path.exists())
+}
+
+/// Reads the model of a run directory, a model file, a folder of diffusers or the program; of diffusers it says what differs there.
 pub fn load_model(path: &Path, device: &Device) -> anyhow::Result<Model> {
+    if let Some((name, bytes)) = shipped(path) {
+        return Ok(Model::from_bytes(name, bytes, device)?);
+    }
     if let Some(repository) = path.to_str().and_then(|path| path.strip_prefix("hf://")) {
         return load_model(&fetch(repository)?, device);
     }
@@ -98,6 +110,12 @@ fn fetch(repository: &str) -> anyhow::Result<PathBuf> {
 
 /// The model file of a run directory; any other path is a model file.
 pub fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+    if shipped(path).is_some() {
+        bail!(
+            "the model {} is in the program, where nothing can be stored: name a model file or a run",
+            path.display()
+        );
+    }
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
