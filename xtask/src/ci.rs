@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 
-use crate::{UsageError, cargo, cuda, dist, gpu_kit, known, print};
+use crate::{UsageError, cargo, cuda, dist, gpu_kit, known, options, print};
 
 /// The reader of event files, from PyPI.
 const TENSORBOARD: &str = "tensorboard==2.21.0";
@@ -166,13 +166,7 @@ pub fn main(arguments: &[OsString]) -> anyhow::Result<ExitCode> {
 fn chosen(arguments: &[OsString]) -> Result<Vec<&'static str>, UsageError> {
     let all = STEPS.map(|step| step.0);
     let mut only = vec![];
-    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
-    while let Some(argument) = arguments.next() {
-        let (option, names) = match argument.split_once('=') {
-            Some((option, names)) => (option, names.to_owned()),
-            None => (&argument[..], arguments.next().unwrap_or_default()),
-        };
-        known("option", option, &["--only", "--list"])?;
+    for (_, names) in options(arguments, &["--only", "--list"])? {
         for name in names.split(',') {
             only.push(known("step", name, &all)?);
         }

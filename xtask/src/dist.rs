@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::ci::{install, shell, target_folder};
-use crate::{UsageError, known, print};
+use crate::{UsageError, known, options, print};
 
 /// What builds the wheel, from PyPI.
 const MATURIN: &str = "maturin==1.16.0";
@@ -51,13 +51,8 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
 /// The values of `--profile` and `--out`.
 fn parse(arguments: &[OsString]) -> Result<(&'static str, Option<PathBuf>), UsageError> {
     let (mut profile, mut out) = (PROFILES[0], None);
-    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
-    while let Some(argument) = arguments.next() {
-        let (option, value) = match argument.split_once('=') {
-            Some((option, value)) => (option, value.to_owned()),
-            None => (&argument[..], arguments.next().unwrap_or_default()),
-        };
-        match known("option", option, &["--profile", "--out"])? {
+    for (option, value) in options(arguments, &["--profile", "--out"])? {
+        match option {
             "--profile" => profile = known("profile", &value, &PROFILES)?,
             _ if value.is_empty() => return Err(UsageError("--out needs a folder".to_owned())),
             _ => out = Some(value.into()),

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use crate::ci::{shell, target_folder};
-use crate::{UsageError, cargo, cuda, known};
+use crate::{UsageError, cargo, cuda, known, options};
 
 /// The backends that a kit can be built for, the default first.
 const BACKENDS: [&str; 3] = ["cuda", "wgpu", "vulkan"];
@@ -39,13 +39,8 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
 /// The values of `--backend` and `--out`.
 fn parse(arguments: &[OsString]) -> Result<(&'static str, Option<PathBuf>), UsageError> {
     let (mut backend, mut out) = (BACKENDS[0], None);
-    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
-    while let Some(argument) = arguments.next() {
-        let (option, value) = match argument.split_once('=') {
-            Some((option, value)) => (option, value.to_owned()),
-            None => (&argument[..], arguments.next().unwrap_or_default()),
-        };
-        match known("option", option, &["--backend", "--out"])? {
+    for (option, value) in options(arguments, &["--backend", "--out"])? {
+        match option {
             "--backend" => backend = known("backend of a kit", &value, &BACKENDS)?,
             _ if value.is_empty() => return Err(UsageError("--out needs a folder".to_owned())),
             _ => out = Some(value.into()),

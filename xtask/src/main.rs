@@ -117,6 +117,23 @@ fn known(kind: &str, name: &str, names: &[&'static str]) -> Result<&'static str,
     Err(UsageError(format!("there is no {kind} `{name}`;{guess} the {kind}s are {}", names.join(", "))))
 }
 
+/// The options of a task, as in `--name value` or `--name=value`; a value that is missing is empty.
+///
+/// # Errors
+/// An option that is not among `names`.
+fn options(arguments: &[OsString], names: &[&'static str]) -> Result<Vec<(&'static str, String)>, UsageError> {
+    let mut arguments = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
+    let mut options = Vec::new();
+    while let Some(argument) = arguments.next() {
+        let (option, value) = match argument.split_once('=') {
+            Some((option, value)) => (option, value.to_owned()),
+            None => (&argument[..], arguments.next().unwrap_or_default()),
+        };
+        options.push((known("option", option, names)?, value));
+    }
+    Ok(options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
