@@ -44,7 +44,7 @@ impl<'a> NetworkDenoiser<'a> {
         };
         let parts = if self.unet.is_on_gpu() { 1 } else { self.parallel_parts.max(1) };
         let size = batch.div_ceil(parts).max(1);
-        let starts = (0..batch).step_by(size).collect();
+        let starts = (0..batch.max(1)).step_by(size).collect();
         let mut outputs = compute_parts(&x_t.device(), starts, |start| part(start, size.min(batch - start)));
         if outputs.len() == 1 { outputs.swap_remove(0) } else { Tensor::cat(outputs, 0) }
     }
