@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 
 use crate::ci::{install, shell, target_folder};
-use crate::{UsageError, known, options, print};
+use crate::{UsageError, choice_and_folder, print};
 
 /// What builds the wheel, from PyPI.
 const MATURIN: &str = "maturin==1.16.0";
@@ -50,29 +50,29 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
 
 /// The values of `--profile` and `--out`.
 fn parse(arguments: &[OsString]) -> Result<(&'static str, Option<PathBuf>), UsageError> {
-    let (mut profile, mut out) = (PROFILES[0], None);
-    for (option, value) in options(arguments, &["--profile", "--out"])? {
-        match option {
-            "--profile" => profile = known("profile", &value, &PROFILES)?,
-            _ if value.is_empty() => return Err(UsageError("--out needs a folder".to_owned())),
-            _ => out = Some(value.into()),
-        }
-    }
-    Ok((profile, out))
+    choice_and_folder(arguments, "--profile", "profile", &PROFILES)
 }
 
 /// Builds `diffuse` and makes the packages in `out`; those of an earlier time are removed.
 fn pack(root: &Path, profile: &str, out: &Path) -> anyhow::Result<Packages> {
     let version = env!("CARGO_PKG_VERSION");
+    let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
+    let architecture = match (system, processor) {
+        ("linux", "x86_64") => "amd64",
+        ("linux", "aarch64") => "arm64",
+        _ => {
+            bail!("packages are made on Linux for x86_64 and aarch64, not on {system} for {processor}: docs/install.md")
+        }
+    };
     fs::create_dir_all(out).with_context(|| format!("cannot make the folder {}", out.display()))?;
     let out = fs::canonicalize(out).with_context(|| format!("cannot find {}", out.display()))?;
     let maturin = install("maturin", MATURIN)?;
     shell(&format!("cargo build --package cli --bin diffuse --features hf --profile {profile}"), root)?;
     let program = target_folder()?.join(if profile == "dev" { "debug" } else { profile }).join("diffuse");
 
-    let folder = format!("{NAME}-{version}-x86_64-linux");
+    let folder = format!("{NAME}-{version}-{processor}-linux");
     let archive = out.join(format!("{folder}.tar.gz"));
-    let debian = out.join(format!("{NAME}_{version}_amd64.deb"));
+    let debian = out.join(format!("{NAME}_{version}_{architecture}.deb"));
     let (shown, program, maturin) = (out.display(), program.display(), maturin.display());
     // the program, its manual and completions as they lie under /usr
     let usr = format!("{shown}/staged/usr");

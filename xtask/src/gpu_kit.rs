@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use crate::ci::{shell, target_folder};
-use crate::{UsageError, cargo, cuda, known, options};
+use crate::{UsageError, cargo, choice_and_folder, cuda};
 
 /// The backends that a kit can be built for, the default first.
 const BACKENDS: [&str; 3] = ["cuda", "wgpu", "vulkan"];
@@ -38,15 +38,7 @@ pub fn check(root: &Path) -> anyhow::Result<()> {
 
 /// The values of `--backend` and `--out`.
 fn parse(arguments: &[OsString]) -> Result<(&'static str, Option<PathBuf>), UsageError> {
-    let (mut backend, mut out) = (BACKENDS[0], None);
-    for (option, value) in options(arguments, &["--backend", "--out"])? {
-        match option {
-            "--backend" => backend = known("backend of a kit", &value, &BACKENDS)?,
-            _ if value.is_empty() => return Err(UsageError("--out needs a folder".to_owned())),
-            _ => out = Some(value.into()),
-        }
-    }
-    Ok((backend, out))
+    choice_and_folder(arguments, "--backend", "backend of a kit", &BACKENDS)
 }
 
 /// Builds `bench` and makes the folder `out`, in which files of an earlier kit are replaced.

@@ -12,6 +12,7 @@ mod run;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// The commands of `diffuse` that xtask builds and runs, and what they do.
@@ -132,6 +133,25 @@ fn options(arguments: &[OsString], names: &[&'static str]) -> Result<Vec<(&'stat
         options.push((known("option", option, names)?, value));
     }
     Ok(options)
+}
+
+/// The values of `option`, one of `choices` (the first if it is not given), and of `--out`; `kind` is what the choices are, in the
+/// singular.
+fn choice_and_folder(
+    arguments: &[OsString],
+    option: &'static str,
+    kind: &str,
+    choices: &[&'static str],
+) -> Result<(&'static str, Option<PathBuf>), UsageError> {
+    let (mut choice, mut out) = (choices[0], None);
+    for (name, value) in options(arguments, &[option, "--out"])? {
+        match name {
+            "--out" if value.is_empty() => return Err(UsageError("--out needs a folder".to_owned())),
+            "--out" => out = Some(value.into()),
+            _ => choice = known(kind, &value, choices)?,
+        }
+    }
+    Ok((choice, out))
 }
 
 #[cfg(test)]

@@ -120,14 +120,19 @@ fn join(values: impl IntoIterator<Item: ToString>) -> String {
 /// Prints a row for each report.
 pub fn table(reports: &[Report]) -> anyhow::Result<()> {
     print_table_head(
-        "steps | seconds of training | guidance | confidence ratio | class asked for | with confidence > 0.9 | Fréchet | precision | recall | nearest ratio",
+        "model, or steps | seconds of training | guidance | confidence ratio | class asked for | with confidence > 0.9 | Fréchet | precision | recall | nearest ratio",
     )?;
     for report in reports {
         let share = |of: fn(&Asked) -> f64| report.asked.as_ref().map_or("-".to_owned(), |asked| percent(of(asked)));
+        let of = report
+            .model
+            .as_ref()
+            .map_or_else(|| report.steps.unwrap_or_default().to_string(), |path| path.display().to_string());
+        let seconds = report.training_seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.0}"));
         print(format!(
-            "| {} | {:.0} | {} | {:.3} | {} | {} | {:.2} | {:.3} | {:.3} | {:.3} |",
-            report.steps.unwrap_or_default(),
-            report.training_seconds.unwrap_or_default(),
+            "| {} | {} | {} | {:.3} | {} | {} | {:.2} | {:.3} | {:.3} | {:.3} |",
+            of,
+            seconds,
             report.guidance,
             report.confident_ratio,
             share(|asked| asked.called),

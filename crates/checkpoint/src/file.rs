@@ -112,7 +112,7 @@ impl Safetensors {
     fn data(&self, name: &str) -> Result<Option<(&TensorInfo, &[u8])>, CheckpointError> {
         let Some(info) = self.metadata.info(name) else { return Ok(None) };
         let (start, end) = info.data_offsets;
-        // `open` has checked all offsets against the size of the file
+        // `of_bytes` has checked all offsets against the size of the file
         match self.bytes.get(self.data_start + start..self.data_start + end) {
             Some(bytes) => Ok(Some((info, bytes))),
             None => Err(self.broken(format!("the tensor `{name}` lies outside of the file"))),

@@ -15,7 +15,7 @@ pub fn compute_parts<P: Send, R: Send>(device: &Device, parts: Vec<P>, compute: 
     if crate::is_in_main_memory(device) {
         let (pools, compute) = (shares::pools(parts.len()), &compute);
         return std::thread::scope(|scope| {
-            let parts = parts.into_iter().zip(pools);
+            let parts = parts.into_iter().zip(&*pools);
             let threads: Vec<_> =
                 parts.map(|(part, pool)| scope.spawn(move || pool.install(|| compute(part)))).collect();
             let result = |thread: std::thread::ScopedJoinHandle<R>| {
@@ -53,19 +53,16 @@ mod shares {
 
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
-    /// Pools by their number of threads. They stay, since their threads keep the memory that kernels work in.
-    static POOLS: Mutex<BTreeMap<usize, Vec<Arc<ThreadPool>>>> = Mutex::new(BTreeMap::new());
+    /// The pools of each number of parts and of threads. They stay, since their threads keep the memory that kernels work in.
+    static POOLS: Mutex<BTreeMap<(usize, usize), Arc<[ThreadPool]>>> = Mutex::new(BTreeMap::new());
 
     /// A pool for each of `parts` parts, which share the threads of the current pool evenly; at least one thread each.
-    pub(super) fn pools(parts: usize) -> Vec<Arc<ThreadPool>> {
-        let threads = (rayon::current_num_threads() / parts.max(1)).max(1);
+    pub(super) fn pools(parts: usize) -> Arc<[ThreadPool]> {
+        let all = rayon::current_num_threads();
+        let threads = |part: usize| (all / parts + usize::from(part < all % parts)).max(1);
+        let pool = |part| ThreadPoolBuilder::new().num_threads(threads(part)).build().expect("threads can be started");
         let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-        let pools = pools.entry(threads).or_default();
-        while pools.len() < parts {
-            let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads can be started");
-            pools.push(Arc::new(pool));
-        }
-        pools[..parts].to_vec()
+        Arc::clone(pools.entry((parts, all)).or_insert_with(|| (0..parts).map(pool).collect()))
     }
 }
 
@@ -82,8 +79,8 @@ mod tests {
                 std::thread::sleep(std::time::Duration::from_millis(10 * u64::from(part < 2) * (2 - part)));
                 (part, rayon::current_num_threads())
             });
-            let share = (all / (count as usize).max(1)).max(1);
-            assert_eq!(results, (0..count).map(|part| (part, share)).collect::<Vec<_>>());
+            let share = |part| (all / count as usize + usize::from((part as usize) < all % count as usize)).max(1);
+            assert_eq!(results, (0..count).map(|part| (part, share(part))).collect::<Vec<_>>());
         }
     }
 
