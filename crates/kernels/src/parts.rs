@@ -53,11 +53,14 @@ mod shares {
 
     use rayon::{ThreadPool, ThreadPoolBuilder};
 
-    /// The pools of each number of parts and of threads. They stay, since their threads keep the memory that kernels work in.
-    static POOLS: Mutex<BTreeMap<(usize, usize), Arc<[ThreadPool]>>> = Mutex::new(BTreeMap::new());
+    /// A pool for each part.
+    type Pools = Arc<[ThreadPool]>;
+
+    /// The pools by the number of parts and of threads. They stay, since their threads keep the memory that kernels work in.
+    static POOLS: Mutex<BTreeMap<(usize, usize), Pools>> = Mutex::new(BTreeMap::new());
 
     /// A pool for each of `parts` parts, which share the threads of the current pool evenly; at least one thread each.
-    pub(super) fn pools(parts: usize) -> Arc<[ThreadPool]> {
+    pub(super) fn pools(parts: usize) -> Pools {
         let all = rayon::current_num_threads();
         let threads = |part: usize| (all / parts + usize::from(part < all % parts)).max(1);
         let pool = |part| ThreadPoolBuilder::new().num_threads(threads(part)).build().expect("threads can be started");
